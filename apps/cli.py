@@ -1,0 +1,199 @@
+"""The `emohead` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..models.errors import UserError
+
+app = typer.Typer(
+    help="Train emotional talking faces: portrait + speech + emotion (text, image or audio) -> video.",
+    epilog="Start with: emohead demo --out runs/demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+prepare = typer.Typer(help="Turn clips into shards of WebDataset tars.", no_args_is_help=True)
+shards = typer.Typer(help="Look at prepared data sets.", no_args_is_help=True)
+facemodel = typer.Typer(help="Look at face models.", no_args_is_help=True)
+app.add_typer(prepare, name="prepare")
+app.add_typer(shards, name="shards")
+app.add_typer(facemodel, name="facemodel")
+
+Codec = Annotated[str, typer.Option(help="mjpeg: fast random frames; h264: a fifth of the disk.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Configs = Annotated[
+    Optional[list[Path]],  # noqa: UP045 (typer reads it at run time)
+    typer.Option(
+        "--config", "-c", help="YAML file or shipped name, such as emotion-debug; repeatable, later ones win."
+    ),
+]
+
+
+def _epilog(*examples: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(examples)
+
+
+@app.command(epilog=_epilog("emohead demo --out runs/demo"))
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, runs, videos and report.html.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 0,
+    tiny: Annotated[
+        bool, typer.Option(help="A few steps of each stage: shows that the chain works, not what it learns.")
+    ] = False,
+) -> None:
+    """The whole chain on a made-up corpus, on a CPU, in minutes: corpus, four stages, videos, report."""
+    from .demo import run_demo
+
+    run_demo(out, seed=seed, tiny=tiny)
+
+
+@prepare.command("folder", epilog=_epilog("emohead prepare folder clips/ data/mine --size 256 --codec mjpeg"))
+def prepare_folder(
+    source: Annotated[Path, typer.Argument(help="Folder of videos, searched through; labels.csv in it is read.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")] = 256,
+    codec: Codec = "mjpeg",
+    workers: Workers = 1,
+    face_model: Annotated[Optional[Path], typer.Option(help="facemodel.npz of another data set.")] = None,  # noqa: UP045
+) -> None:
+    """Any folder of talking-face videos: track, fit the face model, crop, pack."""
+    from .prepare import folder
+
+    folder(source, out, size=size, codec=codec, workers=workers, face_model=face_model)
+
+
+@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 440"))
+def prepare_synthetic(
+    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
+    identities: Annotated[int, typer.Option(min=3, help="People.")] = 20,
+    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 440,
+    seed: int = 0,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
+    codec: Codec = "mjpeg",
+    workers: Workers = 2,
+) -> None:
+    """A corpus of drawn faces with synthetic voices: no download, no tracker, everything known exactly."""
+    from .prepare import synthetic
+
+    synthetic(out, identities=identities, clips=clips, seed=seed, size=size, codec=codec, workers=workers)
+
+
+@shards.command("info", epilog=_epilog("emohead shards info data/mine"))
+def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")]) -> None:
+    """Counts, hours, identities, emotions x levels, sizes, rejected clips."""
+    from .prepare import info
+
+    info(out)
+
+
+@shards.command("verify", epilog=_epilog("emohead shards verify data/mine --workers 4"))
+def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.")], workers: Workers = 2) -> None:
+    """Check every checksum and decode every member."""
+    from .prepare import verify
+
+    if not verify(out, workers=workers):
+        raise typer.Exit(1)
+
+
+@shards.command("index", epilog=_epilog("emohead shards index data/mine"))
+def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")]) -> None:
+    """Rebuild the indexes of tars."""
+    from .prepare import index
+
+    index(out)
+
+
+@facemodel.command("info", epilog=_epilog("emohead facemodel info data/mine/facemodel.npz"))
+def facemodel_info(file: Annotated[Path, typer.Argument(help="A facemodel.npz.")]) -> None:
+    """Kind, sizes and checksum of a face model."""
+    from .prepare import face_model_info
+
+    face_model_info(file)
+
+
+@app.command(
+    epilog=_epilog(
+        "emohead train emotion -c emotion-debug data.shards=[data/mine] run=runs/emotion",
+        "emohead train motion -c motion-debug data.shards=[data/mine] emotion=runs/emotion/export/emotion.safetensors",
+    )
+)
+def train(
+    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
+    config: Configs = None,
+) -> None:
+    """Train one stage and export it. The same command again resumes."""
+    from ..trainers.run import train as train_stage
+
+    path = train_stage(stage, config or [], overrides or [])
+    typer.echo(f"exported {path}")
+
+
+@app.command(epilog=_epilog("emohead export runs/face face.safetensors"))
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+) -> None:
+    """Export the last checkpoint of a run."""
+    from ..trainers.run import export_run
+
+    export_run(run, out)
+    typer.echo(f"exported {out}")
+
+
+@app.command(
+    epilog=_epilog("emohead evaluate runs/distill/export/talker.safetensors data/mine --split test --out runs/eval")
+)
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="An exported stage or talker.")],
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json.")] = None,  # noqa: UP045
+    emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
+) -> None:
+    """Metrics of a checkpoint on a split."""
+    from .evaluate import run_evaluation
+
+    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion)
+
+
+@app.command(
+    epilog=_epilog(
+        'emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --text "a very happy face" --out me.mp4',
+        "emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --audio angry.wav --out me.mp4",
+    )
+)
+def infer(
+    checkpoint: Annotated[Path, typer.Argument(help="talker.safetensors")],
+    portrait: Annotated[Path, typer.Option(help="An image with one face.")],
+    speech: Annotated[Path, typer.Option(help="Speech, any common audio file.")],
+    out: Annotated[Path, typer.Option(help="The .mp4 to write.")],
+    text: Annotated[Optional[str], typer.Option(help="Emotion as words.")] = None,  # noqa: UP045
+    image: Annotated[Optional[Path], typer.Option(help="Emotion as a picture of a face.")] = None,  # noqa: UP045
+    audio: Annotated[Optional[Path], typer.Option(help="Emotion as a voice.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Of the head motion.")] = 0,
+    still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
+    crop: Annotated[bool, typer.Option(help="Find and crop the face; --no-crop takes pictures as they are.")] = True,
+) -> None:
+    """Portrait + speech + emotion -> an H.264 video with the speech."""
+    from .infer import run_infer
+
+    emotion = {"text": text, "image": image, "audio": audio}
+    run_infer(checkpoint, portrait=portrait, speech=speech, out=out, **emotion, seed=seed, still=still, crop=crop)
+
+
+def main() -> None:
+    """Entry point: a wrong input is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"emohead: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

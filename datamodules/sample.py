@@ -1,0 +1,64 @@
+"""What a clip is, from preparation to training. Facts of the sample format that every other file relies on."""
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+FPS = 25
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+MOTION_WINDOW = 27  # frames of motion that style one output frame, centred on it (as PIRenderer's drivers)
+FORMAT_VERSION = 1
+
+EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's names
+LEVELS = (1, 2, 3)  # neutral is always level 1
+NO_LABEL = -1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class ClipInfo:
+    """The `.json` member: where a clip comes from and what is known about it."""
+
+    key: str
+    dataset: str
+    identity: str
+    split: str
+    frames: int
+    size: int
+    emotion: str | None = None
+    level: int | None = None
+    view: str = "front"
+    sentence: str | None = None
+    prompts: list[str] = field(default_factory=list)  # descriptions of this very clip, beside those of its label
+    source: str = ""
+    start: float = 0.0  # seconds in the source
+    end: float = 0.0
+    crop: tuple[float, float, float] | None = None  # left, top, side in pixels of the source
+    tracking_residual: float = 0.0  # mean landmark distance after the fit / distance of the outer eye corners
+    av_offset: int | None = None  # frames
+    tools: dict[str, str] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Clip:
+    """One clip in memory, ready to be packed. T frames of S x S pixels."""
+
+    info: ClipInfo
+    frames: np.ndarray  # uint8 (T, S, S, 3), RGB
+    speech: np.ndarray  # float32 (N,) in [-1, 1], N = T * 640 to within one frame
+    motion: np.ndarray  # float32 (T, D)
+    identity: np.ndarray  # float32 (I,)
+    landmarks: np.ndarray  # float16 (T, 68, 2), pixels of the crop
+
+
+@dataclass
+class Rejected:
+    """A clip that was left out, and why."""
+
+    source: str
+    reason: str

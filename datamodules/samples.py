@@ -1,0 +1,107 @@
+"""From a stored clip to a sample of each stage. Random choices come from the generator that is passed in.
+
+S pixels a side, T = window_frames, D values of motion, I identity coefficients, W = 27 frames around a target frame.
+motion[t] belongs to speech[640 t : 640 (t + 1)].
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batch import Batch
+from .prompts import draw_prompt
+from .reader import StoredClip
+from .sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
+
+Sample = dict[str, Any]
+
+
+def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+    """A frame from anywhere in the clip, a window of its speech, its label and a description."""
+    start = draw_start(clip.num_frames, window_frames, rng)
+    return _condition(clip, rng, start, window_frames, size)
+
+
+def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+    """What `emotion_sample` gives, and the motion of the same window."""
+    start = draw_start(clip.num_frames, window_frames, rng)
+    frames = np.arange(start, start + window_frames).clip(max=clip.num_frames - 1)
+    return _condition(clip, rng, start, window_frames, size) | {
+        "motion": clip.motion()[frames],  # (T, D)
+        "identity": clip.identity(),  # (I,)
+    }
+
+
+def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+    """Two different frames of the clip and the motion that belongs to them; `window_frames` plays no part."""
+    portrait, target = draw_pair(clip.num_frames, rng)
+    images = clip.frames([portrait, target], size)  # (2, 3, S, S)
+    motion = clip.motion()  # (clip's T, D)
+    return {
+        "key": clip.key,
+        "portrait": images[0],
+        "portrait_motion": motion[portrait],  # (D,)
+        "target": images[1],
+        "target_motion": motion_window(motion, target),  # (W, D)
+        "target_landmarks": clip.landmarks()[target].astype(np.float32) / clip.size * 2 - 1,  # (68, 2), crop units
+        "identity": clip.identity(),  # (I,)
+    }
+
+
+def distill_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+    """Everything, of one clip."""
+    motion = motion_sample(clip, rng, window_frames=window_frames, size=size)
+    return motion | face_sample(clip, rng, window_frames=window_frames, size=size)
+
+
+SAMPLES: dict[str, Callable[..., Sample]] = {
+    "emotion": emotion_sample,
+    "motion": motion_sample,
+    "face": face_sample,
+    "distill": distill_sample,
+}
+
+
+def draw_start(num_frames: int, window_frames: int, rng: np.random.Generator) -> int:
+    """The first frame of a window; 0 where the clip is no longer than the window."""
+    return int(rng.integers(max(0, num_frames - window_frames) + 1))
+
+
+def draw_pair(num_frames: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Two different frames, twice the same where there is only one."""
+    first = int(rng.integers(num_frames))
+    return first, (first + int(rng.integers(1, num_frames))) % num_frames if num_frames > 1 else first
+
+
+def motion_window(motion: np.ndarray, centre: int, width: int = MOTION_WINDOW) -> np.ndarray:
+    """Motion (T, D) -> (width, D) centred on a frame, the clip's first and last frame repeated beyond its ends."""
+    frames = np.arange(centre - width // 2, centre - width // 2 + width)
+    return motion[frames.clip(0, len(motion) - 1)]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples to one batch: arrays and integers are stacked as tensors, strings are listed."""
+    return {name: _stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _stack(values: list[Any]) -> Tensor | list[str]:
+    if isinstance(values[0], str):
+        return values
+    return torch.from_numpy(np.stack(values))
+
+
+def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, size: int) -> Sample:
+    info = clip.info()
+    first = start * SAMPLES_PER_FRAME
+    speech = clip.speech()[first : first + window_frames * SAMPLES_PER_FRAME]
+    return {
+        "key": clip.key,
+        "image": clip.frames([int(rng.integers(clip.num_frames))], size)[0],  # (3, S, S)
+        "speech": np.pad(speech, (0, window_frames * SAMPLES_PER_FRAME - len(speech))),  # (640 T,)
+        "emotion": np.int64(NO_LABEL if info.emotion is None else EMOTIONS.index(info.emotion)),
+        "level": np.int64(NO_LABEL if info.level is None else info.level),
+        "prompt": draw_prompt(info, rng),
+    }

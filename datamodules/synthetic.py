@@ -1,0 +1,398 @@
+"""The synthetic corpus: drawn people who speak with eight emotions, everything about them known exactly.
+
+Every random choice comes from (seed, identity, clip), so a corpus is the same whatever the number of workers.
+T frames, K = 18 action units, D = K + 6 values of motion (see `models/face_model.py`).
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from ..models.errors import UserError
+from .sample import EMOTIONS, FPS, LEVELS, SAMPLES_PER_FRAME, Clip, ClipInfo
+from .synthetic_drawing import FacePainter, Look
+from .synthetic_face import ACTION_UNITS, AU, IDENTITY_TRAITS, synthetic_face_model
+from .synthetic_voice import PHONEMES, Manner, Utterance, Voice, speak
+
+STRENGTH = {1: 0.45, 2: 0.72, 3: 1.0}
+COMBINATIONS = [(e, level) for e in EMOTIONS for level in LEVELS if e != "neutral" or level == 1]
+BASE_SCALE, BASE_Y = np.log(0.75), 0.03
+
+
+@dataclass(kw_only=True)
+class SyntheticConfig:
+    """What to make. Whole identities are held out: the last ones are the test split, before them validation."""
+
+    identities: int = 20
+    clips: int = 160  # in all; each identity cycles through a shuffled list of the 22 (emotion, level) pairs
+    frames: int = 60
+    size: int = 128
+    seed: int = 0
+    val_identities: int = 2
+    test_identities: int = 2
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Affect:
+    """How an emotion looks and sounds at full strength."""
+
+    units: dict[str, float]
+    manner: Manner
+    pose: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # pitch, roll (radians), y, log scale
+    liveliness: float = 1.0  # factor on head motion
+    articulation: float = 1.0  # factor on the jaw
+
+
+# Action units after the emotion prototypes of Ekman & Friesen (FACS); voices after Scherer (2003), table 4.
+AFFECTS = {
+    "angry": Affect(
+        {"brow_lower": 1.0, "lid_wide": 0.45, "lip_press": 0.5, "nose_wrinkle": 0.2, "corner_down": 0.25},
+        Manner(pitch=1.22, pitch_range=1.5, slope=-0.25, energy=5.0, tempo=1.12, brightness=0.8, breath=0.02),
+        pose=(-0.07, 0.0, 0.01, 0.05),
+        liveliness=1.4,
+        articulation=1.12,
+    ),
+    "contempt": Affect(
+        {"corner_up_right": 0.95, "lid_close": 0.24, "brow_lower": 0.12, "gaze_y": 0.25, "lip_press": 0.2},
+        Manner(pitch=0.92, pitch_range=0.6, slope=-0.3, energy=-2.0, tempo=0.86, brightness=0.1, creak=0.15),
+        pose=(0.11, 0.07, -0.01, 0.0),
+        liveliness=0.7,
+        articulation=0.92,
+    ),
+    "disgusted": Affect(
+        {"nose_wrinkle": 1.0, "upper_lip_raise": 0.75, "brow_lower": 0.4, "corner_down": 0.35, "cheek_raise": 0.4},
+        Manner(pitch=0.84, pitch_range=0.8, slope=-0.25, energy=-0.5, tempo=0.84, brightness=-0.1, creak=0.7),
+        pose=(0.05, -0.05, 0.0, -0.04),
+        liveliness=0.8,
+        articulation=0.95,
+    ),
+    "fear": Affect(
+        {"inner_brow_raise": 1.0, "outer_brow_raise": 0.35, "brow_lower": 0.3, "lid_wide": 0.95, "lips_wide": 0.5,
+         "lower_lip_depress": 0.4},
+        Manner(pitch=1.48, pitch_range=0.9, slope=0.1, energy=-1.5, tempo=1.25, breath=0.2, tremor=0.06),
+        pose=(0.03, 0.0, -0.01, -0.08),
+        liveliness=1.1,
+    ),
+    "happy": Affect(
+        {"corner_up_left": 0.95, "corner_up_right": 0.95, "cheek_raise": 0.85, "lips_wide": 0.3,
+         "outer_brow_raise": 0.15},
+        Manner(pitch=1.28, pitch_range=1.7, slope=0.0, final_rise=0.15, energy=3.0, tempo=1.08, brightness=0.35),
+        pose=(0.03, 0.05, 0.0, 0.02),
+        liveliness=1.4,
+        articulation=1.08,
+    ),
+    "neutral": Affect({}, Manner()),
+    "sad": Affect(
+        {"inner_brow_raise": 0.95, "corner_down": 0.9, "lid_close": 0.32, "brow_lower": 0.15, "gaze_y": 0.35},
+        Manner(pitch=0.88, pitch_range=0.4, slope=-0.35, energy=-6.0, tempo=0.78, brightness=-0.7, breath=0.3),
+        pose=(-0.13, 0.04, 0.03, -0.02),
+        liveliness=0.5,
+        articulation=0.85,
+    ),
+    "surprised": Affect(
+        {"inner_brow_raise": 0.8, "outer_brow_raise": 1.0, "lid_wide": 0.85, "lips_round": 0.25,
+         "upper_lip_raise": 0.1},
+        Manner(pitch=1.42, pitch_range=1.9, slope=0.1, final_rise=0.6, energy=2.0, brightness=0.2, breath=0.1),
+        pose=(0.04, 0.0, -0.02, -0.03),
+        liveliness=1.1,
+        articulation=1.1,
+    ),
+}  # fmt: skip
+
+# Spelling -> phonemes; ' stands before a stressed vowel.
+LEXICON = dict(
+    pair.split("=")
+    for pair in (
+        "a=@ the=th_@ we=w_i you=y_u they=d_e i='a_i he=h_i our='a_r my=m_a_i and=@_n_d to=t_u in=i_n on=o_n of=o_v "
+        "is=i_z are='a_r no=n_'o so=s_'o now=n_'a_u saw=s_'o see=s_'i go=g_'o come=k_'a_m know=n_'o make=m_'e_k "
+        "take=t_'e_k want=w_'o_n_t keep=k_'i_p open='o_p_@_n move=m_'u_v bring=b_r_'i_n show=sh_'o boat=b_'o_t "
+        "road=r_'o_d moon=m_'u_n lamp=l_'a_m_p paper=p_'e_p_@ summer=s_'a_m_@ water=w_'o_t_@ window=w_'i_n_d_o "
+        "money=m_'a_n_i father=f_'a_d_@ mother=m_'a_d_@ baby=b_'e_b_i people=p_'i_p_@_l garden=g_'a_d_@_n "
+        "music=m_'u_z_i_k valley=v_'a_l_i shadow=sh_'a_d_o coffee=k_'o_f_i table=t_'e_b_@_l river=r_'i_v_@ "
+        "big=b_'i_g old='o_l_d new=n_'u red=r_'e_d warm=w_'o_m blue=b_l_'u happy=h_'a_p_i sunny=s_'a_n_i "
+        "always='o_l_w_e_z maybe=m_'e_b_i away=@_w_'e today=t_u_d_'e again=@_g_'e_n home=h_'o_m"
+    ).replace("th_", "d_").split()
+)  # fmt: skip
+SUBJECTS = "we you they he people my_mother my_father the_baby i".split()
+VERBS = "saw see know make take want keep open move bring show".split()
+ARTICLES = "the a our my".split()
+ADJECTIVES = "big old new red warm blue happy sunny".split()
+NOUNS = (
+    "boat road moon lamp paper summer water window money garden music valley shadow coffee table river people".split()
+)
+TAILS = "today again away now always maybe home".split()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Everything that stays the same over the clips of one identity."""
+
+    shape: np.ndarray  # (I,) identity coefficients
+    look: Look
+    voice: Voice
+    expressiveness: np.ndarray  # (K,) factors on the emotion's action units
+
+
+@dataclass(frozen=True)
+class Script:
+    """One clip to be made, small enough to send to a worker."""
+
+    config: SyntheticConfig
+    identity: int
+    number: int  # of the clip within its identity
+    emotion: str
+    level: int
+    split: str
+
+    @property
+    def key(self) -> str:
+        return f"syn{self.identity:03d}_{self.number:03d}"
+
+
+# ---------------------------------------------------------------------- the corpus
+def synthetic_clips(config: SyntheticConfig) -> Iterator[Clip]:
+    """All clips in the order of their keys. `config.workers` > 1 uses processes and gives the same clips."""
+    scripts = synthetic_scripts(config)
+    if config.workers <= 1:
+        yield from map(make_clip, scripts)
+        return
+    context = multiprocessing.get_context("spawn")  # forking after torch has started threads can hang
+    with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
+        yield from pool.map(make_clip, scripts, chunksize=2)
+
+
+def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
+    """Who says what, how, and in which split; raises UserError where the numbers do not fit."""
+    train = config.identities - config.val_identities - config.test_identities
+    if train < 1:
+        raise UserError(
+            f"identities={config.identities}: no one is left to train on beside val_identities={config.val_identities} "
+            f"and test_identities={config.test_identities}; ask for more identities"
+        )
+    if config.clips < config.identities:
+        raise UserError(f"clips={config.clips}: fewer than identities={config.identities}; ask for more clips")
+    scripts = []
+    for identity in range(config.identities):
+        num = config.clips // config.identities + (identity < config.clips % config.identities)
+        order = np.random.default_rng([config.seed, identity, 1]).permutation(len(COMBINATIONS))
+        split = "train" if identity < train else "val" if identity < train + config.val_identities else "test"
+        for number in range(num):
+            emotion, level = COMBINATIONS[order[number % len(COMBINATIONS)]]
+            scripts.append(Script(replace(config, workers=1), identity, number, emotion, level, split))
+    return scripts
+
+
+def make_clip(script: Script) -> Clip:
+    """One clip from its script alone."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1), cv2.setNumThreads(1)  # bytes do not depend on the machine's cores
+    try:
+        return _make_clip(script)
+    finally:
+        torch.set_num_threads(threads[0]), cv2.setNumThreads(threads[1])
+
+
+def _make_clip(script: Script) -> Clip:
+    config = script.config
+    person = person_of(config.seed, script.identity)
+    rng = np.random.default_rng([config.seed, script.identity, 2, script.number])
+    affect, strength = AFFECTS[script.emotion], STRENGTH[script.level] * rng.uniform(0.93, 1.07)
+    sentence, utterance = _utter(person.voice, affect.manner, strength, config.frames, rng)
+    motion = _motion(person, affect, strength, utterance, rng)
+
+    model = synthetic_face_model()
+    shape, moves = torch.from_numpy(person.shape), torch.from_numpy(motion)
+    units, pose = moves[:, : len(ACTION_UNITS)], moves[:, len(ACTION_UNITS) :]
+    points = model.project(model.vertices(shape, units), pose).numpy()
+    painter = FacePainter(person.look, config.size)
+    frames = np.stack([painter(*row) for row in zip(points, units.numpy(), pose.numpy(), strict=True)])
+    landmarks = (model.landmarks(shape, moves).numpy() + 1) / 2 * config.size
+    info = ClipInfo(
+        key=script.key,
+        dataset="synthetic",
+        identity=f"syn{script.identity:03d}",
+        split=script.split,
+        frames=config.frames,
+        size=config.size,
+        emotion=script.emotion,
+        level=script.level,
+        sentence=sentence,
+        prompts=describe(motion, utterance),
+        end=config.frames / FPS,
+        crop=(0.0, 0.0, float(config.size)),
+        tracking_residual=0.0,
+        av_offset=0,
+        tools={"emohead": version("emohead")},
+    )
+    return Clip(info, frames, utterance.speech, motion, person.shape, landmarks.astype(np.float16))
+
+
+@cache
+def person_of(seed: int, identity: int) -> Person:
+    """Shape, look and voice of one identity."""
+    rng = np.random.default_rng([seed, identity, 0])
+    shape = np.clip(rng.normal(size=len(IDENTITY_TRAITS)), -2, 2).astype(np.float32)
+    look = Look.draw(rng)
+    male = look.beard or (look.hair_style not in ("long", "bob", "bun") and rng.random() < 0.6)
+    pitch = rng.uniform(95, 145) if male else rng.uniform(165, 225)
+    tract = rng.uniform(0.94, 1.04) if male else rng.uniform(1.08, 1.2)
+    return Person(shape, look, Voice(float(pitch), float(tract)), rng.uniform(0.88, 1.12, size=len(ACTION_UNITS)))
+
+
+# ---------------------------------------------------------------------- what is said
+def _utter(
+    voice: Voice, manner: Manner, strength: float, num_frames: int, rng: np.random.Generator
+) -> tuple[str, Utterance]:
+    """A sentence that fills the clip but for some silence at both ends, and its sound and mouth."""
+    neutral = Manner()
+    manner = Manner(
+        **{
+            name: (base := getattr(neutral, name)) + strength * (getattr(manner, name) - base)
+            for name in Manner.__dataclass_fields__
+        }
+    )
+    lead = float(rng.uniform(0.14, 0.28))
+    room = num_frames / FPS - lead - float(rng.uniform(0.18, 0.30))
+    words: list[str] = []
+    phonemes: list[tuple[str, bool]] = []
+    for word in _word_stream(rng):
+        sounds = _phonemes(word)
+        if _seconds(phonemes + sounds, manner.tempo) > room:
+            break
+        phonemes += sounds
+        if word != ",":
+            words.append(word)
+    return " ".join(words), speak(phonemes, voice, manner, num_frames, lead, rng)
+
+
+def _word_stream(rng: np.random.Generator) -> Iterator[str]:
+    pick = lambda table: table[rng.integers(len(table))].split("_")  # noqa: E731
+    while True:
+        yield from pick(SUBJECTS)
+        yield from pick(VERBS)
+        yield from pick(ARTICLES)
+        if rng.random() < 0.6:
+            yield from pick(ADJECTIVES)
+        yield from pick(NOUNS)
+        if rng.random() < 0.5:
+            yield from pick(TAILS)
+        yield ","
+
+
+def _phonemes(word: str) -> list[tuple[str, bool]]:
+    if word == ",":
+        return [("_", False)]
+    return [(sound.lstrip("'"), sound.startswith("'")) for sound in LEXICON[word].split("_")]
+
+
+def _seconds(phonemes: list[tuple[str, bool]], tempo: float) -> float:
+    return sum(PHONEMES[name].seconds * (1.25 if stressed else 1.0) for name, stressed in phonemes) * 1.03 / tempo
+
+
+# ---------------------------------------------------------------------- how it moves
+def _motion(
+    person: Person, affect: Affect, strength: float, utterance: Utterance, rng: np.random.Generator
+) -> np.ndarray:
+    """Motion float32 (T, D): the emotion's action units, speech, blinks, gaze and the head."""
+    num = len(utterance.jaw)
+    units = np.zeros((num, len(ACTION_UNITS)))
+    fade = 0.8 + 0.2 * np.clip(np.arange(num) / (0.5 * FPS), 0, 1)
+    for name, value in affect.units.items():
+        sway = 1 + 0.07 * _smooth_noise(num, 0.5, rng)
+        units[:, AU[name]] += value * strength * fade * sway * person.expressiveness[AU[name]] * rng.uniform(0.92, 1.08)
+    _articulate(units, utterance, 1 + strength * (affect.articulation - 1))
+    _blink_and_gaze(units, rng)
+    pose = _head(affect, strength, utterance, rng)
+    return np.concatenate([units, pose], axis=1).astype(np.float32)
+
+
+def _articulate(units: np.ndarray, utterance: Utterance, articulation: float) -> None:
+    """Speech on top of the emotion: lips that must meet do, whatever the emotion does to them."""
+    shut = np.clip(utterance.closure, 0, 1)
+    units[:, AU["jaw_open"]] += 0.8 * articulation * utterance.jaw * (1 - 0.85 * shut)
+    units[:, AU["lips_wide"]] += 0.55 * utterance.wide
+    units[:, AU["lips_round"]] += 0.9 * utterance.round
+    units[:, AU["lip_press"]] *= 1 - 0.7 * np.clip(utterance.jaw * 1.5, 0, 1)
+    units[:, AU["lip_press"]] += 0.35 * shut
+    for name in ("upper_lip_raise", "lower_lip_depress"):
+        units[:, AU[name]] *= 1 - 0.5 * shut
+
+
+def _blink_and_gaze(units: np.ndarray, rng: np.random.Generator) -> None:
+    num = len(units)
+    time = np.arange(num)
+    centre = rng.uniform(0.2, 1.6) * FPS
+    while centre < num:
+        closing = np.exp(-0.5 * ((time - centre) / 1.5) ** 2)
+        units[:, AU["lid_close"]] += closing * (1 - units[:, AU["lid_close"]])
+        units[:, AU["lid_wide"]] *= 1 - closing
+        centre += rng.uniform(1.4, 3.2) * FPS
+    jumps = np.repeat(rng.normal(size=(num // 15 + 1, 2)) * (0.28, 0.14), 15, axis=0)[:num]
+    units[:, [AU["gaze_x"], AU["gaze_y"]]] += gaussian_filter1d(jumps, 0.8, axis=0)
+
+
+def _head(affect: Affect, strength: float, utterance: Utterance, rng: np.random.Generator) -> np.ndarray:
+    """Pose (T, 6): slow drift, nods on accents (down is negative pitch), the emotion's posture."""
+    num = len(utterance.jaw)
+    lively = 1 + strength * (affect.liveliness - 1)
+    nod = gaussian_filter1d(utterance.stress, 2.0) * 0.09 * lively
+    start = rng.normal(size=6) * (0.025, 0.06, 0.02, 0.02, 0.012, 0.015)
+    sway = np.stack([_smooth_noise(num, 0.55, rng) for _ in range(6)], axis=1)
+    pose = start + sway * np.array((0.025, 0.06, 0.025, 0.016, 0.012, 0.010)) * lively
+    pitch, roll, y, log_scale = np.array(affect.pose) * strength
+    pose += (pitch, 0, roll, 0, BASE_Y + y, BASE_SCALE + log_scale)
+    pose[:, 0] -= nod
+    pose[:, 4] += 0.12 * nod
+    return pose
+
+
+def _smooth_noise(num: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Unit-variance noise (num,) with the given correlation time."""
+    sigma = seconds * FPS
+    margin = int(4 * sigma)
+    noise = gaussian_filter1d(rng.normal(size=num + 2 * margin), sigma)[margin : margin + num]
+    return noise * np.sqrt(2 * sigma * np.sqrt(np.pi))
+
+
+# ---------------------------------------------------------------------- in words
+_WORDS = {
+    "corner_up_left": "left lip corner raised",
+    "corner_up_right": "right lip corner raised",
+    "corner_down": "lip corners pulled down",
+    "upper_lip_raise": "upper lip raised",
+    "lower_lip_depress": "lower lip pulled down",
+    "lip_press": "lips pressed together",
+    "inner_brow_raise": "inner brows raised",
+    "outer_brow_raise": "outer brows raised",
+    "brow_lower": "brows lowered",
+    "lid_close": "eyelids drooping",
+    "lid_wide": "eyes wide open",
+    "cheek_raise": "cheeks raised",
+    "nose_wrinkle": "nose wrinkled",
+}
+
+
+def describe(motion: np.ndarray, utterance: Utterance) -> list[str]:
+    """Sentences about this very clip, strongest action unit first; medians, so that blinks do not count."""
+    typical = np.median(motion[:, : len(ACTION_UNITS)], axis=0)
+    typical[AU["lip_press"]] *= 0.8
+    strong = sorted((name for name in _WORDS if typical[AU[name]] > 0.18), key=lambda name: -typical[AU[name]])
+    phrases = [_WORDS[name] for name in strong]
+    both = {_WORDS["corner_up_left"], _WORDS["corner_up_right"]}
+    if both <= set(phrases):
+        phrases = ["lip corners raised"] + [phrase for phrase in phrases if phrase not in both]
+    if not phrases:
+        return ["a person talking with a relaxed face", "talking with no expression"]
+    degree = "slightly " if typical[[AU[name] for name in strong]].max() < 0.5 else ""
+    texts = [f"a person talking with {degree}{' and '.join(phrases[:2])}", ", ".join(degree + p for p in phrases[:3])]
+    return texts + ([f"{phrases[0]} while talking"] if len(phrases) > 1 else [])

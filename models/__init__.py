@@ -1,0 +1,1 @@
+"""Networks, losses and geometry; nothing here knows how they are trained."""

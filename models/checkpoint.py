@@ -1,0 +1,99 @@
+"""How weights travel between stages: one safetensors file with config, checksum and provenance. Nothing is unpickled."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import UserError
+
+FORMAT = "1"
+COMMANDS = {
+    "emotion": "emohead train emotion",
+    "motion": "emohead train motion",
+    "face": "emohead train face",
+    "talker": "emohead train distill",
+}
+
+
+@dataclass
+class Checkpoint:
+    kind: str  # emotion, motion, face or talker
+    config: dict[str, Any]  # rebuilds the network
+    provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def tensor_checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: Path | str,
+    tensors: dict[str, Tensor],
+    *,
+    kind: str,
+    config: dict[str, Any],
+    provenance: dict[str, Any] | None = None,
+) -> str:
+    """Write aside, then rename. Returns the checksum of the tensors."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Copies, since safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    checksum = tensor_checksum(tensors)
+    metadata = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": json.dumps(config, sort_keys=True),
+        "provenance": json.dumps(provenance or {}, sort_keys=True),
+        "sha256": checksum,
+    }
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+    return checksum
+
+
+def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
+    """Read and verify what `save_checkpoint` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, of another format version, or not of the `kind` asked for.
+    """
+    if kind is not None and not str(path):
+        raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{COMMANDS[kind]}`")
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint" + (f"; `{COMMANDS[kind]}` exports one" if kind else ""))
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); export it again") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
+        )
+    if kind is not None and metadata["kind"] != kind:
+        wanted = COMMANDS[kind]
+        raise UserError(f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{wanted}`")
+    checksum = tensor_checksum(tensors)
+    if checksum != metadata["sha256"]:
+        raise UserError(f"{path}: damaged (its weights do not match their checksum); export it again")
+    config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
+    return Checkpoint(metadata["kind"], config, provenance, tensors, checksum)

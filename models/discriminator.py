@@ -1,0 +1,57 @@
+"""The residual discriminator of StyleGAN2, small, with the minibatch standard deviation.
+
+Shapes: B batch, S frame size, C channels.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import UserError
+from .face import ResidualDown
+
+SLOPE = 0.2
+LAST = 4  # pixels where convolutions end
+
+
+@dataclass
+class DiscriminatorConfig:
+    size: int = 128
+    channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96, 96, 96])  # at size, size / 2, … 4 pixels
+    group: int = 4  # frames whose spread is one statistic
+
+    def __post_init__(self) -> None:
+        reached = self.size // 2 ** (len(self.channels) - 1)
+        if reached != LAST or self.size != LAST * 2 ** (len(self.channels) - 1):
+            raise UserError(f"discriminator.channels: {len(self.channels)} of them end at {reached} pixels, not {LAST}; one for each halving")
+
+
+def minibatch_deviation(x: Tensor, group: int) -> Tensor:
+    """Append one map: how much the frames of a group differ. (B, C, H, W) -> (B, C + 1, H, W); without it one face fits all."""
+    batch, _, height, width = x.shape
+    group = max(g for g in range(1, min(group, batch) + 1) if batch % g == 0)
+    grouped = x.float().reshape(group, batch // group, *x.shape[1:])
+    variance = (grouped - grouped.mean(0)).square().mean(0)
+    spread = (variance + 1e-8).sqrt().mean((1, 2, 3))  # (B / group,)
+    return torch.cat([x, spread.repeat(group)[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)], dim=1)
+
+
+class Discriminator(nn.Module):
+    """A frame (B, 3, S, S) in [-1, 1] -> one logit (B,), high for real ones."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.stem = nn.Conv2d(3, channels[0], 1)
+        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in zip(channels, channels[1:], strict=False)))
+        self.last = nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1)
+        self.hidden = nn.Linear(channels[-1] * LAST**2, channels[-1])
+        self.logit = nn.Linear(channels[-1], 1)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        x = self.blocks(F.leaky_relu(self.stem(frame), SLOPE))
+        x = F.leaky_relu(self.last(minibatch_deviation(x, self.config.group)), SLOPE)
+        return self.logit(F.leaky_relu(self.hidden(x.flatten(1)), SLOPE)).float().squeeze(1)

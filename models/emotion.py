@@ -1,0 +1,147 @@
+"""The emotion space (the "AME" of arXiv:2305.02572): text, an image and speech meet in one space that derives from CLIP.
+
+    text ─── CLIP text tower ──── adapter ─┐
+    image ── CLIP image tower ─── adapter ─┼─ L2 norm ─ emotion (B, E)
+    speech ─ log-mel, transformer, pooling ┘
+
+The abstract says as much; the adapters, the audio encoder and all sizes are our own choices.
+Shapes: B batch, E width of the space, S pixels, N samples of speech at 16 kHz.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .audio import AttentionPool, Block, LogMel, MelStem
+from .checkpoint import Checkpoint, load_checkpoint
+from .clip import build_towers
+
+
+@dataclass
+class EmotionSpaceConfig:
+    clip: str = "emohead-tiny"  # or any model name of open_clip
+    pretrained: str = ""  # weights of the towers: a local file, or a tag to download; empty: random
+    trainable: Literal["all", "adapters"] = "all"  # "adapters" freezes both towers
+    towers: list[str] = field(default_factory=lambda: ["text", "image", "audio"])  # what this instance can encode
+    embed_dim: int = 0  # that of CLIP, filled in
+    num_mels: int = 80
+    audio_dim: int = 96
+    audio_layers: int = 3
+    audio_heads: int = 4
+    audio_dropout: float = 0.1
+
+
+class Adapter(nn.Module):
+    """What fine-tuning adds to a tower: a residual bottleneck that starts as nearly nothing."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, max(16, dim // 4))
+        self.up = nn.Linear(max(16, dim // 4), dim)
+        nn.init.normal_(self.up.weight, std=0.01)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, E) -> (B, E)."""
+        return x + self.up(F.gelu(self.down(x)))
+
+
+class SpeechEncoder(nn.Module):
+    """Speech (B, N) -> (B, E): how it is said, not what."""
+
+    def __init__(self, config: EmotionSpaceConfig) -> None:
+        super().__init__()
+        dim, heads = config.audio_dim, config.audio_heads
+        self.mel = LogMel(config.num_mels)
+        self.stem = MelStem(config.num_mels, dim)
+        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(config.audio_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.pool = AttentionPool(dim, heads)
+        self.dropout = nn.Dropout(config.audio_dropout)
+        self.project = nn.Linear(dim, config.embed_dim)
+
+    def forward(self, speech: Tensor) -> Tensor:
+        x = self.stem(self.mel(speech))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x)
+        return self.project(self.dropout(self.pool(self.norm(x))))
+
+
+class EmotionSpace(nn.Module):
+    """Three encoders into one space of unit vectors (B, E)."""
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: EmotionSpaceConfig) -> None:
+        super().__init__()
+        self.tokenize: Callable[[list[str]], Tensor] | None = None
+        self.config = config
+        if {"text", "image"} & set(config.towers):
+            self.config = config = self._add_clip_towers(config)
+        if "audio" in config.towers:
+            self.speech_encoder = SpeechEncoder(config)
+
+    def _add_clip_towers(self, config: EmotionSpaceConfig) -> EmotionSpaceConfig:
+        clip = build_towers(config.clip, config.pretrained)
+        if "text" in config.towers:
+            self.tokenize = clip.tokenize
+            self.text_tower, self.text_adapter = clip.text, Adapter(clip.embed_dim)
+        if "image" in config.towers:
+            self.image_size = clip.image_size
+            self.image_tower, self.image_adapter = clip.image, Adapter(clip.embed_dim)
+            self.register_buffer("image_mean", torch.tensor(clip.image_mean)[:, None, None])
+            self.register_buffer("image_std", torch.tensor(clip.image_std)[:, None, None])
+        if config.trainable == "adapters":
+            for tower in self.frozen_towers():
+                tower.requires_grad_(False)
+        return replace(config, embed_dim=clip.embed_dim)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str, towers: list[str] | None = None) -> "EmotionSpace":
+        """Rebuild what a run exported. Raises UserError where the file is no emotion checkpoint."""
+        return cls.rebuild(load_checkpoint(path, kind="emotion"), towers)
+
+    @classmethod
+    def rebuild(cls, checkpoint: Checkpoint, towers: list[str] | None = None) -> "EmotionSpace":
+        """From config and tensors alone: no pretrained file is read again. `towers` picks some of the encoders."""
+        config = EmotionSpaceConfig(**checkpoint.config | {"pretrained": ""})
+        space = cls(replace(config, towers=towers or config.towers))
+        own = space.state_dict()
+        space.load_state_dict({name: tensor for name, tensor in checkpoint.tensors.items() if name in own})
+        return space
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """The towers that stay as they were loaded."""
+        names = [name for name in ("text_tower", "image_tower") if hasattr(self, name)]
+        return [getattr(self, name) for name in names if self.config.trainable != "all"]
+
+    def train(self, mode: bool = True) -> "EmotionSpace":
+        super().train(mode)
+        for tower in self.frozen_towers():  # no batch statistics, no dropout: frozen means frozen
+            tower.eval()
+        return self
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Descriptions -> (B, E)."""
+        assert self.tokenize is not None, "built without a text tower"
+        tokens = self.tokenize(prompts).to(self.text_adapter.up.weight.device)
+        return F.normalize(self.text_adapter(self.text_tower(tokens)).float(), dim=-1)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [0, 255], uint8 or float, any S -> (B, E)."""
+        pixels = image.to(self.image_mean.dtype) / 255
+        if pixels.shape[-1] != self.image_size:
+            size = (self.image_size, self.image_size)
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+        features = self.image_tower((pixels - self.image_mean) / self.image_std)
+        return F.normalize(self.image_adapter(features).float(), dim=-1)
+
+    def encode_speech(self, speech: Tensor) -> Tensor:
+        """Speech (B, N) in [-1, 1] -> (B, E)."""
+        return F.normalize(self.speech_encoder(speech).float(), dim=-1)

@@ -1,0 +1,147 @@
+"""The student of the emotion space: text, image and speech -> the teacher's embedding, with no CLIP tower at run time.
+
+Shapes: B items, E embedding, L words, S pixels a side, N samples of speech.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .emotion import EmotionSpaceConfig, SpeechEncoder
+
+MAX_WORDS = 48
+WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass
+class TextStudentConfig:
+    num_buckets: int = 4096
+    width: int = 96
+    layers: int = 1
+    heads: int = 4
+
+
+@dataclass
+class ImageStudentConfig:
+    size: int = 64
+    channels: list[int] = field(default_factory=lambda: [24, 48, 96, 128])
+
+
+@dataclass
+class EmotionStudentConfig:
+    embed_dim: int = 0  # 0: the teacher's
+    text: TextStudentConfig = field(default_factory=TextStudentConfig)
+    image: ImageStudentConfig = field(default_factory=ImageStudentConfig)
+    audio_dim: int = 64
+    audio_layers: int = 2
+    audio_heads: int = 4
+
+
+def subword_buckets(word: str, num_buckets: int) -> list[int]:
+    """A word and its letter trigrams as hash buckets, so that unseen word forms land near seen ones.
+
+    The scheme of fastText (Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information"), with CRC-32.
+    """
+    marked = f"<{word}>"
+    pieces = [marked] + [marked[i : i + 3] for i in range(len(marked) - 2)]
+    return [zlib.crc32(piece.encode()) % num_buckets for piece in pieces]
+
+
+class TextStudent(nn.Module):
+    """Hashed subwords -> a small transformer over words -> E."""
+
+    def __init__(self, config: TextStudentConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.num_buckets = config.num_buckets
+        self.subwords = nn.EmbeddingBag(config.num_buckets, config.width, mode="mean")
+        self.positions = nn.Parameter(torch.randn(MAX_WORDS, config.width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            config.width,
+            config.heads,
+            4 * config.width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.out = nn.Linear(config.width, embed_dim)
+
+    def forward(self, texts: list[str]) -> Tensor:
+        words = [WORD.findall(text.lower())[:MAX_WORDS] or [""] for text in texts]
+        buckets = [subword_buckets(word, self.num_buckets) for sentence in words for word in sentence]
+        flat = torch.tensor([bucket for word in buckets for bucket in word], device=self.positions.device)
+        lengths = torch.tensor([0] + [len(word) for word in buckets[:-1]], device=self.positions.device)
+        embedded = self.subwords(flat, lengths.cumsum(0))  # (all words, width)
+        sentences = torch.split(embedded, [len(sentence) for sentence in words])
+        x = nn.utils.rnn.pad_sequence(list(sentences), batch_first=True)  # (B, L, width)
+        counts = torch.tensor([len(sentence) for sentence in words], device=x.device)
+        padding = torch.arange(x.shape[1], device=x.device) >= counts[:, None]  # (B, L)
+        x = self.transformer(x + self.positions[: x.shape[1]], src_key_padding_mask=padding)
+        pooled = x.masked_fill(padding[..., None], 0).sum(1) / counts[:, None]
+        return self.out(pooled)
+
+
+class ImageStudent(nn.Module):
+    """A small convolutional network: uint8 (B, 3, H, W) -> E."""
+
+    def __init__(self, config: ImageStudentConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.size = config.size
+        layers: list[nn.Module] = []
+        previous = 3
+        for channels in config.channels:
+            layers += [
+                nn.Conv2d(previous, channels, 3, stride=2, padding=1),
+                nn.GroupNorm(8, channels),
+                nn.SiLU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.GroupNorm(8, channels),
+                nn.SiLU(),
+            ]
+            previous = channels
+        self.features = nn.Sequential(*layers)
+        # Where a brow stands matters as much as how it looks: a 4x4 grid is kept instead of one average.
+        self.out = nn.Linear(previous * 16, embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.float() / 127.5 - 1
+        x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        x = F.adaptive_avg_pool2d(self.features(x), 4)
+        return self.out(x.flatten(1))
+
+
+class EmotionStudent(nn.Module):
+    """Same calls as EmotionSpace, without its towers."""
+
+    def __init__(self, config: EmotionStudentConfig) -> None:
+        super().__init__()
+        assert config.embed_dim > 0
+        self.config = config
+        self.text = TextStudent(config.text, config.embed_dim)
+        self.image = ImageStudent(config.image, config.embed_dim)
+        self.speech = SpeechEncoder(
+            EmotionSpaceConfig(
+                embed_dim=config.embed_dim,
+                audio_dim=config.audio_dim,
+                audio_layers=config.audio_layers,
+                audio_heads=config.audio_heads,
+                audio_dropout=0.0,
+            )
+        )
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences -> (B, E), L2-normalised."""
+        return F.normalize(self.text(texts).float(), dim=-1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Face crops uint8 (B, 3, H, W) -> (B, E), L2-normalised."""
+        return F.normalize(self.image(images).float(), dim=-1)
+
+    def encode_speech(self, speech: Tensor) -> Tensor:
+        """Speech (B, N) in [-1, 1] at 16 kHz -> (B, E), L2-normalised."""
+        return F.normalize(self.speech(speech).float(), dim=-1)

@@ -1,0 +1,290 @@
+"""The style-based face generator: hierarchical flow and residual faces.
+
+The abstract of arXiv:2305.02572 names the two ideas and no more; layers, sizes and the geometry below are our own choices.
+
+    portrait ─ encoder ─┬─ features, one map a level ───────────────────────────┐ warped by the flow of the level
+                        └─ landmarks ─ identity, motion of the portrait ─┐      │
+    motion window (27 frames) ───────────────────────────────────────────┴─ style w ─► levels 8, 16, … size ─► frame
+                              └─ landmarks of the target ─ coarse flow ───────► (residual flow, mask, residual image)
+
+Shapes: B batch, S frame size, W frames of the motion window, D values of motion a frame, I identity coefficients, P points
+(vertices of the face model: its 68 landmarks and some more), C channels, E style.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoint import load_checkpoint
+from .errors import UserError
+from .face_model import POSE_DIM, FaceModel
+from .flow import landmark_flow, landmark_maps, pixel_centres, resize, warp
+
+NUM_LANDMARKS = 68
+COARSEST = 8  # pixels of the first level
+MASK_BIAS = 3.0  # logit of the untrained mask: show the warped portrait
+SLOPE = 0.2
+
+
+@dataclass
+class FaceGeneratorConfig:
+    size: int = 128
+    channels: list[int] = field(default_factory=lambda: [96, 96, 64, 32, 16])  # of the levels 8, 16, 32, … size
+    style_dim: int = 128
+    window: int = 27
+    motion_dim: int = 0  # of the data set; the stage fills these three in
+    identity_dim: int = 0
+    num_points: int = NUM_LANDMARKS  # vertices of the face model that give the coarse flow, the 68 landmarks first
+    landmark_level: int = 32  # pixels of the map in which the encoder finds the portrait's landmarks
+    coarse_flow: int = 32  # pixels of the flow that the landmarks give
+    geometry_max: int = 64  # levels above it see no landmark maps
+
+    def __post_init__(self) -> None:
+        if self.size != COARSEST * 2 ** (len(self.channels) - 1):
+            needed = f"{COARSEST} * 2^(levels - 1) = {COARSEST * 2 ** (len(self.channels) - 1)}"
+            raise UserError(f"network.size: {self.size} does not fit {len(self.channels)} channels; make it {needed}")
+
+
+class PortraitFeatures(NamedTuple):
+    """What is computed once for a portrait."""
+
+    image: Tensor  # (B, 3, S, S) in [-1, 1]
+    maps: list[Tensor]  # (B, C_i, s_i, s_i), coarsest first
+    points: Tensor  # (B, P, 2) vertices of the face model found in the picture, crop units
+    identity: Tensor  # (B, I) predicted
+    motion: Tensor  # (B, D) predicted, raw units
+
+    def repeat(self, frames: int) -> "PortraitFeatures":
+        """The same portrait for several frames: a batch of 1 becomes a batch of `frames`, without a copy."""
+        image, maps, *rest = self
+        wide = [feature.expand(frames, *feature.shape[1:]) for feature in maps]
+        return PortraitFeatures(image.expand(frames, -1, -1, -1), wide, *(part.expand(frames, *part.shape[1:]) for part in rest))
+
+
+class FaceOutput(NamedTuple):
+    """The frame and how it came about; the lists run from the coarsest level to the finest."""
+
+    frame: Tensor  # (B, 3, S, S), [-1, 1] but for overshoot
+    flows: list[Tensor]  # (B, 2, s, s), see flow.py
+    masks: list[Tensor]  # (B, 1, s, s): share of the warped portrait
+    pyramid: list[Tensor]  # (B, 3, s, s): the frame as the level knows it
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 [0, 255] -> float [-1, 1]."""
+    return image.float() / 127.5 - 1 if image.dtype == torch.uint8 else image
+
+
+class ResidualDown(nn.Module):
+    """Two 3x3 convolutions and a 1x1 shortcut, half the resolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.leaky_relu(self.first(x), SLOPE))
+        return F.leaky_relu((hidden + self.shortcut(F.avg_pool2d(x, 2))) * 0.7, SLOPE)
+
+
+class StyledConv(nn.Module):
+    """A 3x3 convolution whose output channels are scaled and shifted by the style.
+
+    Feature modulation instead of StyleGAN2's modulated weights: one kernel serves the whole batch and each map is touched once, which is what
+    counts on a CPU.
+    """
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, a=SLOPE)
+        self.modulate = nn.Linear(style_dim, 2 * outputs)
+        nn.init.normal_(self.modulate.weight, std=0.3 / style_dim**0.5)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        x = self.conv(x)
+        scale, shift = self.modulate(style).to(x.dtype)[..., None, None].chunk(2, dim=1)
+        return F.leaky_relu(torch.addcmul(shift, x, 1 + scale), SLOPE)
+
+
+class PortraitEncoder(nn.Module):
+    """A portrait -> feature maps of every level, and the portrait's own landmarks, identity and motion (so inference needs no face tracker)."""
+
+    def __init__(self, config: FaceGeneratorConfig) -> None:
+        super().__init__()
+        fine_first = config.channels[::-1]
+        self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
+        self.down = nn.ModuleList(ResidualDown(a, b) for a, b in zip(fine_first, fine_first[1:], strict=False))
+        self.landmark_level = config.landmark_level
+        at_landmarks = config.channels[(config.landmark_level // COARSEST).bit_length() - 1]
+        self.context = nn.Conv2d(config.channels[0], at_landmarks, 1)
+        self.find = nn.Sequential(
+            nn.Conv2d(at_landmarks, at_landmarks, 5, padding=2), nn.LeakyReLU(SLOPE), nn.Conv2d(at_landmarks, config.num_points, 1)
+        )
+        hidden = 256
+        self.read = nn.Sequential(
+            nn.Linear(2 * config.num_points + config.channels[0], hidden),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, config.identity_dim + config.motion_dim),
+        )
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Image (B, 3, S, S) -> maps (coarsest first), points (B, P, 2), coefficients (B, I + D), the motion part normalised."""
+        maps = [F.leaky_relu(self.stem(image), SLOPE)]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        maps.reverse()
+        at_landmarks = next(m for m in maps if m.shape[-1] == self.landmark_level)
+        context = resize(self.context(maps[0]), self.landmark_level)
+        scores = self.find(F.leaky_relu(at_landmarks + context, SLOPE)).float().flatten(2)  # (B, P, s * s)
+        places = scores.softmax(-1).unflatten(2, (self.landmark_level, self.landmark_level))
+        centres = pixel_centres(self.landmark_level, image.device)
+        landmarks = torch.stack([places.sum(2) @ centres, places.sum(3) @ centres], dim=-1)
+        read = self.read(torch.cat([landmarks.flatten(1).to(maps[0].dtype) * 2, maps[0].mean((2, 3))], dim=1))
+        return maps, landmarks, read.float()
+
+
+class StyleEncoder(nn.Module):
+    """Target window, portrait motion and identity -> style w. Three strided convolutions see 27 frames; the centre frame has its own way."""
+
+    def __init__(self, config: FaceGeneratorConfig) -> None:
+        super().__init__()
+        wide = config.style_dim
+        self.window = nn.Sequential(
+            nn.Conv1d(config.motion_dim, wide, 3, stride=3),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv1d(wide, wide, 3, stride=3),
+            nn.LeakyReLU(SLOPE),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+        )
+        self.static = nn.Linear(2 * config.motion_dim + config.identity_dim, wide)
+        self.mix = nn.Sequential(nn.LeakyReLU(SLOPE), nn.Linear(wide, wide), nn.LeakyReLU(SLOPE), nn.Linear(wide, wide))
+
+    def forward(self, window: Tensor, portrait_motion: Tensor, identity: Tensor) -> Tensor:
+        """Normalised window (B, W, D), portrait motion (B, D), identity (B, I) -> (B, E)."""
+        centre = window[:, window.shape[1] // 2]
+        static = self.static(torch.cat([centre, portrait_motion, identity], dim=1))
+        return self.mix(static + self.window(window.transpose(1, 2)))
+
+
+class Level(nn.Module):
+    """One resolution: refine the flow and the mask, warp the portrait's features with them, add to the residual image."""
+
+    def __init__(self, size: int, inputs: int, channels: int, config: FaceGeneratorConfig) -> None:
+        super().__init__()
+        self.size = size
+        self.map_width = max(0.04, 2 / size)
+        self.geometry = nn.Conv2d(config.num_points, inputs, 1, bias=False) if size <= config.geometry_max else None
+        self.look = StyledConv(inputs + channels + 3, channels, config.style_dim)
+        self.refine = nn.Conv2d(channels, 3, 3, padding=1)
+        self.paint = StyledConv(2 * channels, channels, config.style_dim)
+        self.to_image = nn.Conv2d(channels, 3, 1)
+        for head in (self.refine, self.to_image):  # untrained, the level changes next to nothing
+            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, state: Tensor, feature: Tensor, flow: Tensor, mask: Tensor, landmarks: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+        """All at this resolution; the mask as a logit -> state, flow, mask, residual image."""
+        if self.geometry is not None:
+            state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
+        hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
+        seen = self.look(torch.cat([state, warp(feature, flow), hints], dim=1), style)
+        change = self.refine(seen).float()
+        flow, mask = flow + 0.1 * change[:, :2], mask + change[:, 2:]
+        shown = warp(feature, flow) * mask.sigmoid().to(feature.dtype)
+        state = self.paint(torch.cat([seen, shown], dim=1), style)
+        return state, flow, mask, self.to_image(state).float()
+
+
+class FaceGenerator(nn.Module):
+    """Portrait + motion -> frame. `encode_portrait` once, then `forward` for any number of frames."""
+
+    motion_mean: Tensor  # (D,)
+    motion_std: Tensor  # (D,)
+
+    def __init__(self, config: FaceGeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        num = config.num_points
+        zeros = [np.zeros((n, num, 3)) for n in (config.identity_dim, config.motion_dim - POSE_DIM)]
+        self.face = FaceModel(np.zeros((num, 3)), *zeros, landmark_index=np.arange(NUM_LANDMARKS))
+        self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
+        self.register_buffer("motion_std", torch.ones(config.motion_dim))
+        self.encoder = PortraitEncoder(config)
+        self.style = StyleEncoder(config)
+        self.start = nn.Parameter(torch.randn(1, config.channels[0], COARSEST, COARSEST) * 0.1)
+        inputs = (config.channels[0], *config.channels[:-1])
+        self.levels = nn.ModuleList(
+            Level(COARSEST * 2**i, a, b, config) for i, (a, b) in enumerate(zip(inputs, config.channels, strict=True))
+        )
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str) -> "FaceGenerator":
+        """Rebuild what a run exported; raises UserError where the file is no face checkpoint."""
+        checkpoint = load_checkpoint(path, kind="face")
+        network = cls(FaceGeneratorConfig(**checkpoint.config))
+        network.load_state_dict(checkpoint.tensors)
+        return network
+
+    def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:
+        """Take over a data set's face model (its landmarks and evenly chosen vertices) and motion statistics; they travel with the weights."""
+        landmarks = face_model.landmark_index.tolist()
+        others = sorted(set(range(face_model.mean.shape[0])) - set(landmarks))
+        chosen = np.linspace(0, len(others) - 1, self.config.num_points - NUM_LANDMARKS).round().astype(int)
+        index = landmarks + [others[i] for i in chosen]
+        self.face.mean.copy_(face_model.mean[index])
+        self.face.identity_basis.copy_(face_model.identity_basis[:, index])
+        self.face.expression_basis.copy_(face_model.expression_basis[:, index])
+        self.motion_mean.copy_(torch.as_tensor(motion_mean))
+        self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=1e-4))
+
+    def normalise(self, motion: Tensor) -> Tensor:
+        return (motion - self.motion_mean) / self.motion_std
+
+    def points(self, identity: Tensor, motion: Tensor) -> Tensor:
+        """Identity (B, I) and raw motion (B, D) -> points (B, P, 2) in crop units, always in float32."""
+        with torch.autocast(motion.device.type, enabled=False):
+            vertices = self.face.vertices(identity.float(), motion[:, :-POSE_DIM].float())
+            return self.face.project(vertices, motion[:, -POSE_DIM:].float())
+
+    def encode_portrait(self, portrait: Tensor) -> PortraitFeatures:
+        """Portrait (B, 3, S, S), uint8 or float in [-1, 1] -> its features, points, identity and motion."""
+        image = to_float(portrait)
+        maps, points, read = self.encoder(image)
+        identity, motion = read.split([self.config.identity_dim, self.config.motion_dim], dim=1)
+        return PortraitFeatures(image, maps, points, identity, motion * self.motion_std + self.motion_mean)
+
+    def forward(self, features: PortraitFeatures, motion_window: Tensor) -> FaceOutput:
+        """Features of B portraits and raw motion (B, W, D) centred on the frames wanted -> FaceOutput."""
+        source = self.points(features.identity, features.motion)
+        target = self.points(features.identity, motion_window[:, motion_window.shape[1] // 2])
+        coarse = landmark_flow(source, target, self.config.coarse_flow)
+        style = self.style(self.normalise(motion_window), self.normalise(features.motion), features.identity)
+        batch = motion_window.shape[0]
+        state = self.start.expand(batch, -1, -1, -1).to(features.maps[0].dtype)
+        flow = torch.zeros_like(coarse)
+        mask = torch.full_like(coarse[:, :1], MASK_BIAS)
+        residual = torch.zeros_like(features.image[:, :, :COARSEST, :COARSEST])
+        flows, masks, pyramid = [], [], []
+        for level, feature in zip(self.levels, features.maps, strict=True):
+            size = level.size
+            prior = resize(coarse, size) if size >= coarse.shape[-1] else F.adaptive_avg_pool2d(coarse, size)
+            state, residual = resize(state, size), resize(residual, size)
+            state, total, mask, painted = level(state, feature, prior + resize(flow, size), resize(mask, size), target, style)
+            flow, residual = total - prior, residual + painted  # the prior is upsampled once, from its own resolution
+            image = features.image if size == self.config.size else F.adaptive_avg_pool2d(features.image, size)
+            flows.append(total)
+            masks.append(mask.sigmoid())
+            pyramid.append(warp(image, total) * masks[-1] + residual)
+        return FaceOutput(pyramid[-1], flows, masks, pyramid)

@@ -1,0 +1,134 @@
+"""The losses of the face stage, each a function of what the generator gives and what the frame should be.
+
+Shapes: B batch, S frame size, s a level's size; pictures are float in [-1, 1] unless named uint8.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .clip import declare_torchvision_ops
+from .emotion import EmotionSpace
+from .errors import UserError
+from .face import FaceOutput
+from .flow import pixel_centres, warp
+
+MOUTH = slice(48, 68)  # iBUG landmarks
+EYES = (slice(36, 42), slice(42, 48))
+EYE_MARGIN, MOUTH_MARGIN = 0.07, 0.06  # crop units around the landmarks' bounding box
+VGG_TAPS = (3, 8, 17, 26)  # relu1_2, relu2_2, relu3_4, relu4_4
+
+
+class FeatureNetwork(Protocol):
+    """A frozen network whose maps the perceptual loss compares."""
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Image (B, 3, S, S) in [-1, 1] -> maps, finest first."""
+        ...
+
+
+def shrink(image: Tensor, size: int) -> Tensor:
+    """Area average: (B, C, S, S) -> (B, C, size, size)."""
+    return image if image.shape[-1] == size else F.adaptive_avg_pool2d(image, size)
+
+
+def pyramid_loss(output: FaceOutput, target: Tensor) -> Tensor:
+    """Mean absolute difference at every level, so that coarse levels learn before fine ones; the finest counts half of all."""
+    terms = [(image - shrink(target, image.shape[-1])).abs().mean() for image in output.pyramid]
+    return 0.5 * terms[-1] + 0.5 * torch.stack(terms[:-1]).mean()
+
+
+def warp_loss(output: FaceOutput, portrait: Tensor, target: Tensor) -> Tensor:
+    """Warp consistency: the portrait alone, moved by each level's flow, should look like the target where the mask shows it."""
+    terms = []
+    for flow, mask in zip(output.flows, output.masks, strict=True):
+        size = flow.shape[-1]
+        difference = (warp(shrink(portrait, size), flow) - shrink(target, size)).abs()
+        terms.append((difference * mask.detach()).mean())
+    return torch.stack(terms).mean()
+
+
+def boxes_mask(landmarks: Tensor, size: int) -> Tensor:
+    """Ones in the boxes around mouth and eyes of the landmarks (B, 68, 2) -> (B, 1, size, size)."""
+    centres = pixel_centres(size, landmarks.device)
+    inside = torch.zeros(landmarks.shape[0], size, size, dtype=torch.bool, device=landmarks.device)
+    for part, margin in ((MOUTH, MOUTH_MARGIN), (EYES[0], EYE_MARGIN), (EYES[1], EYE_MARGIN)):
+        low, high = landmarks[:, part].amin(1) - margin, landmarks[:, part].amax(1) + margin  # (B, 2)
+        within = (centres >= low[..., None]) & (centres <= high[..., None])  # (B, 2, size)
+        inside |= within[:, 1, :, None] & within[:, 0, None, :]
+    return inside[:, None].float()
+
+
+def region_loss(frame: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
+    """Mean absolute difference inside the boxes of mouth and eyes: a few per cent of the picture that viewers look at."""
+    mask = boxes_mask(landmarks, frame.shape[-1])
+    return ((frame - target).abs() * mask).sum() / (3 * mask.sum() + 1)
+
+
+def perceptual_loss(network: FeatureNetwork, frame: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of frozen features, each tap in units of its own mean magnitude."""
+    with torch.no_grad():
+        wanted = network.features(target)
+    terms = [(a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(network.features(frame), wanted, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def generator_adversarial_loss(logits: Tensor) -> Tensor:
+    """Non-saturating: -log sigmoid(D(G))."""
+    return F.softplus(-logits).mean()
+
+
+def discriminator_adversarial_loss(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """R1: half the squared gradient of the logits of real frames, in float32 (its second derivative needs the digits)."""
+    with torch.autocast(real.device.type, enabled=False):
+        real = real.detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return 0.5 * gradient.square().sum((1, 2, 3)).mean()
+
+
+class VGGFeatures(nn.Module):
+    """VGG19 from a local state dict of torchvision's `vgg19` (`features.0.weight`, …)."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        declare_torchvision_ops()
+        from torchvision.models import vgg19
+
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such VGG19 weights; set perceptual.vgg to torchvision's vgg19 state dict") from None
+        self.layers = vgg19(weights=None).features[: VGG_TAPS[-1] + 1]
+        self.layers.load_state_dict({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, strict=False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.eval().requires_grad_(False)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        x = ((image + 1) / 2 - self.mean) / self.std
+        maps = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in VGG_TAPS:
+                maps.append(x)
+        return maps
+
+
+class EmotionFeatures(nn.Module):
+    """The image tower of a trained emotion space: what stage 1 sees in a face."""
+
+    def __init__(self, space: EmotionSpace) -> None:
+        super().__init__()
+        self.space = space.eval().requires_grad_(False)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        pixels = shrink((image + 1) / 2, self.space.image_size)
+        pixels = (pixels - self.space.image_mean) / self.space.image_std
+        return self.space.image_tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]

@@ -1,0 +1,204 @@
+"""Fit a linear face model to tracked 3D landmarks, and build the `landmark` model from a data set's tracks.
+
+Tracks are points (T, N, 3) in crop units (x right, y down, z away from the viewer, all on one scale): MediaPipe's 468
+vertices. A model with the same 468 vertices is fitted to all of them, any other model to the 68 iBUG landmarks.
+All frames are solved at once. Shapes: T frames, N points, I identity and K expression coefficients.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .errors import UserError
+from .face_model import OUTER_EYE_CORNERS, FaceModel
+
+# MediaPipe vertices that stand for the 68 iBUG landmarks. Both count from image left to image right. The jaw points
+# are those of MediaPipe's face oval that divide the way from ear (eye level) to chin as evenly as the mesh allows.
+MEDIAPIPE_IBUG_68 = np.array(
+    [
+        *(127, 234, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 454, 356),  # jaw
+        *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),  # brows
+        *(168, 197, 5, 4, 98, 97, 2, 326, 327),  # nose
+        *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes
+        *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # outer lips
+        *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
+    ]
+)
+NUM_TRACKED = 468
+FOREHEAD, CHIN = 10, 152  # MediaPipe vertices on the midline; the line between them is upright in a face of pose zero
+NUM_IDENTITY, NUM_EXPRESSION = 16, 32
+FIT_ROUNDS = 6
+PRIOR = 1e-5  # variance of tracking noise in face units squared, beside coefficients of unit variance
+MAX_BUILD_FRAMES = 20_000  # frames that the bases are estimated from, evenly spread
+
+
+# -- fitting ---------------------------------------------------------------------------------------------------------
+
+
+def fit_face(model: FaceModel, clips: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Clips of one person, each (T, 468, 3) in crop units -> identity (I,) and the motion (T, D) of each clip.
+
+    Alternates the pose of every frame (closed form) with the identity, shared by all frames, and the expression of
+    every frame (one regularised linear solve).
+    """
+    points = np.concatenate([_corresponding(model, clip) for clip in clips]).astype(np.float64)  # (T, N, 3)
+    mean, identity_basis, expression_basis = _bases(model)
+    solve_identity, solve_expression = _solvers(identity_basis, expression_basis, len(points))
+    identity, expression = np.zeros(len(identity_basis)), np.zeros((len(points), len(expression_basis)))
+    for _ in range(FIT_ROUNDS):
+        rotation, scale, shift = similarity(_shape(mean, identity_basis, expression_basis, identity, expression), points)
+        offset = (_undo(points, rotation, scale, shift) - mean).reshape(len(points), -1)  # (T, 3N)
+        identity = solve_identity @ offset.mean(axis=0)
+        expression = (offset - identity @ identity_basis) @ solve_expression.T
+    rotation, scale, shift = similarity(_shape(mean, identity_basis, expression_basis, identity, expression), points)
+    pose = np.concatenate([rotation_angles(rotation), shift[:, :2], np.log(scale)[:, None]], axis=1)
+    motion = np.concatenate([expression, pose], axis=1).astype(np.float32)
+    return identity.astype(np.float32), np.split(motion, np.cumsum([len(clip) for clip in clips])[:-1])
+
+
+def tracking_residual(model: FaceModel, identity: np.ndarray, motion: np.ndarray, tracked: np.ndarray) -> float:
+    """Mean distance of tracked (T, 68, 2) and modelled landmarks over the distance of the outer eye corners.
+
+    Identity (I,), motion (T, D); both sets of landmarks are in crop units.
+    """
+    with torch.no_grad():
+        fitted = model.landmarks(torch.from_numpy(identity), torch.from_numpy(motion)).numpy()
+    left, right = OUTER_EYE_CORNERS
+    eyes = np.linalg.norm(tracked[:, left] - tracked[:, right], axis=-1)  # (T,)
+    return float((np.linalg.norm(fitted - tracked, axis=-1).mean(axis=1) / eyes).mean())
+
+
+def similarity(
+    source: np.ndarray,
+    target: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotation (T, 3, 3), scale (T,) and shift (T, 3) with scale * R @ source + shift nearest to target (T, N, 3).
+
+    Source is (N, 3) or (T, N, 3), weights (N,). Closed form: Umeyama, "Least-squares estimation of transformation
+    parameters between two point patterns", PAMI 1991. Never a reflection.
+    """
+    weights = np.full(target.shape[-2], 1.0) if weights is None else weights
+    weights = weights[:, None] / weights.sum()  # (N, 1)
+    source_mean, target_mean = (weights * source).sum(-2, keepdims=True), (weights * target).sum(-2, keepdims=True)
+    centred = source - source_mean
+    covariance = np.swapaxes(target - target_mean, -1, -2) @ (weights * centred)  # (T, 3, 3)
+    left, singular, right = np.linalg.svd(covariance)
+    sign = np.ones_like(singular)
+    sign[..., 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
+    rotation = (left * sign[..., None, :]) @ right
+    scale = (singular * sign).sum(-1) / (weights * centred**2).sum((-1, -2))
+    shift = target_mean[..., 0, :] - scale[..., None] * (rotation @ source_mean[..., 0, :, None])[..., 0]
+    return rotation, scale, shift
+
+
+def rotation_angles(rotation: np.ndarray) -> np.ndarray:
+    """Pitch, yaw, roll (..., 3) in radians of R = Rz(roll) Ry(yaw) Rx(pitch), the inverse of `rotation_matrix`."""
+    pitch = np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2])
+    yaw = -np.arcsin(np.clip(rotation[..., 2, 0], -1, 1))
+    roll = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
+    return np.stack([pitch, yaw, roll], axis=-1)
+
+
+def _corresponding(model: FaceModel, points: np.ndarray) -> np.ndarray:
+    return points if len(model.mean) == points.shape[1] else points[:, MEDIAPIPE_IBUG_68]
+
+
+def _bases(model: FaceModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (N, 3), identity (I, 3N) and expression basis (K, 3N) at the points that tracks correspond to."""
+    arrays = {name: array.astype(np.float64) for name, array in model.arrays().items()}
+    rows = slice(None) if len(model.mean) == NUM_TRACKED else model.landmark_index.numpy()
+    mean, identity, expression = (arrays[n][..., rows, :] for n in ("mean", "identity_basis", "expression_basis"))
+    return mean, identity.reshape(len(identity), -1), expression.reshape(len(expression), -1)
+
+
+def _shape(mean, identity_basis, expression_basis, identity, expression) -> np.ndarray:  # type: ignore[no-untyped-def]
+    return mean + (identity @ identity_basis + expression @ expression_basis).reshape(len(expression), *mean.shape)
+
+
+def _undo(points: np.ndarray, rotation: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Points (T, N, 3) back in the frame of the model."""
+    return (points - shift[:, None]) @ rotation / scale[:, None, None]
+
+
+def _solvers(identity_basis: np.ndarray, expression_basis: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices that take offsets (3N,) to the most probable identity (I, 3N) and expression (K, 3N).
+
+    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + PRIOR (|i|^2 + sum_t |c_t|^2). Eliminating c_t leaves the mean
+    offset seen through P = 1 - B_ex (B_ex' B_ex + PRIOR)^-1 B_ex'.
+    """
+    expression = np.linalg.solve(_gram(expression_basis) + PRIOR * np.eye(len(expression_basis)), expression_basis)
+    seen = identity_basis - (identity_basis @ expression.T) @ expression_basis  # (I, 3N) = B_id' P
+    identity = np.linalg.solve(seen @ identity_basis.T + PRIOR / frames * np.eye(len(identity_basis)), seen)
+    return identity, expression
+
+
+def _gram(basis: np.ndarray) -> np.ndarray:
+    return basis @ basis.T
+
+
+# -- building --------------------------------------------------------------------------------------------------------
+
+
+def build_landmark_model(
+    clips: Sequence[np.ndarray],
+    people: Sequence[str],
+    num_identity: int = NUM_IDENTITY,
+    num_expression: int = NUM_EXPRESSION,
+) -> FaceModel:
+    """The `landmark` model of a data set: clips (T, 468, 3) in crop units, and who is seen in each.
+
+    Identity is the PCA of each person's mean face, expression that of the frames around it; a coefficient of 1 is one
+    standard deviation. Bases beyond the rank (few people, few frames) are zero. Raises UserError without any clip.
+    """
+    if not clips:
+        raise UserError("no tracked clip to build a face model from")
+    stride = max(1, sum(map(len, clips)) // MAX_BUILD_FRAMES)
+    grouped = defaultdict(list)
+    for person, clip in zip(people, clips, strict=True):
+        grouped[person].append(clip[::stride].astype(np.float64))
+    faces = [np.concatenate(grouped[person]) for person in sorted(grouped)]  # each (T, 468, 3)
+    mean, faces = _align(faces)
+    means = np.stack([face.mean(axis=0) for face in faces])  # (people, 468, 3)
+    residuals = np.concatenate([face - own for face, own in zip(faces, means, strict=True)])
+    identity_basis = _principal_axes(means - mean, num_identity)
+    expression_basis = _principal_axes(residuals, num_expression)
+    return FaceModel(mean, identity_basis, expression_basis, MEDIAPIPE_IBUG_68, kind="landmark")
+
+
+def _align(faces: list[np.ndarray], rounds: int = 6) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Generalised Procrustes alignment: the mean face (N, 3) of all people and every frame aligned to it.
+
+    Points count by the inverse of their own variance, so that a moving jaw is not taken for a moving head.
+    """
+    mean, weights = _canonical(faces[0][0]), np.ones(faces[0].shape[1])
+    for _ in range(rounds):
+        aligned = [_undo(face, *similarity(mean, face, weights)) for face in faces]
+        mean = _canonical(np.mean([face.mean(axis=0) for face in aligned], axis=0))
+        variance = np.mean([face.var(axis=0).sum(axis=-1) for face in aligned], axis=0)  # (N,)
+        weights = 1 / (variance + variance.mean() / 4 + 1e-12)
+    aligned = [_undo(face, *similarity(mean, face, weights)) for face in faces]
+    return np.mean([face.mean(axis=0) for face in aligned], axis=0), aligned
+
+
+def _canonical(face: np.ndarray) -> np.ndarray:
+    """A face (468, 3) at pose zero: centred, eyes level, midline upright, outer eye corners one unit apart."""
+    left, right = (face[MEDIAPIPE_IBUG_68[corner]] for corner in OUTER_EYE_CORNERS)
+    x = (right - left) / np.linalg.norm(right - left)
+    down = face[CHIN] - face[FOREHEAD]
+    y = down - (down @ x) * x
+    y /= np.linalg.norm(y)
+    axes = np.stack([x, y, np.cross(x, y)])  # rows: the face's own right, down and away
+    return (face - face.mean(axis=0)) @ axes.T / np.linalg.norm(right - left)
+
+
+def _principal_axes(samples: np.ndarray, count: int) -> np.ndarray:
+    """The first principal axes (count, N, 3) of centred samples (S, N, 3), each scaled to its standard deviation."""
+    flat = samples.reshape(len(samples), -1)
+    values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))  # ascending
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])  # an axis has no sign of its own
+    deviations = np.sqrt(np.where(values > 1e-9 * max(values[0], 1e-12), values, 0))
+    return (vectors * signs * deviations).T.reshape(count, *samples.shape[1:])

@@ -1,0 +1,57 @@
+"""Dense flow: the one place that fixes what a flow means, and the coarse flow that landmarks give.
+
+Shapes: B batch, C channels, H x W pixels, N landmarks.
+
+Convention: flow (B, 2, H, W) holds (x, y) in crop units, where the image spans [-1, 1] from edge to edge (pixel i covers [i, i + 1), so
+`align_corners=False`). Warping is backward: output(u) = source(u + flow(u)); what lies outside the source repeats its border. Grids are always
+float32: bfloat16 has 8 bits, less than a pixel of a 256-pixel picture.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_centres(size: int, device: torch.device | None = None) -> Tensor:
+    """Crop coordinates of the centres of `size` pixels: (size,) float32."""
+    return (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
+
+
+def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
+    """The crop coordinates of every pixel centre: (2, size, size), x first."""
+    centres = pixel_centres(size, device)
+    return torch.stack([centres.expand(size, size), centres[:, None].expand(size, size)])
+
+
+def warp(source: Tensor, flow: Tensor) -> Tensor:
+    """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h) in the type of `source`."""
+    grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
+    with torch.autocast(source.device.type, enabled=False):
+        sampled = F.grid_sample(source.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.to(source.dtype)
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """Bilinear to (B, C, size, size). A flow needs no rescaling: crop units do not depend on the number of pixels."""
+    return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def landmark_flow(source: Tensor, target: Tensor, size: int, *, softness: float = 0.06, background: float = 2.0) -> Tensor:
+    """The coarse flow that carries the landmarks `source` to `target`, both (B, N, 2) -> (B, 2, size, size).
+
+    Inverse-distance (Shepard) weights of the displacements around the target's landmarks; `softness` (crop units) rounds the peaks and
+    `background` is the weight of not moving at all, so the flow fades out away from the face. Detail is left to the network.
+    """
+    centres = pixel_centres(size, target.device)
+    dx = (centres - target[..., :1]).square()  # (B, N, W)
+    dy = (centres - target[..., 1:]).square()  # (B, N, H)
+    weights = (dy[..., :, None] + dx[..., None, :] + softness**2).pow(-2)  # (B, N, H, W)
+    moved = torch.einsum("bnhw,bnc->bchw", weights, source - target)
+    return moved / (weights.sum(1, keepdim=True) + background)
+
+
+def landmark_maps(landmarks: Tensor, size: int, width: float) -> Tensor:
+    """One Gaussian bump of standard deviation `width` (crop units) for each landmark (B, N, 2) -> (B, N, size, size)."""
+    centres = pixel_centres(size, landmarks.device)
+    bumps = (-0.5 * ((centres - landmarks[..., None]) / width).square()).exp()  # (B, N, 2, size): x, then y
+    return bumps[:, :, 1, :, None] * bumps[:, :, 0, None, :]

@@ -1,0 +1,174 @@
+"""Speech and emotion to 3DMM motion (the "EAC" of arXiv:2305.02572).
+
+    speech ─ log-mel ─ stem ─ transformer ─┬─ expression (K)
+    emotion, identity ─ adaptive norms ────┤
+    noise z ─ sway ────────────────────────┴─ head pose (6)
+
+Lips follow speech, so the expression is regressed. Head pose does not: it is a distribution, of which z picks a member.
+The abstract names inputs and outputs only; the layers, and the pose as a small conditional VAE, are our own choices.
+
+Shapes: B batch, T frames, N = 640 T samples, D = K + 6 values of motion, I identity coefficients, E emotion, Z noise, C channels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .audio import MELS_PER_FRAME, Block, LogMel, MelStem
+from .checkpoint import load_checkpoint
+from .face_model import POSE_DIM
+
+FPS = 25
+
+
+@dataclass
+class AudioTo3DMMConfig:
+    motion_dim: int = 0  # of the data set; the stage fills these three in
+    identity_dim: int = 0
+    emotion_dim: int = 0
+    num_mels: int = 80
+    dim: int = 128
+    layers: int = 3
+    heads: int = 4
+    reach: int = 12  # frames to either side that one block attends to
+    noise_dim: int = 16
+    num_waves: int = 12  # of the sway
+    longest_wave: float = 6.0  # seconds; the shortest lasts half a second
+    chunk_frames: int = 250  # of speech that `generate` takes at once
+    overlap_frames: int = 50  # of neighbouring chunks, cross-faded
+
+
+class Sway(nn.Module):
+    """Head movement as a sum of slow waves whose amplitudes and phases are linear in z: z = 0 is the mean pose.
+
+    Being linear, decoder and posterior are a probabilistic principal component analysis of pose in frequency space.
+    """
+
+    def __init__(self, config: AudioTo3DMMConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_features = 2 * config.num_waves + 1
+        self.amplitude = nn.Linear(config.noise_dim, num_features * POSE_DIM, bias=False)
+        self.posterior = nn.Linear(num_features * POSE_DIM, 2 * config.noise_dim)
+        nn.init.normal_(self.amplitude.weight, std=0.05)
+
+    def waves(self, frames: Tensor) -> Tensor:
+        """Frame numbers (T,) -> constant, sines and cosines (T, 2 waves + 1)."""
+        seconds = self.config.longest_wave * (0.5 / self.config.longest_wave) ** torch.linspace(0, 1, self.config.num_waves)
+        angles = 2 * torch.pi * frames[:, None] / (FPS * seconds.to(frames.device))
+        return torch.cat([torch.ones_like(angles[:, :1]), angles.sin(), angles.cos()], dim=-1)
+
+    def forward(self, noise: Tensor, frames: Tensor) -> Tensor:
+        """Noise (B, Z), frame numbers (T,) -> pose about the mean, normalised (B, T, 6)."""
+        amplitude = rearrange(self.amplitude(noise), "b (w p) -> b w p", p=POSE_DIM)
+        return self.waves(frames).to(amplitude.dtype) @ amplitude
+
+    def encode(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pose about the mean (B, T, 6) of frames 0 to T - 1 -> mean and log variance of z (B, Z)."""
+        waves = self.waves(torch.arange(pose.shape[1], device=pose.device, dtype=torch.float32))
+        spectrum = torch.einsum("tw,btp->bwp", waves, pose.float()) / pose.shape[1]
+        mean, log_variance = self.posterior(spectrum.flatten(1)).float().chunk(2, dim=-1)
+        return mean, log_variance.clamp(-8, 4)
+
+
+class AudioTo3DMM(nn.Module):
+    """Speech, emotion and identity -> raw motion (B, T, D) at 25 frames a second."""
+
+    motion_mean: Tensor  # (D,) of the training data
+    motion_std: Tensor
+
+    def __init__(self, config: AudioTo3DMMConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.mel = LogMel(config.num_mels)
+        self.stem = MelStem(config.num_mels, dim)
+        self.condition = nn.Sequential(
+            nn.Linear(config.emotion_dim + config.identity_dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU()
+        )
+        self.blocks = nn.ModuleList(
+            Block(dim=dim, heads=config.heads, condition_dim=dim, reach=config.reach) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.expression_head = nn.Linear(2 * dim, config.motion_dim - POSE_DIM)
+        self.pose_head = nn.Linear(2 * dim, POSE_DIM)
+        self.sway = Sway(config)
+        self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
+        self.register_buffer("motion_std", torch.ones(config.motion_dim))
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str) -> "AudioTo3DMM":
+        """Rebuild what a run exported. Raises UserError where the file is no motion checkpoint."""
+        checkpoint = load_checkpoint(path, kind="motion")
+        network = cls(AudioTo3DMMConfig(**checkpoint.config))
+        network.load_state_dict(checkpoint.tensors)
+        return network
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and standard deviation (D,) of the motion of the training data."""
+        self.motion_mean.copy_(mean)
+        self.motion_std.copy_(std.clamp(min=1e-4))  # a coefficient that never moves must not blow up the loss
+
+    def normalise(self, motion: Tensor) -> Tensor:
+        return (motion.float() - self.motion_mean) / self.motion_std
+
+    def forward(self, speech: Tensor, emotion: Tensor, identity: Tensor, pose_noise: Tensor | None = None) -> Tensor:
+        """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> motion (B, T, D)."""
+        motion = self.decode(self.mel(speech), emotion, identity)
+        return motion if pose_noise is None else self.add_sway(motion, pose_noise)
+
+    def decode(self, mel: Tensor, emotion: Tensor, identity: Tensor) -> Tensor:
+        """Log-mel (B, M, 4T) and the conditions -> motion with the mean pose (B, T, D)."""
+        dtype = self.stem.enter.weight.dtype
+        condition = self.condition(torch.cat([emotion, identity], dim=-1).to(dtype))  # (B, C)
+        x = self.stem(mel)  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, condition)
+        x = torch.cat([self.norm(x), condition[:, None].expand_as(x)], dim=-1)
+        motion = torch.cat([self.expression_head(x), self.pose_head(x)], dim=-1).float()
+        return motion * self.motion_std + self.motion_mean
+
+    def add_sway(self, motion: Tensor, noise: Tensor) -> Tensor:
+        """Move the head of motion (B, T, D) as noise (B, Z) says."""
+        frames = torch.arange(motion.shape[1], device=motion.device, dtype=torch.float32)
+        sway = self.sway(noise.to(self.stem.enter.weight.dtype), frames).float() * self.motion_std[-POSE_DIM:]
+        return torch.cat([motion[..., :-POSE_DIM], motion[..., -POSE_DIM:] + sway], dim=-1)
+
+    def infer_noise(self, motion: Tensor, mean_motion: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior of z (mean and log variance, each (B, Z)) of true motion about the mean pose of this network."""
+        residual = self.normalise(motion) - self.normalise(mean_motion)
+        return self.sway.encode(residual[..., -POSE_DIM:].detach())
+
+    @torch.no_grad()
+    def generate(self, speech: Tensor, emotion: Tensor, identity: Tensor, seed: int | None = None) -> Tensor:
+        """Motion (B, T, D) for speech (B, N) of any length, in overlapping chunks.
+
+        seed: picks one head movement; None keeps the head at its mean pose.
+        """
+        c = self.config
+        mel = self.mel(speech)
+        num_frames = mel.shape[-1] // MELS_PER_FRAME
+        total = mel.new_zeros(len(speech), num_frames, c.motion_dim)
+        weights = mel.new_zeros(num_frames, 1)
+        last_start = max(0, num_frames - c.chunk_frames)
+        for start in [*range(0, last_start, c.chunk_frames - c.overlap_frames), last_start]:
+            end = min(start + c.chunk_frames, num_frames)
+            chunk = mel[..., start * MELS_PER_FRAME : end * MELS_PER_FRAME]
+            weight = _fade(end - start, c.overlap_frames).to(mel.device)
+            total[:, start:end] += weight * self.decode(chunk, emotion, identity)
+            weights[start:end] += weight
+        motion = total / weights
+        if seed is None:
+            return motion
+        noise = torch.randn(len(speech), c.noise_dim, generator=torch.Generator().manual_seed(seed))
+        return self.add_sway(motion, noise.to(motion.device))
+
+
+def _fade(num_frames: int, overlap: int) -> Tensor:
+    """Weights (T, 1) of a chunk: near nothing for the quarter of an overlap at its edges, where context is missing."""
+    edge = torch.arange(num_frames).minimum(torch.arange(num_frames).flip(0)).float() + 1
+    return ((edge - overlap / 4) / (overlap / 2)).clamp(1e-4, 1)[:, None]

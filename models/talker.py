@@ -1,0 +1,126 @@
+"""The talker: everything that inference needs, in one file. Portrait + speech + emotion -> frames.
+
+    text, image or speech ── EmotionStudent ── emotion (B, E) ─┐
+    speech ───────────────────────────────── AudioTo3DMM ──────┴─ motion (B, T, D) ─┐
+    portrait ── FaceGenerator.encode_portrait ── features, identity ────────────────┴─ FaceGenerator ── frames
+
+Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpeed, no W&B.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .checkpoint import load_checkpoint
+from .emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, TextStudentConfig
+from .face import FaceGenerator, FaceGeneratorConfig
+from .motion import AudioTo3DMM, AudioTo3DMMConfig
+
+TRANSLATION = slice(-3, None)  # of motion: x, y and log scale
+
+
+@dataclass
+class TalkerConfig:
+    emotion: EmotionStudentConfig = field(default_factory=EmotionStudentConfig)
+    motion: AudioTo3DMMConfig = field(default_factory=AudioTo3DMMConfig)
+    face: FaceGeneratorConfig = field(default_factory=FaceGeneratorConfig)
+
+
+def talker_config(values: dict) -> TalkerConfig:
+    """A TalkerConfig from the plain containers of a checkpoint."""
+    emotion = dict(values["emotion"])
+    text, image = TextStudentConfig(**emotion.pop("text")), ImageStudentConfig(**emotion.pop("image"))
+    return TalkerConfig(
+        emotion=EmotionStudentConfig(text=text, image=image, **emotion),
+        motion=AudioTo3DMMConfig(**values["motion"]),
+        face=FaceGeneratorConfig(**values["face"]),
+    )
+
+
+def motion_windows(motion: Tensor, window: int) -> Tensor:
+    """Motion (T, D) -> for every frame the W frames around it (T, W, D), the edges replicated."""
+    padded = F.pad(motion.T[None], (window // 2, window // 2), mode="replicate")[0]  # (D, T + W - 1)
+    return rearrange(padded.unfold(1, window, 1), "d t w -> t w d")
+
+
+class Talker(nn.Module):
+    """One student of the three stages.
+
+    talker = Talker.load("talker.safetensors")
+    emotion = talker.emotion_from_text("a slightly sad face")
+    for frames in talker.animate(portrait, speech, emotion):  # uint8 (n, 3, S, S), in order
+        ...
+    """
+
+    def __init__(self, config: TalkerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emotion = EmotionStudent(config.emotion)
+        self.motion = AudioTo3DMM(config.motion)
+        self.face = FaceGenerator(config.face)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Talker":
+        """Rebuild a talker from its one file, in eval mode; raises UserError where the file is none."""
+        checkpoint = load_checkpoint(path, kind="talker")
+        talker = cls(talker_config(checkpoint.config))
+        talker.load_state_dict(checkpoint.tensors)
+        return talker.eval()
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of portraits and frames."""
+        return self.config.face.size
+
+    def emotion_from_text(self, *texts: str) -> Tensor:
+        """Descriptions such as "a very angry face" -> (B, E)."""
+        return self.emotion.encode_text(list(texts))
+
+    def emotion_from_image(self, image: Tensor) -> Tensor:
+        """A face crop that shows the emotion, uint8 (B, 3, S, S) -> (B, E)."""
+        return self.emotion.encode_image(image)
+
+    def emotion_from_speech(self, speech: Tensor) -> Tensor:
+        """A voice that carries the emotion, (B, N) at 16 kHz in [-1, 1] -> (B, E)."""
+        return self.emotion.encode_speech(speech)
+
+    @torch.inference_mode()
+    def animate(
+        self,
+        portrait: Tensor,  # uint8 (1, 3, S, S)
+        speech: Tensor,  # (1, N) at 16 kHz in [-1, 1]
+        emotion: Tensor,  # (1, E)
+        *,
+        seed: int = 0,  # of the head movement
+        still: bool = False,  # keep the head at its mean pose
+        batch_size: int = 8,
+    ) -> Iterator[Tensor]:
+        """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time."""
+        features = self.face.encode_portrait(portrait)
+        motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
+        windows = motion_windows(self.anchor(motion, features.motion[0]), self.config.face.window)
+        for chunk in windows.split(batch_size):
+            frames = self.face(features.repeat(len(chunk)), chunk).frame
+            yield ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def anchor(self, motion: Tensor, portrait_motion: Tensor) -> Tensor:
+        """Keep the head where the portrait has it: translation and scale move about the portrait's own (T, D)."""
+        anchored = motion.clone()
+        anchored[:, TRANSLATION] += portrait_motion[TRANSLATION] - self.motion.motion_mean[TRANSLATION]
+        return anchored
+
+
+def copy_matching(student: nn.Module, teacher: nn.Module) -> int:
+    """Start a student from the teacher's tensors of equal name and shape; returns how many matched.
+
+    As DistilBERT (Sanh et al. 2019) does for a student that has fewer layers of the same width.
+    """
+    own, given = student.state_dict(), teacher.state_dict()
+    matching = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
+    student.load_state_dict(own | matching)
+    return len(matching)

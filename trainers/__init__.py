@@ -1,0 +1,1 @@
+"""How each stage learns: one LightningModule a file, the run around it, its evaluation."""

@@ -1,0 +1,93 @@
+"""Configuration: a dataclass's defaults < YAML files < `a.b=c` on the command line. Unknown keys are refused."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ..models.errors import UserError
+
+T = TypeVar("T")
+
+
+def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
+    """Build a `schema` from YAML files and `key=value` overrides, later ones winning.
+
+    Raises:
+        UserError: a file that is missing or no YAML, an unknown key (with the nearest valid one), a value of a wrong type.
+    """
+    merged = OmegaConf.structured(schema)
+    for file in files:
+        merged = _merge(merged, _read_yaml(find_config(file)), schema, where=str(file))
+    for override in overrides:
+        merged = _merge(merged, _read_override(override), schema, where=f"'{override}'")
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write the resolved configuration; feeding it back reproduces the run."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    partial.replace(path)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain containers (what checkpoints and W&B can store)."""
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[return-value]
+
+
+def find_config(file: Path) -> Path:
+    """A path, or the bare name of a shipped configuration such as `emotion-debug`."""
+    shipped = Path(__file__).parent.parent / "configs"
+    if file.is_file():
+        return file
+    if (shipped / f"{file}.yaml").is_file():
+        return shipped / f"{file}.yaml"
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise UserError(f"{file}: no such config file; give a path or one of the shipped names: {names}")
+
+
+def _read_yaml(file: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(file)
+    except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{file}: wanted is a mapping of keys to values")
+    return content
+
+
+def _read_override(override: str) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"'{override}': wanted is key=value, such as optimizer.lr=1e-4")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"'{override}': {' '.join(str(error).split())[:200]}") from None
+
+
+def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str) -> DictConfig:
+    _check_keys(OmegaConf.to_container(addition), schema, prefix="", where=where)
+    try:
+        return OmegaConf.merge(config, addition)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        raise UserError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
+
+
+def _check_keys(content: Any, schema: type, *, prefix: str, where: str) -> None:
+    """Refuse keys that the dataclass has not, naming the nearest that it has."""
+    hints = get_type_hints(schema)
+    valid = [field.name for field in fields(schema)]  # type: ignore[arg-type]
+    for key, value in content.items():
+        if key not in valid:
+            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
+            listing = f"did you mean '{prefix}{nearest[0]}'?" if nearest else f"valid are: {', '.join(valid)}"
+            raise UserError(f"{where}: unknown key '{prefix}{key}'; {listing}")
+        if is_dataclass(hints[key]) and isinstance(value, dict):
+            _check_keys(value, hints[key], prefix=f"{prefix}{key}.", where=where)  # type: ignore[arg-type]

@@ -1,0 +1,205 @@
+"""Stage 4: one small student of the three teachers, which becomes the one inference checkpoint.
+
+Each of the student's parts learns from its teacher and, where the data knows the answer, from the data:
+
+    emotion   the teacher's embedding of the same text, image and speech (cosine)
+    motion    the teacher's motion for the same speech, with the student's own emotion; and the tracked motion
+    face      the teacher's frame for the same portrait and motion; and the true frame
+
+The abstract of arXiv:2305.02572 has no such stage: all of it is our own choice.
+Shapes: B clips, E embedding, T frames of speech, D values of motion.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..datamodules.batch import Batch
+from ..datamodules.prompts import prompts_for
+from ..datamodules.sample import EMOTIONS, LEVELS
+from ..datamodules.stream import DataFacts
+from ..models.checkpoint import load_checkpoint
+from ..models.emotion import EmotionSpace
+from ..models.face import FaceGenerator
+from ..models.face_model import POSE_DIM
+from ..models.motion import AudioTo3DMM
+from ..models.talker import Talker, TalkerConfig, copy_matching
+from .stage import Stage, StageConfig
+
+
+@dataclass
+class DistillLoss:
+    text_loss: float = 1.0
+    image_loss: float = 1.0
+    speech_loss: float = 1.0
+    motion_loss: float = 1.0
+    true_motion_loss: float = 0.5
+    portrait_loss: float = 0.5
+    frame_loss: float = 5.0
+    true_frame_loss: float = 5.0
+
+
+@dataclass
+class DistillStageConfig(StageConfig):
+    emotion: str = ""  # the teachers' exported checkpoints
+    motion: str = ""
+    face: str = ""
+    start_from_teacher: bool = True  # copy the teachers' tensors of equal name and shape
+    network: TalkerConfig = field(default_factory=TalkerConfig)
+    loss: DistillLoss = field(default_factory=DistillLoss)
+
+
+class DistillStage(Stage):
+    name = "distill"
+    kind: ClassVar[str] = "talker"
+    network: Talker
+
+    def __init__(self, config: DistillStageConfig, facts: DataFacts) -> None:
+        super().__init__(config, facts)
+        self.inputs = {
+            name: load_checkpoint(Path(getattr(config, name)), kind=name).sha256
+            for name in ("emotion", "motion", "face")
+        }
+        space = EmotionSpace.from_checkpoint(config.emotion)
+        motion = AudioTo3DMM.from_checkpoint(config.motion)
+        face = FaceGenerator.from_checkpoint(config.face)
+        # Not a submodule of the stage: frozen teachers are neither trained nor written into its checkpoints.
+        self.teachers = Frozen(space, motion, face)
+        self.network = Talker(student_config(config.network, space, motion, face))
+        if config.start_from_teacher:
+            copy_matching(self.network.motion, motion)
+            copy_matching(self.network.face, face)
+        copy_buffers(self.network, motion, face)
+        self.prompts = sorted({p for emotion in EMOTIONS for level in LEVELS for p in prompts_for(emotion, level)})
+
+    def on_fit_start(self) -> None:
+        self.teachers.to(self.device)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.emotion_losses(batch) | self.motion_losses(batch) | self.face_losses(batch)
+
+    def emotion_losses(self, batch: Batch) -> dict[str, Tensor]:
+        student, teacher = self.network.emotion, self.teachers.space
+        # Beside the batch's own prompts a random share of all others: text is cheap, and the student has no tower.
+        picks = torch.randperm(len(self.prompts), generator=self.generator())[:32]
+        texts = list(batch["prompt"]) + [self.prompts[int(i)] for i in picks]
+        with torch.no_grad():
+            text, image = teacher.encode_text(texts), teacher.encode_image(batch["image"])
+            speech = teacher.encode_speech(batch["speech"])
+        return {
+            "text_loss": cosine_distance(student.encode_text(texts), text),
+            "image_loss": cosine_distance(student.encode_image(batch["image"]), image),
+            "speech_loss": cosine_distance(student.encode_speech(batch["speech"]), speech),
+        }
+
+    def motion_losses(self, batch: Batch) -> dict[str, Tensor]:
+        student, teacher = self.network.motion, self.teachers.motion
+        which = int(torch.randint(3, (1,), generator=self.generator()))
+        noise_shape = (len(batch["speech"]), student.config.noise_dim)
+        noise = torch.randn(noise_shape, generator=self.generator()).to(self.device)
+        with torch.no_grad():
+            taught = teacher(batch["speech"], self.embed(self.teachers.space, batch, which), batch["identity"], noise)
+            emotion = self.embed(self.network.emotion, batch, which)
+        motion = student(batch["speech"], emotion, batch["identity"], noise)
+        difference = student.normalise(motion) - student.normalise(taught)
+        # The true head movement is one of many: only the expression is compared with it.
+        truth = (student.normalise(motion) - student.normalise(batch["motion"]))[..., :-POSE_DIM]
+        return {"motion_loss": difference.abs().mean(), "true_motion_loss": truth.abs().mean()}
+
+    def face_losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self.network.face
+        with torch.no_grad():
+            taught = self.teachers.face(
+                self.teachers.face.encode_portrait(batch["portrait"]), batch["target_motion"]
+            ).frame
+        features = student.encode_portrait(batch["portrait"])
+        frame = student(features, batch["target_motion"]).frame.float()
+        target = batch["target"].float() / 127.5 - 1
+        motion = student.normalise(features.motion) - student.normalise(batch["portrait_motion"])
+        return {
+            "portrait_loss": motion.abs().mean() + (features.identity - batch["identity"]).abs().mean(),
+            "frame_loss": pyramid_distance(frame, taught.float()),
+            "true_frame_loss": pyramid_distance(frame, target),
+        }
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        target = batch["target"].float() / 127.5 - 1
+        metrics = {name: value.detach() for name, value in self.losses(batch).items()}
+        for name, face in (("student_psnr", self.network.face), ("teacher_psnr", self.teachers.face)):
+            frame = face(face.encode_portrait(batch["portrait"]), batch["target_motion"]).frame.float()
+            metrics[name] = psnr(frame, target).mean()
+        return metrics
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Rows of portrait, truth, teacher, student."""
+        n = min(4, len(batch["key"]))
+        portrait, window = batch["portrait"][:n], batch["target_motion"][:n]
+        columns = [portrait.float() / 127.5 - 1, batch["target"][:n].float() / 127.5 - 1]
+        columns += [
+            face(face.encode_portrait(portrait), window).frame.float()
+            for face in (self.teachers.face, self.network.face)
+        ]
+        picture = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n S, 4 S)
+        pixels = ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return {"portrait-truth-teacher-student": pixels.permute(1, 2, 0).cpu().numpy()}
+
+    def embed(self, encoder: torch.nn.Module, batch: Batch, which: int) -> Tensor:
+        """The clip's emotion (B, E) from its text, image or speech."""
+        calls = (encoder.encode_text, encoder.encode_image, encoder.encode_speech)
+        return calls[which](batch[("prompt", "image", "speech")[which]])
+
+    def generator(self) -> torch.Generator:
+        """Draws of this step: a function of seed and position only."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.num_batches)
+
+
+class Frozen:
+    """The three teachers in eval mode, without gradients."""
+
+    def __init__(self, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> None:
+        self.space, self.motion, self.face = (network.eval().requires_grad_(False) for network in (space, motion, face))
+
+    def to(self, device: torch.device) -> None:
+        for network in (self.space, self.motion, self.face):
+            network.to(device)
+
+
+def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> TalkerConfig:
+    """Fill in what the teachers and the data decide."""
+    config.emotion.embed_dim = space.config.embed_dim
+    config.motion.emotion_dim = space.config.embed_dim
+    for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
+        part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
+    config.motion.noise_dim = motion.config.noise_dim
+    config.face.size, config.face.num_points = face.config.size, face.config.num_points
+    return config
+
+
+def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> None:
+    """Motion statistics and face model are the teachers', whatever the student's size."""
+    for student, teacher in ((talker.motion, motion), (talker.face, face)):
+        given = dict(teacher.named_buffers())
+        for name, buffer in student.named_buffers():
+            buffer.copy_(given[name])
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine of unit vectors (B, E), averaged."""
+    return 1 - (a * b).sum(-1).mean()
+
+
+def pyramid_distance(a: Tensor, b: Tensor) -> Tensor:
+    """L1 of images (B, 3, S, S) at full, half and quarter size."""
+    return sum((F.avg_pool2d(a, k) - F.avg_pool2d(b, k)).abs().mean() for k in (1, 2, 4)) / 3  # type: ignore[return-value]
+
+
+def psnr(image: Tensor, target: Tensor) -> Tensor:
+    """Of images (B, 3, S, S) in [-1, 1], in dB each (B,); what lies outside the range is clipped, as in a video."""
+    error = (image.clamp(-1, 1) - target).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / error.clamp(min=1e-10))

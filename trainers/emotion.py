@@ -1,0 +1,149 @@
+"""Stage 1, `emohead train emotion`: text, images and speech into one emotion space.
+
+Each pair of the three is drawn together by a symmetric contrastive loss (InfoNCE) over the global batch, in which every clip
+of the same emotion counts as a match. The abstract of arXiv:2305.02572 speaks of aligning with CLIP; the losses are our own choice.
+
+Shapes: B clips of the global batch, E width of the space.
+"""
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..datamodules.batch import Batch
+from ..datamodules.prompts import label_prompts
+from ..datamodules.sample import EMOTIONS, NO_LABEL
+from ..datamodules.stream import DataFacts
+from ..models.emotion import EmotionSpace, EmotionSpaceConfig
+from .augmentation import augment_image, augment_speech, seeded_generator
+from .retrieval import emotion_retrieval
+from .stage import Stage, StageConfig
+
+MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
+
+
+@dataclass
+class EmotionLossConfig:
+    text_image_loss: float = 1.0
+    text_audio_loss: float = 1.0
+    image_audio_loss: float = 0.5
+    prior_loss: float = 0.0  # keeps the relations that the original text tower knew; of use with pretrained towers
+
+
+@dataclass
+class EmotionStageConfig(StageConfig):
+    network: EmotionSpaceConfig = field(default_factory=EmotionSpaceConfig)
+    loss: EmotionLossConfig = field(default_factory=EmotionLossConfig)
+    temperature: float = 0.1  # at the start; learned from there
+    other_level: float = 0.5  # how much of a match the same emotion at another level is
+    augmentation: float = 1.0  # strength, 0 for none
+
+
+def match_weights(emotion: Tensor, level: Tensor, other_level: float) -> Tensor:
+    """How much clip j is a match for clip i: 1 for itself and its like, `other_level` for its emotion at another level.
+
+    Clips without a label match only themselves. Emotion and level (B,) -> (B, B), symmetric.
+    """
+    same_emotion = (emotion[:, None] == emotion) & (emotion != NO_LABEL)[:, None]
+    same_level = level[:, None] == level
+    weights = same_emotion.float() * torch.where(same_level, 1.0, other_level)
+    return weights.fill_diagonal_(1.0)
+
+
+def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor) -> Tensor:
+    """Symmetric InfoNCE of unit vectors a, b (B, E) with soft targets proportional to `weights` (B, B)."""
+    logits = a @ b.T / temperature
+    targets = weights / weights.sum(dim=1, keepdim=True)  # of the columns too, as the weights are symmetric
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def relation_loss(a: Tensor, b: Tensor) -> Tensor:
+    """How far the cosine similarities among a (B, E) are from those among b (B, F)."""
+    a, b = F.normalize(a.float(), dim=-1), F.normalize(b.float(), dim=-1)
+    return F.mse_loss(a @ a.T, b @ b.T)
+
+
+class EmotionStage(Stage):
+    """Trains EmotionSpace."""
+
+    name = "emotion"
+    kind = "emotion"
+    network: EmotionSpace
+
+    def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
+        super().__init__(config, facts)
+        self.network = EmotionSpace(config.network)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.original_text: nn.Module | None = None
+        if config.loss.prior_loss:
+            frozen = config.network.trainable == "adapters"
+            tower = self.network.text_tower if frozen else copy.deepcopy(self.network.text_tower)
+            self.original_text = tower.requires_grad_(False)
+        self.validated: list[dict[str, Tensor]] = []  # embeddings of the validation clips seen so far
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        image, speech, prompt = batch["image"], batch["speech"], batch["prompt"]
+        if self.training and self.config.augmentation:
+            strength = self.config.augmentation
+            generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank, device=image.device)
+            image, speech = augment_image(image, strength, generator), augment_speech(speech, strength, generator)
+        text = self.network.encode_text(prompt)
+        return self.pair_losses(batch, text, self.network.encode_image(image), self.network.encode_speech(speech))
+
+    def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """The contrastive losses of embeddings (B, E) of this rank's share of the batch."""
+        emotion, level = self.gather(batch["emotion"]), self.gather(batch["level"])
+        weights = match_weights(emotion, level, self.config.other_level)
+        temperature = self.log_temperature.float().exp().clamp(min=MIN_TEMPERATURE)
+        texts, images, audios = self.gather(text), self.gather(image), self.gather(audio)
+        losses = {
+            "text_image_loss": contrastive_loss(texts, images, weights, temperature),
+            "text_audio_loss": contrastive_loss(texts, audios, weights, temperature),
+            "image_audio_loss": contrastive_loss(images, audios, weights, temperature),
+        }
+        if self.original_text is not None:
+            with torch.no_grad():
+                original = self.original_text(self.network.tokenize(batch["prompt"]).to(text.device))
+            losses["prior_loss"] = relation_loss(text, original)
+        return losses
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows of all ranks, gradients included: the contrast is over the global batch, however it is split."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return x
+        return self.all_gather(x, sync_grads=x.requires_grad).flatten(0, 1)
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        text = self.network.encode_text(batch["prompt"])
+        image, audio = self.network.encode_image(batch["image"]), self.network.encode_speech(batch["speech"])
+        self.validated.append({"image": image, "audio": audio, "emotion": batch["emotion"]})
+        return self.pair_losses(batch, text, image, audio)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.validated:
+            for name, value in self.retrieval(self.validated).items():
+                self.log(f"val/{name}", value, sync_dist=True)
+        self.validated.clear()
+
+    @torch.no_grad()
+    def retrieval(self, batches: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Top-1 of 8: from one plain description of each emotion to images and to speech."""
+        labels = torch.arange(len(EMOTIONS))
+        text = self.network.encode_text(label_prompts()).cpu()
+        emotion = torch.cat([batch["emotion"] for batch in batches]).cpu()
+        scores = {}
+        for name in ("image", "audio"):
+            gallery = torch.cat([batch[name] for batch in batches]).cpu()
+            scores[f"text_{name}_top1"] = emotion_retrieval(text, labels, gallery, emotion, seed=self.config.seed)
+        return scores
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if self.original_text is not None:
+            self.original_text.eval()
+        return self

@@ -1,0 +1,234 @@
+"""Stage 3: portrait + motion -> frames, with an adversary. See models/face.py for the network."""
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..datamodules.batch import Batch
+from ..datamodules.stream import DataFacts
+from ..models.discriminator import Discriminator, DiscriminatorConfig
+from ..models.emotion import EmotionSpace
+from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float
+from ..models.face_loss import (
+    EmotionFeatures,
+    FeatureNetwork,
+    VGGFeatures,
+    discriminator_adversarial_loss,
+    generator_adversarial_loss,
+    gradient_penalty,
+    perceptual_loss,
+    pyramid_loss,
+    region_loss,
+    warp_loss,
+)
+from .stage import OptimizerConfig, Stage, StageConfig
+
+MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
+
+
+@dataclass
+class FaceLossConfig:
+    """Weights of the generator's terms."""
+
+    pyramid_loss: float = 10.0
+    region_loss: float = 2.0
+    warp_loss: float = 2.0
+    points_loss: float = 10.0
+    coefficients_loss: float = 1.0
+    perceptual_loss: float = 1.0  # where `perceptual` names a network
+    adversarial_loss: float = 0.1
+
+
+@dataclass
+class AdversaryConfig:
+    start: int = 10_000  # steps before the discriminator takes part
+    lr: float = 1e-3
+    r1: float = 1.0  # weight of the gradient penalty (gamma)
+    r1_every: int = 16  # steps between two penalties, each counting that many times
+
+
+@dataclass
+class PerceptualConfig:
+    """The frozen network of the perceptual loss: the first of the two that is given."""
+
+    vgg: str = ""  # state dict of torchvision's vgg19
+    emotion: str = ""  # emotion.safetensors of stage 1
+
+
+@dataclass
+class FaceStageConfig(StageConfig):
+    run: str = "runs/face"
+    network: FaceGeneratorConfig = field(default_factory=FaceGeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: FaceLossConfig = field(default_factory=FaceLossConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=2e-3, weight_decay=0.0, beta1=0.0, beta2=0.99)
+    )
+    ema_decay: float = 0.999
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], averaged over the batch, in dB."""
+    error = (a.float().clamp(-1, 1) - b.float()).square().mean((1, 2, 3)) / 4
+    return (-10 * torch.log10(error + 1e-8)).mean()
+
+
+class FaceStage(Stage):
+    name: ClassVar[str] = "face"
+    kind: ClassVar[str] = "face"
+
+    def __init__(self, config: FaceStageConfig, facts: DataFacts) -> None:
+        super().__init__(config, facts)
+        self.automatic_optimization = False
+        num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
+        dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
+        self.network = FaceGenerator(replace(config.network, **dims))
+        self.network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
+        self.discriminator = Discriminator(config.discriminator)
+        self.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.perceptual = [
+            self._feature_network()
+        ]  # in a list: frozen weights of another stage stay out of the checkpoint
+
+    def _feature_network(self) -> FeatureNetwork | None:
+        c = self.config.perceptual
+        if c.vgg:
+            return VGGFeatures(c.vgg)
+        if c.emotion:
+            return EmotionFeatures(EmotionSpace.from_checkpoint(c.emotion, towers=["image"]))
+        return None
+
+    @property
+    def adversarial(self) -> bool:
+        return self.config.loss.adversarial_loss > 0 and self.num_batches >= self.config.adversary.start
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        generator_optimizer, discriminator_optimizer = self.optimizers()
+        target = to_float(batch["target"])
+        logs: dict[str, Tensor] = {}
+
+        # Gmain: all generator terms in one pass; the discriminator only judges.
+        self.discriminator.requires_grad_(False)
+        losses, output = self._generator_losses(batch, target)
+        total = self.total(losses)
+        self._check_finite(total, losses, batch)
+        self._update(generator_optimizer, total)
+        self._update_average()
+        logs |= losses | {"loss": total}
+
+        if self.adversarial:
+            # Dmain: the same fakes, cut off from the generator.
+            self.discriminator.requires_grad_(True)
+            fake = self.discriminator(output.frame.detach())
+            real = self.discriminator(target)
+            loss = discriminator_adversarial_loss(real, fake)
+            self._update(discriminator_optimizer, loss)
+            logs |= {"discriminator_loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()}
+
+            # R1: lazy, each penalty stands for those left out.
+            if self.num_batches % self.config.adversary.r1_every == 0:
+                penalty = gradient_penalty(self.discriminator, target)
+                self._update(
+                    discriminator_optimizer, penalty * self.config.adversary.r1 * self.config.adversary.r1_every
+                )
+                logs["gradient_penalty"] = penalty
+        self.log_losses(logs)
+
+    def _generator_losses(self, batch: Batch, target: Tensor) -> tuple[dict[str, Tensor], FaceOutput]:
+        features = self.network.encode_portrait(batch["portrait"])
+        output = self.network(detached(features), batch["target_motion"])
+        losses = self._portrait_losses(features, batch) | {
+            "pyramid_loss": pyramid_loss(output, target),
+            "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
+            "warp_loss": warp_loss(output, features.image, target),
+        }
+        if self.perceptual[0] is not None:
+            losses["perceptual_loss"] = perceptual_loss(self._on_device(self.perceptual[0]), output.frame, target)
+        if self.adversarial:
+            losses["adversarial_loss"] = generator_adversarial_loss(self.discriminator(output.frame))
+        return losses, output
+
+    def _portrait_losses(self, features: PortraitFeatures, batch: Batch) -> dict[str, Tensor]:
+        """The portrait's own coefficients, and where they and the encoder's maps put the points of the face."""
+        network, identity, motion = self.network, batch["identity"], batch["portrait_motion"]
+        points = network.points(identity, motion)
+        posed = network.points(features.identity, features.motion)
+        moved = (network.normalise(features.motion) - network.normalise(motion)).abs().mean()
+        return {
+            "points_loss": (features.points - points).abs().mean() + (posed - points).abs().mean(),
+            "coefficients_loss": moved + (features.identity - identity).abs().mean(),
+        }
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self._generator_losses(batch, to_float(batch["target"]))[0]
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """PSNR of the frame, of the portrait left as it is, and of the mouth and eyes."""
+        features = self.average.encode_portrait(batch["portrait"])
+        output = self.average(features, batch["target_motion"])
+        target = to_float(batch["target"])
+        landmarks = self.average.points(batch["identity"], batch["portrait_motion"])
+        found = self.average.points(features.identity, features.motion)
+        frame, copied = psnr(output.frame, target), psnr(features.image, target)
+        return {
+            "psnr": frame,
+            "copy_psnr": copied,
+            "psnr_gain": frame - copied,
+            "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
+            "points_error": (found - landmarks).norm(dim=-1).mean(),
+        }
+
+    def preview(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Rows: portrait, generated, target, and the mask of the finest level."""
+        features = self.average.encode_portrait(batch["portrait"][:6])
+        output = self.average(features, batch["target_motion"][:6])
+        mask = output.masks[-1].expand(-1, 3, -1, -1) * 2 - 1
+        rows = [features.image, output.frame, to_float(batch["target"][:6]), mask]
+        grid = torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1)
+        return {"frames": ((grid.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()}
+
+    def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        self.configure_gradient_clipping(optimizer)
+        optimizer.step()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential average in float32; shorter at the start, where the weights still travel."""
+        decay = min(self.config.ema_decay, (1 + self.num_batches) / (10 + self.num_batches))
+        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+        averaged, current = (list(group) for group in zip(*pairs, strict=True))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def _check_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch) -> None:
+        if not torch.isfinite(total):
+            terms = {name: float(value) for name, value in losses.items()}
+            raise FloatingPointError(f"step {self.num_batches}: loss is not finite: {terms}; clips: {batch['key']}")
+
+    def _on_device(self, network: nn.Module) -> nn.Module:
+        return network.to(self.device)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        c, adversary = self.config.optimizer, self.config.adversary
+        # Lazy regularisation takes extra steps: StyleGAN2 shortens the discriminator's memory to match.
+        share = adversary.r1_every / (adversary.r1_every + 1)
+        return [
+            torch.optim.Adam(self.network.parameters(), lr=c.lr, betas=(c.beta1, c.beta2)),
+            torch.optim.Adam(self.discriminator.parameters(), lr=adversary.lr * share, betas=(0.0, c.beta2**share)),
+        ]
+
+    def export_tensors(self) -> dict[str, Tensor]:
+        return self.average.state_dict()
+
+
+def detached(features: PortraitFeatures) -> PortraitFeatures:
+    """The generator works with the coefficients that the encoder finds, as at inference, but does not teach them."""
+    return features._replace(identity=features.identity.detach(), motion=features.motion.detach())

@@ -1,0 +1,144 @@
+"""Stage 2, `emohead train motion`: speech and a point of the (frozen) emotion space to 3DMM motion.
+
+The emotion of a clip enters as text, as an image or as speech, drawn at random for each clip: afterwards any of them drives the
+network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
+
+Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..datamodules.batch import Batch
+from ..datamodules.stream import DataFacts
+from ..models.checkpoint import load_checkpoint
+from ..models.emotion import EmotionSpace
+from ..models.face_model import POSE_DIM, FaceModel
+from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from .augmentation import seeded_generator
+from .stage import Stage, StageConfig
+
+LIPS = slice(48, 68)  # of the 68 landmarks
+MODALITIES = ("text", "image", "audio")
+
+
+@dataclass
+class MotionLossConfig:
+    expression_loss: float = 1.0  # normalised coefficients
+    vertex_loss: float = 5.0  # face units
+    lip_loss: float = 10.0  # face units
+    velocity_loss: float = 1.0
+    pose_loss: float = 0.5
+    kl_loss: float = 0.002
+
+
+@dataclass
+class MotionStageConfig(StageConfig):
+    emotion: str = ""  # emotion.safetensors, the export of stage 1
+    network: AudioTo3DMMConfig = field(default_factory=AudioTo3DMMConfig)
+    loss: MotionLossConfig = field(default_factory=MotionLossConfig)
+    gain: float = 0.5  # speech is made louder or softer by up to this, log scale
+
+
+class MotionStage(Stage):
+    """Trains AudioTo3DMM."""
+
+    name = "motion"
+    kind = "motion"
+    network: AudioTo3DMM
+    vertex_gram: Tensor  # (K, K)
+    lip_gram: Tensor
+
+    def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
+        super().__init__(config, facts)
+        checkpoint = load_checkpoint(config.emotion, kind="emotion")
+        self.inputs = {config.emotion: checkpoint.sha256}
+        self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
+        sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
+        self.network = AudioTo3DMM(replace(config.network, **sizes, emotion_dim=self.space.config.embed_dim))
+        self.network.set_statistics(torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
+        self.face_model: FaceModel = facts.face_model
+        basis = self.face_model.expression_basis
+        self.register_buffer("vertex_gram", gram(basis), persistent=False)
+        self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[LIPS]]), persistent=False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank)
+        emotion = self.draw_emotion(batch, generator)
+        noise = torch.randn(len(emotion), self.network.config.noise_dim, generator=generator).to(emotion.device)
+        gain = (2 * torch.rand(len(emotion), 1, generator=generator) - 1).to(emotion.device) * self.config.gain
+        still = self.network(batch["speech"] * gain.exp(), emotion, batch["identity"])
+        mean, log_variance = self.network.infer_noise(batch["motion"], still)
+        swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
+        return self.motion_losses(still, swayed, batch["motion"]) | {"kl_loss": kl.mean()}
+
+    def motion_losses(self, still: Tensor, swayed: Tensor, motion: Tensor) -> dict[str, Tensor]:
+        """Losses of motion (B, T, D), with the mean pose and with that of the posterior, against the true one."""
+        error = (still - motion)[..., :-POSE_DIM]  # in the units of the face model
+        still, swayed, motion = (self.network.normalise(m) for m in (still, swayed, motion))
+        expression, true = still[..., :-POSE_DIM], motion[..., :-POSE_DIM]
+        return {
+            "expression_loss": F.mse_loss(expression, true),
+            "vertex_loss": vertex_distance(error, self.vertex_gram),
+            "lip_loss": vertex_distance(error, self.lip_gram),
+            "velocity_loss": F.mse_loss(expression.diff(dim=1), true.diff(dim=1)),
+            # The mean pose is fitted too, so that a head kept still is one that suits the speech.
+            "pose_loss": sum(F.mse_loss(m[..., -POSE_DIM:], motion[..., -POSE_DIM:]) for m in (still, swayed)) / 2,
+        }
+
+    @torch.no_grad()
+    def draw_emotion(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The emotion of each clip as text, image or speech by chance -> (B, E)."""
+        choice = torch.randint(len(MODALITIES), (len(batch["key"]),), generator=generator)
+        emotion = torch.zeros(len(choice), self.space.config.embed_dim, device=batch["speech"].device)
+        for index, modality in enumerate(MODALITIES):
+            rows = torch.nonzero(choice == index)[:, 0]
+            if len(rows):
+                emotion[rows.to(emotion.device)] = self.embed(batch, modality, rows)
+        return emotion
+
+    def embed(self, batch: Batch, modality: str, rows: Tensor) -> Tensor:
+        """The emotion of some clips of the batch, by one of the three encoders -> (rows, E)."""
+        if modality == "text":
+            return self.space.encode_text([batch["prompt"][row] for row in rows.tolist()])
+        rows = rows.to(batch["speech"].device)
+        if modality == "image":
+            return self.space.encode_image(batch["image"][rows])
+        return self.space.encode_speech(batch["speech"][rows])
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """From speech alone: its emotion as well."""
+        emotion, identity = self.space.encode_speech(batch["speech"]), batch["identity"]
+        still = self.network(batch["speech"], emotion, identity)
+        noise, _ = self.network.infer_noise(batch["motion"], still)
+        losses = self.motion_losses(still, self.network.add_sway(still, noise), batch["motion"])
+        openings = [self.face_model.mouth_opening(identity[:, None], m.float()) for m in (still, batch["motion"])]
+        return losses | {"mouth_correlation": correlation(*openings).mean()}
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.space.eval()  # its batch statistics are those of stage 1
+        return self
+
+
+def gram(basis: Tensor) -> Tensor:
+    """Products (K, K) of expression axes (K, V, 3), per vertex: x' gram x is the mean squared distance that x moves."""
+    flat = basis.flatten(1)
+    return flat @ flat.T / basis.shape[1]
+
+
+def vertex_distance(error: Tensor, gram: Tensor) -> Tensor:
+    """Expression error (B, T, K) -> root mean square distance of the vertices of a frame, averaged over frames."""
+    squared = torch.einsum("...k,kl,...l->...", error, gram, error)
+    return (squared + 1e-8).sqrt().mean()
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation over the last axis, 0 where one side does not move."""
+    a, b = a - a.mean(dim=-1, keepdim=True), b - b.mean(dim=-1, keepdim=True)
+    return (a * b).sum(dim=-1) / (a.norm(dim=-1) * b.norm(dim=-1)).clamp(min=1e-8)
