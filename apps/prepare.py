@@ -103,6 +103,6 @@ def index(out: Path) -> None:
 def face_model_info(file: Path) -> None:
     """Print what a face model is."""
     model = FaceModel.load(file)
-    vertices = model.mean.shape[0]
-    print(f"{file}: {model.kind}, {vertices} vertices, {model.num_identity} identity and {model.num_expression} expression axes")
+    axes = f"{model.num_identity} identity and {model.num_expression} expression axes"
+    print(f"{file}: {model.kind}, {len(model.mean)} vertices, {axes}")
     print(f"checksum {model.checksum()}")

@@ -50,6 +50,7 @@ class Follow:
         self.bar.stop()
 
     def __call__(self, done: int, total: int, label: str) -> None:
-        if label not in self.tasks:
-            self.tasks[label] = self.bar.add_task(label, total=total)
-        self.bar.update(self.tasks[label], completed=done, total=total)
+        name = label.partition(",")[0]  # "track, 3 rejected" goes on with the bar of "track"
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(label, total=total)
+        self.bar.update(self.tasks[name], completed=done, total=total, description=label)

@@ -27,7 +27,7 @@ BT601 = 6  # FFmpeg's number of SMPTE 170M, the matrix that players assume for p
 
 @dataclass
 class MediaInfo:
-    """What a media file says of itself. Sizes are those of the upright picture with square pixels."""
+    """What a media file says of itself. Sizes are those of the picture with square pixels, as stored (not turned)."""
 
     duration: float  # seconds; 0 where the file does not say
     has_audio: bool
@@ -52,7 +52,7 @@ def probe(path: Path | str) -> MediaInfo:
         )
         if info.has_video:
             stream = container.streams.video[0]
-            aspect = stream.sample_aspect_ratio or Fraction(1)
+            aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
             info.width, info.height = round(stream.width * aspect), stream.height
             info.fps = float(stream.average_rate or stream.guessed_rate or 0)
             info.duration = _stream_seconds(stream) or info.duration
@@ -70,14 +70,16 @@ def iterate_video(
     Raises UserError where the file is unreadable, damaged, without video or cut short (a tenth of its stated length
     or more is missing).
     """
-    index = 0
-    for index, frame in enumerate(_nearest(path, fps)):  # noqa: B007
-        if stop is not None and index >= stop:
+    info = probe(path)
+    count = 0
+    for frame in _nearest(path, fps):
+        if stop is not None and count >= stop:
             return
-        if index >= start:
-            yield _as_rgb(frame)
-    if stop is None and (stated := probe(path).duration) and (index + 1) / fps < 0.9 * stated - 1 / fps:
-        raise UserError(f"{path}: cut short: {(index + 1) / fps:.1f} s can be decoded of {stated:.1f} s stated")
+        if count >= start:
+            yield _as_rgb(frame, info.width, info.height)
+        count += 1
+    if stop is None and count / fps < 0.9 * info.duration - 1 / fps:
+        raise UserError(f"{path}: cut short: {count / fps:.1f} s can be decoded of {info.duration:.1f} s stated")
 
 
 def read_video(path: Path | str, fps: float = FPS, max_seconds: float | None = None) -> np.ndarray:
@@ -165,11 +167,9 @@ def _timed_frames(path: Path | str) -> Iterator[tuple[Any, float, float]]:
             raise UserError(f"{path}: holds no frame that can be decoded")
 
 
-def _as_rgb(frame: Any) -> np.ndarray:
-    """A decoded frame as uint8 (H, W, 3), upright and with square pixels."""
-    aspect = frame.sample_aspect_ratio if hasattr(frame, "sample_aspect_ratio") else None
-    width = round(frame.width * aspect) if aspect else frame.width
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)  # (H, W, 3)
+def _as_rgb(frame: Any, width: int, height: int) -> np.ndarray:
+    """A decoded frame as uint8 (H, W, 3), upright; width and height are those of square pixels before it is turned."""
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)  # (H, W, 3)
     turns = round((frame.rotation or 0) / 90) % 4  # counter-clockwise, from the display matrix that phones write
     return np.ascontiguousarray(np.rot90(pixels, turns))
 
@@ -212,12 +212,12 @@ def write_video(
         with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
             video: Any = None
-            audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if speech is not None else None
+            audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if speech is not None else None
             for count, frame in enumerate(frames, start=1):
                 if video is None:
                     video = _add_h264(container, frame.shape, fps, crf, gop=fps * 2, exact=False)
                 container.mux(video.encode(_video_frame(frame, count - 1)))
-                if audio is not None:
+                if speech is not None:
                     container.mux(audio.encode(_audio_frame(speech, (count - 1) * per_frame, per_frame)))
             if video is None:
                 raise UserError(f"{path}: no frames to write")
@@ -236,7 +236,8 @@ def encode_clip(frames: np.ndarray, codec: str = "h264", quality: int | None = N
     h264: yuv420p, closed GOPs of at most 12 frames, no B-frames; `quality` is x264's rate factor.
     mjpeg: every packet is a plain 4:2:0 JPEG file; `quality` is the JPEG quality.
     """
-    assert codec in DEFAULT_QUALITY and frames.dtype == np.uint8 and frames.ndim == 4
+    assert codec in DEFAULT_QUALITY, codec
+    assert frames.dtype == np.uint8, frames.dtype
     quality = DEFAULT_QUALITY[codec] if quality is None else quality
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
@@ -254,8 +255,8 @@ def encode_clip(frames: np.ndarray, codec: str = "h264", quality: int | None = N
 
 def packet_ranges(mp4: bytes) -> list[tuple[int, int]]:
     """(offset, size) of every frame's packet in the bytes of an mp4; for mjpeg each is a whole JPEG file."""
-    with av.open(io.BytesIO(mp4)) as container:
-        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    with av.open(io.BytesIO(mp4), "r") as container:
+        return [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
 def encode_flac(speech: np.ndarray) -> bytes:
@@ -269,12 +270,12 @@ def encode_flac(speech: np.ndarray) -> bytes:
 def decode_flac(data: bytes) -> np.ndarray:
     """What `encode_flac` wrote, float32 (N,); raises soundfile.LibsndfileError on damaged bytes."""
     speech, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    assert rate == SAMPLE_RATE and speech.ndim == 1
+    assert rate == SAMPLE_RATE
     return speech
 
 
 def _add_h264(container: Any, shape: tuple[int, ...], fps: int, crf: int, gop: int, exact: bool) -> Any:
-    assert shape[0] % 2 == 0 and shape[1] % 2 == 0, f"H.264 4:2:0 needs even sides, not {shape[1]}x{shape[0]}"
+    assert not any(side % 2 for side in shape[:2]), f"H.264 4:2:0 needs even sides, not {shape[1]}x{shape[0]}"
     # Threads change x264's rate control, and with it the bytes: a stored clip is encoded by one.
     bitexact = f":keyint={gop}:min-keyint=1:bframes=0:open-gop=0:threads=1:lookahead-threads=1" if exact else ""
     options = {"crf": str(crf), "preset": "medium", "x264-params": f"colormatrix=smpte170m:range=tv{bitexact}"}

@@ -1,5 +1,6 @@
 """A portrait for inference: the one face of an image, cropped as the clips of a prepared data set are."""
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -7,11 +8,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..models.errors import UserError
-from .tracking import FaceTracker, crop_box, crop_square
+from .tracking import FaceTracker, crop_box, crop_square, distinct_faces
 
 MAX_FACES = 4
 MIN_DETECTION_SIDE = 256  # smaller pictures are enlarged before a face is looked for
 MARGINS = (0.0, 0.5, 1.0)  # space added around a picture, in sides: the detector misses faces that fill it
+ZOOMS = (2, 4)  # and faces smaller than about a tenth of it, which are looked for in parts of the picture
 
 
 def crop_portrait(path: Path | str, size: int, detect: bool = True) -> np.ndarray:
@@ -35,15 +37,31 @@ def crop_portrait(path: Path | str, size: int, detect: bool = True) -> np.ndarra
 def find_faces(image: np.ndarray) -> list[np.ndarray]:
     """Points float32 (468, 3) in pixels of every face in image uint8 (H, W, 3), largest first."""
     enlarge = max(1.0, MIN_DETECTION_SIDE / min(image.shape[:2]))
-    enlarged = cv2.resize(image, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC) if enlarge > 1 else image
+    if enlarge > 1:
+        image = cv2.resize(image, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
     with FaceTracker(video=False, max_faces=MAX_FACES) as tracker:
-        for margin in MARGINS:
-            pad = round(margin * max(enlarged.shape[:2]) / 2)
-            padded = cv2.copyMakeBorder(enlarged, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-            faces = tracker.faces(padded)
-            if faces:
-                return [(face - (pad, pad, 0)).astype(np.float32) / np.float32(enlarge) for face in faces]
+        attempts = itertools.chain([_padded(image, m) for m in MARGINS], (_parts(image, zoom) for zoom in ZOOMS))
+        for parts in attempts:
+            found = [face + np.float32([left, top, 0]) for left, top, part in parts for face in tracker.faces(part)]
+            if found:
+                return [(face / enlarge).astype(np.float32) for face in distinct_faces(found)]
     return []
+
+
+Part = tuple[int, int, np.ndarray]  # left, top and pixels of a part of a picture
+
+
+def _padded(image: np.ndarray, margin: float) -> list[Part]:
+    pad = round(margin * max(image.shape[:2]) / 2)
+    return [(-pad, -pad, cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE))]
+
+
+def _parts(image: np.ndarray, zoom: int) -> list[Part]:
+    """Squares of the longer side / zoom that overlap by half."""
+    height, width = image.shape[:2]
+    side = max(height, width) // zoom
+    corners = itertools.product(range(0, max(height - side // 2, 1), side // 2), range(0, width - side // 2, side // 2))
+    return [(left, top, image[top : top + side, left : left + side]) for top, left in corners]
 
 
 def _read_image(path: Path | str) -> np.ndarray:

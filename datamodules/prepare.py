@@ -236,9 +236,7 @@ def _single_threaded() -> None:
 # -- quality gates ---------------------------------------------------------------------------------------------------
 
 
-def cut_pieces(
-    sources: Sequence[Source], tracks: Sequence[Track | Rejected]
-) -> tuple[list[Piece], list[Rejected]]:
+def cut_pieces(sources: Sequence[Source], tracks: Sequence[Track | Rejected]) -> tuple[list[Piece], list[Rejected]]:
     """Cut tracks into equal pieces of at most 10 s; those that fail a gate are rejected."""
     pieces, rejected = [], []
     for index, (source, track) in enumerate(zip(sources, tracks, strict=True)):

@@ -38,10 +38,18 @@ SYNONYMS = {  # by level, weakest first
         ("grossed out", "repelled", "sickened"),
         ("revolted", "nauseated", "utterly repulsed"),
     ),
-    "fear": (("uneasy", "nervous", "worried"), ("afraid", "scared", "frightened"), ("terrified", "panicked", "horrified")),
+    "fear": (
+        ("uneasy", "nervous", "worried"),
+        ("afraid", "scared", "frightened"),
+        ("terrified", "panicked", "horrified"),
+    ),
     "happy": (("content", "pleased", "amused"), ("cheerful", "joyful", "smiling"), ("overjoyed", "ecstatic", "elated")),
     "neutral": (("calm", "composed", "expressionless", "relaxed", "unemotional"),) * 3,
-    "sad": (("gloomy", "downcast", "wistful"), ("unhappy", "sorrowful", "down"), ("heartbroken", "miserable", "grieving")),
+    "sad": (
+        ("gloomy", "downcast", "wistful"),
+        ("unhappy", "sorrowful", "down"),
+        ("heartbroken", "miserable", "grieving"),
+    ),
     "surprised": (
         ("mildly startled", "curious", "taken aback"),
         ("startled", "amazed", "astonished"),

@@ -74,7 +74,7 @@ class StoredClip:
         return data
 
     def info(self) -> ClipInfo:
-        return ClipInfo(**self._decode("json", json.loads))
+        return ClipInfo(**self.decode("json", json.loads))
 
     def frames(self, indices: Sequence[int] | None = None, size: int | None = None) -> np.ndarray:
         """Frames (default: all) as uint8 (n, 3, S, S), at the stored size or resized to `size`."""
@@ -88,24 +88,24 @@ class StoredClip:
             images = [self._jpeg(ranges[index], side) for index in wanted]
         else:
             decode = partial(DECODE[self.decoder], indices=wanted)
-            images = [resize(image, side) for image in self._decode("mp4", decode)]
+            images = [resize(image, side) for image in self.decode("mp4", decode)]
         return np.stack(images).transpose(0, 3, 1, 2)  # (n, 3, S, S)
 
     def speech(self) -> np.ndarray:
         """float32 (T * 640,) in [-1, 1]: cut or filled with silence to the length of the video."""
-        return fit_speech(self._decode("flac", decode_flac), self.num_frames)
+        return fit_speech(self.decode("flac", decode_flac), self.num_frames)
 
     def motion(self) -> np.ndarray:
         """float32 (T, D)"""
-        return self._decode("motion.npy", load_npy)
+        return self.decode("motion.npy", load_npy)
 
     def identity(self) -> np.ndarray:
         """float32 (I,)"""
-        return self._decode("identity.npy", load_npy)
+        return self.decode("identity.npy", load_npy)
 
     def landmarks(self) -> np.ndarray:
         """float16 (T, 68, 2), pixels of the stored frame."""
-        return self._decode("landmarks.npy", load_npy)
+        return self.decode("landmarks.npy", load_npy)
 
     def error(self, member: str, problem: str) -> UserError:
         return UserError(f"{self.shard.path}: {self.key}.{member}: {problem}")
@@ -116,7 +116,8 @@ class StoredClip:
         except KeyError:
             raise self.error(name, f"missing from the index; {REBUILD}") from None
 
-    def _decode(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    def decode(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+        """A member as `decode` makes it of its bytes."""
         data = self.member(name)
         try:
             return decode(data)
@@ -207,6 +208,18 @@ class ClipReader:
         if model.checksum() != self.manifest.face_model["checksum"]:
             raise UserError(f"{path}: another face model than the one in the manifest; restore the one written with it")
         return model
+
+    def provenance(self) -> dict[str, Any]:
+        """Folder name, clips, seconds, face model, and one checksum over those of the shards."""
+        splits = self.manifest.splits.values()
+        digests = "".join(shard.sha256 for shard in self.manifest.shards)
+        return {
+            "folder": self.folder.resolve().name,
+            "clips": sum(split.clips for split in splits),
+            "seconds": round(sum(split.seconds for split in splits), 2),
+            "face_model": self.manifest.face_model["checksum"],
+            "sha256": hashlib.sha256(digests.encode()).hexdigest(),
+        }
 
     def keys(self, split: str | None = None) -> list[str]:
         """Keys of a split (default: of all) in the order they are stored."""

@@ -8,9 +8,10 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,10 +19,15 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from ..models.errors import UserError
-from .sample import EMOTIONS, FPS, LEVELS, SAMPLES_PER_FRAME, Clip, ClipInfo
+from .manifest import Manifest
+from .sample import EMOTIONS, FPS, LEVELS, Clip, ClipInfo
+from .shards import ShardWriter, encode_members
+from .synthetic_acting import AFFECTS, Affect, duration, phonemes_of, word_stream
 from .synthetic_drawing import FacePainter, Look
 from .synthetic_face import ACTION_UNITS, AU, IDENTITY_TRAITS, synthetic_face_model
-from .synthetic_voice import PHONEMES, Manner, Utterance, Voice, speak
+from .synthetic_voice import Manner, Utterance, Voice, speak
+
+Made = TypeVar("Made")
 
 STRENGTH = {1: 0.45, 2: 0.72, 3: 1.0}
 COMBINATIONS = [(e, level) for e in EMOTIONS for level in LEVELS if e != "neutral" or level == 1]
@@ -37,100 +43,9 @@ class SyntheticConfig:
     frames: int = 60
     size: int = 128
     seed: int = 0
-    val_identities: int = 2
-    test_identities: int = 2
+    val_identities: int | None = None  # None: a tenth, at least one
+    test_identities: int | None = None
     workers: int = 1
-
-
-@dataclass(frozen=True)
-class Affect:
-    """How an emotion looks and sounds at full strength."""
-
-    units: dict[str, float]
-    manner: Manner
-    pose: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # pitch, roll (radians), y, log scale
-    liveliness: float = 1.0  # factor on head motion
-    articulation: float = 1.0  # factor on the jaw
-
-
-# Action units after the emotion prototypes of Ekman & Friesen (FACS); voices after Scherer (2003), table 4.
-AFFECTS = {
-    "angry": Affect(
-        {"brow_lower": 1.0, "lid_wide": 0.45, "lip_press": 0.5, "nose_wrinkle": 0.2, "corner_down": 0.25},
-        Manner(pitch=1.22, pitch_range=1.5, slope=-0.25, energy=5.0, tempo=1.12, brightness=0.8, breath=0.02),
-        pose=(-0.07, 0.0, 0.01, 0.05),
-        liveliness=1.4,
-        articulation=1.12,
-    ),
-    "contempt": Affect(
-        {"corner_up_right": 0.95, "lid_close": 0.24, "brow_lower": 0.12, "gaze_y": 0.25, "lip_press": 0.2},
-        Manner(pitch=0.92, pitch_range=0.6, slope=-0.3, energy=-2.0, tempo=0.86, brightness=0.1, creak=0.15),
-        pose=(0.11, 0.07, -0.01, 0.0),
-        liveliness=0.7,
-        articulation=0.92,
-    ),
-    "disgusted": Affect(
-        {"nose_wrinkle": 1.0, "upper_lip_raise": 0.75, "brow_lower": 0.4, "corner_down": 0.35, "cheek_raise": 0.4},
-        Manner(pitch=0.84, pitch_range=0.8, slope=-0.25, energy=-0.5, tempo=0.84, brightness=-0.1, creak=0.7),
-        pose=(0.05, -0.05, 0.0, -0.04),
-        liveliness=0.8,
-        articulation=0.95,
-    ),
-    "fear": Affect(
-        {"inner_brow_raise": 1.0, "outer_brow_raise": 0.35, "brow_lower": 0.3, "lid_wide": 0.95, "lips_wide": 0.5,
-         "lower_lip_depress": 0.4},
-        Manner(pitch=1.48, pitch_range=0.9, slope=0.1, energy=-1.5, tempo=1.25, breath=0.2, tremor=0.06),
-        pose=(0.03, 0.0, -0.01, -0.08),
-        liveliness=1.1,
-    ),
-    "happy": Affect(
-        {"corner_up_left": 0.95, "corner_up_right": 0.95, "cheek_raise": 0.85, "lips_wide": 0.3,
-         "outer_brow_raise": 0.15},
-        Manner(pitch=1.28, pitch_range=1.7, slope=0.0, final_rise=0.15, energy=3.0, tempo=1.08, brightness=0.35),
-        pose=(0.03, 0.05, 0.0, 0.02),
-        liveliness=1.4,
-        articulation=1.08,
-    ),
-    "neutral": Affect({}, Manner()),
-    "sad": Affect(
-        {"inner_brow_raise": 0.95, "corner_down": 0.9, "lid_close": 0.32, "brow_lower": 0.15, "gaze_y": 0.35},
-        Manner(pitch=0.88, pitch_range=0.4, slope=-0.35, energy=-6.0, tempo=0.78, brightness=-0.7, breath=0.3),
-        pose=(-0.13, 0.04, 0.03, -0.02),
-        liveliness=0.5,
-        articulation=0.85,
-    ),
-    "surprised": Affect(
-        {"inner_brow_raise": 0.8, "outer_brow_raise": 1.0, "lid_wide": 0.85, "lips_round": 0.25,
-         "upper_lip_raise": 0.1},
-        Manner(pitch=1.42, pitch_range=1.9, slope=0.1, final_rise=0.6, energy=2.0, brightness=0.2, breath=0.1),
-        pose=(0.04, 0.0, -0.02, -0.03),
-        liveliness=1.1,
-        articulation=1.1,
-    ),
-}  # fmt: skip
-
-# Spelling -> phonemes; ' stands before a stressed vowel.
-LEXICON = dict(
-    pair.split("=")
-    for pair in (
-        "a=@ the=th_@ we=w_i you=y_u they=d_e i='a_i he=h_i our='a_r my=m_a_i and=@_n_d to=t_u in=i_n on=o_n of=o_v "
-        "is=i_z are='a_r no=n_'o so=s_'o now=n_'a_u saw=s_'o see=s_'i go=g_'o come=k_'a_m know=n_'o make=m_'e_k "
-        "take=t_'e_k want=w_'o_n_t keep=k_'i_p open='o_p_@_n move=m_'u_v bring=b_r_'i_n show=sh_'o boat=b_'o_t "
-        "road=r_'o_d moon=m_'u_n lamp=l_'a_m_p paper=p_'e_p_@ summer=s_'a_m_@ water=w_'o_t_@ window=w_'i_n_d_o "
-        "money=m_'a_n_i father=f_'a_d_@ mother=m_'a_d_@ baby=b_'e_b_i people=p_'i_p_@_l garden=g_'a_d_@_n "
-        "music=m_'u_z_i_k valley=v_'a_l_i shadow=sh_'a_d_o coffee=k_'o_f_i table=t_'e_b_@_l river=r_'i_v_@ "
-        "big=b_'i_g old='o_l_d new=n_'u red=r_'e_d warm=w_'o_m blue=b_l_'u happy=h_'a_p_i sunny=s_'a_n_i "
-        "always='o_l_w_e_z maybe=m_'e_b_i away=@_w_'e today=t_u_d_'e again=@_g_'e_n home=h_'o_m"
-    ).replace("th_", "d_").split()
-)  # fmt: skip
-SUBJECTS = "we you they he people my_mother my_father the_baby i".split()
-VERBS = "saw see know make take want keep open move bring show".split()
-ARTICLES = "the a our my".split()
-ADJECTIVES = "big old new red warm blue happy sunny".split()
-NOUNS = (
-    "boat road moon lamp paper summer water window money garden music valley shadow coffee table river people".split()
-)
-TAILS = "today again away now always maybe home".split()
 
 
 @dataclass(frozen=True)
@@ -162,22 +77,50 @@ class Script:
 # ---------------------------------------------------------------------- the corpus
 def synthetic_clips(config: SyntheticConfig) -> Iterator[Clip]:
     """All clips in the order of their keys. `config.workers` > 1 uses processes and gives the same clips."""
+    return _in_order(make_clip, synthetic_scripts(config), config.workers)
+
+
+def prepare_synthetic(
+    out: Path | str,
+    config: SyntheticConfig,
+    codec: str = "mjpeg",
+    progress: Callable[[int, int, str], None] | None = None,  # called with clips done, clips in all, "draw"
+) -> Manifest:
+    """Write the corpus as a data set folder; raises UserError where `out` holds one already."""
     scripts = synthetic_scripts(config)
-    if config.workers <= 1:
-        yield from map(make_clip, scripts)
+    with ShardWriter(out, size=config.size, codec=codec) as writer:
+        packed = _in_order(partial(_pack, codec=codec), scripts, config.workers)
+        for done, (script, members) in enumerate(zip(scripts, packed, strict=True), start=1):
+            writer.write_members(script.key, members)
+            if progress is not None:
+                progress(done, len(scripts), "draw")
+        return writer.close(synthetic_face_model())
+
+
+def _pack(script: Script, codec: str) -> dict[str, bytes]:
+    return encode_members(make_clip(script), codec=codec)
+
+
+def _in_order(make: Callable[[Script], Made], scripts: list[Script], workers: int) -> Iterator[Made]:
+    """`make` of every script, in order, in this process or in a pool."""
+    if workers <= 1:
+        yield from map(make, scripts)
         return
     context = multiprocessing.get_context("spawn")  # forking after torch has started threads can hang
-    with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
-        yield from pool.map(make_clip, scripts, chunksize=2)
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(make, scripts, chunksize=2)
 
 
 def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
     """Who says what, how, and in which split; raises UserError where the numbers do not fit."""
-    train = config.identities - config.val_identities - config.test_identities
+    tenth = max(1, config.identities // 10)
+    val = tenth if config.val_identities is None else config.val_identities
+    test = tenth if config.test_identities is None else config.test_identities
+    train = config.identities - val - test
     if train < 1:
         raise UserError(
-            f"identities={config.identities}: no one is left to train on beside val_identities={config.val_identities} "
-            f"and test_identities={config.test_identities}; ask for more identities"
+            f"identities={config.identities}: no one is left to train on beside {val} for validation and {test} for "
+            "the test; ask for more identities"
         )
     if config.clips < config.identities:
         raise UserError(f"clips={config.clips}: fewer than identities={config.identities}; ask for more clips")
@@ -185,7 +128,7 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
     for identity in range(config.identities):
         num = config.clips // config.identities + (identity < config.clips % config.identities)
         order = np.random.default_rng([config.seed, identity, 1]).permutation(len(COMBINATIONS))
-        split = "train" if identity < train else "val" if identity < train + config.val_identities else "test"
+        split = "train" if identity < train else "val" if identity < train + val else "test"
         for number in range(num):
             emotion, level = COMBINATIONS[order[number % len(COMBINATIONS)]]
             scripts.append(Script(replace(config, workers=1), identity, number, emotion, level, split))
@@ -265,38 +208,14 @@ def _utter(
     room = num_frames / FPS - lead - float(rng.uniform(0.18, 0.30))
     words: list[str] = []
     phonemes: list[tuple[str, bool]] = []
-    for word in _word_stream(rng):
-        sounds = _phonemes(word)
-        if _seconds(phonemes + sounds, manner.tempo) > room:
+    for word in word_stream(rng):
+        sounds = phonemes_of(word)
+        if duration(phonemes + sounds, manner.tempo) > room:
             break
         phonemes += sounds
         if word != ",":
             words.append(word)
     return " ".join(words), speak(phonemes, voice, manner, num_frames, lead, rng)
-
-
-def _word_stream(rng: np.random.Generator) -> Iterator[str]:
-    pick = lambda table: table[rng.integers(len(table))].split("_")  # noqa: E731
-    while True:
-        yield from pick(SUBJECTS)
-        yield from pick(VERBS)
-        yield from pick(ARTICLES)
-        if rng.random() < 0.6:
-            yield from pick(ADJECTIVES)
-        yield from pick(NOUNS)
-        if rng.random() < 0.5:
-            yield from pick(TAILS)
-        yield ","
-
-
-def _phonemes(word: str) -> list[tuple[str, bool]]:
-    if word == ",":
-        return [("_", False)]
-    return [(sound.lstrip("'"), sound.startswith("'")) for sound in LEXICON[word].split("_")]
-
-
-def _seconds(phonemes: list[tuple[str, bool]], tempo: float) -> float:
-    return sum(PHONEMES[name].seconds * (1.25 if stressed else 1.0) for name, stressed in phonemes) * 1.03 / tempo
 
 
 # ---------------------------------------------------------------------- how it moves

@@ -14,11 +14,35 @@ from .synthetic_face import AU, CHEEKS, CHIN, CREASES, EARS, FOLDS, FOREHEAD, GL
 SUPERSAMPLING = 2
 SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 HAIR_STYLES = ("short", "parted", "long", "bob", "shaved", "bun", "curly")
-SKIN_TONES = ((245, 214, 190), (236, 196, 165), (224, 178, 142), (203, 152, 114), (172, 120, 84), (134, 88, 60), (96, 62, 44))
-HAIR_COLOURS = ((32, 26, 24), (58, 40, 30), (94, 62, 40), (140, 92, 50), (206, 168, 104), (150, 66, 36), (150, 148, 146))
+SKIN_TONES = (
+    (245, 214, 190),
+    (236, 196, 165),
+    (224, 178, 142),
+    (203, 152, 114),
+    (172, 120, 84),
+    (134, 88, 60),
+    (96, 62, 44),
+)
+HAIR_COLOURS = (
+    (32, 26, 24),
+    (58, 40, 30),
+    (94, 62, 40),
+    (140, 92, 50),
+    (206, 168, 104),
+    (150, 66, 36),
+    (150, 148, 146),
+)
 EYE_COLOURS = ((92, 60, 36), (70, 46, 30), (84, 120, 84), (80, 120, 160), (110, 140, 150), (120, 96, 50))
 CLOTHES = ((46, 62, 92), (120, 44, 48), (60, 96, 74), (70, 70, 76), (190, 186, 178), (150, 110, 60), (84, 58, 104))
-BACKDROPS = ((118, 128, 138), (150, 140, 126), (96, 112, 120), (140, 150, 140), (86, 84, 96), (168, 160, 158), (120, 104, 100))
+BACKDROPS = (
+    (118, 128, 138),
+    (150, 140, 126),
+    (96, 112, 120),
+    (140, 150, 140),
+    (86, 84, 96),
+    (168, 160, 158),
+    (120, 104, 100),
+)
 
 
 @dataclass(frozen=True)
@@ -158,10 +182,22 @@ class FacePainter:
         """Neck and shoulders: they follow the head's place, not its rotation."""
         origin = (pose[3:5] * (0.8, 0.9) + 1) / 2 * self.canvas_size
         body = lambda *xy: origin + np.array(xy) * self.unit  # noqa: E731
-        shoulders = body((-2.2, 2.0), (-1.5, 1.42), (-0.95, 1.27), (-0.5, 1.12), (0.5, 1.12), (0.95, 1.27), (1.5, 1.42), (2.2, 2.0))
+        shoulders = body(
+            (-2.2, 2.0), (-1.5, 1.42), (-0.95, 1.27), (-0.5, 1.12), (0.5, 1.12), (0.95, 1.27), (1.5, 1.42), (2.2, 2.0)
+        )
         self._fill(canvas, _curve(shoulders), self.look.clothes)
         head = (p[6] + p[10]) / 2 - body((0, 0.81))[0]
-        neck = body((-0.5, 0.3), (-0.46, 0.8), (-0.47, 1.06), (-0.6, 1.16), (0, 1.42), (0.6, 1.16), (0.47, 1.06), (0.46, 0.8), (0.5, 0.3))
+        neck = body(
+            (-0.5, 0.3),
+            (-0.46, 0.8),
+            (-0.47, 1.06),
+            (-0.6, 1.16),
+            (0, 1.42),
+            (0.6, 1.16),
+            (0.47, 1.06),
+            (0.46, 0.8),
+            (0.5, 0.3),
+        )
         neck[[0, 1, 7, 8]] += head * 0.8
         self._fill(canvas, _curve(neck), _shade(self.look.skin, 0.80))
         shadow = body((-0.46, 0.5), (-0.45, 0.93), (0, 1.14), (0.45, 0.93), (0.46, 0.5))
@@ -299,7 +335,9 @@ class FacePainter:
         for wing, nostril, sign in ((31, 32, -1), (35, 34, 1)):
             centre = (p[wing] * 0.45 + p[nostril] * 0.55) + (0, 0.002 * self.unit)
             self._disc(canvas, centre, (0.034, 0.016), dark)
-            side = p[wing] + np.array([(sign * -0.005, -0.09), (sign * 0.03, -0.045), (sign * 0.005, 0.012)]) * self.unit
+            side = (
+                p[wing] + np.array([(sign * -0.005, -0.09), (sign * 0.03, -0.045), (sign * 0.005, 0.012)]) * self.unit
+            )
             self._line(canvas, _curve(side), _shade(self.look.skin, 0.68), 0.014)
 
     def _mouth(self, canvas: np.ndarray, p: np.ndarray) -> None:
@@ -329,7 +367,9 @@ class FacePainter:
         if gap > 0.09:
             self._disc(inside, q[66] + (0, 0.02 * self.unit), (0.13, 0.35 * gap), (168, 74, 76))
         depth = min(0.075, 0.65 * gap)
-        arc = np.concatenate([_curve(q[[60, 61, 62, 63, 64]]), _curve(q[[64, 63, 62, 61, 60]] + (0, depth * self.unit))])
+        arc = np.concatenate(
+            [_curve(q[[60, 61, 62, 63, 64]]), _curve(q[[64, 63, 62, 61, 60]] + (0, depth * self.unit))]
+        )
         self._fill(inside, arc, (232, 226, 216))
         alpha = mask[area][..., None].astype(np.uint16)
         canvas[area] = (inside * alpha + canvas[area] * (255 - alpha)) // 255

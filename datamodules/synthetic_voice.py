@@ -193,7 +193,7 @@ def _sound(tracks: dict[str, np.ndarray], voice: Voice, manner: Manner, rng: np.
 
     noise_level = upsample(gaussian_filter1d(tracks["noise"], 0.004 * RATE))
     noise = _band(rng.normal(size=len(fine)) * noise_level, tracks["noise_hz"])
-    gain = 0.16 * 10 ** (manner.energy / 20)
+    gain = 0.075 * 10 ** (manner.energy / 20)
     speech = gain * (voiced + 0.55 * noise) + 2e-4 * rng.normal(size=len(fine))
     return np.tanh(speech).astype(np.float32)
 

@@ -20,7 +20,7 @@ from .media import iterate_video, read_audio
 from .sample import SAMPLES_PER_FRAME
 
 MAX_FACES = 2  # one more than we want, so as to notice others
-CROP_SIDE = 1.7  # side of the crop over the longer side of the face (hairline to chin)
+CROP_SIDE = 1.6  # side of the crop over the longer side of the face (hairline to chin)
 CROP_MARGIN = 1.15  # at least this, over the space that a moving head takes
 CROP_RISE = 0.06  # how far the crop is moved up, as share of its side: hair is not tracked
 
@@ -43,7 +43,8 @@ class FaceTracker:
             self._mesh = _mediapipe().solutions.face_mesh.FaceMesh(
                 static_image_mode=not video, refine_landmarks=True, max_num_faces=max_faces
             )
-        self._warm = False
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its networks load, and speak, with the first picture
+        self._warm = False  # whether a face was found, upon which they speak once more
 
     def __enter__(self) -> "FaceTracker":
         return self
@@ -61,9 +62,9 @@ class FaceTracker:
         square[: frame.shape[0], : frame.shape[1]] = frame
         with contextlib.nullcontext() if self._warm else _quiet():
             found = self._mesh.process(square).multi_face_landmarks or []
-        self._warm = True
+        self._warm |= bool(found)
         faces = [np.array([(p.x, p.y, p.z) for p in face.landmark[:NUM_TRACKED]], np.float32) * side for face in found]
-        return _distinct(sorted(faces, key=lambda face: -float(np.ptp(face[:, :2], axis=0).max())))
+        return distinct_faces(faces)
 
 
 def track_video(path: Path) -> Track:
@@ -126,8 +127,9 @@ def _loudness(path: Path, frames: int) -> np.ndarray:
     return np.sqrt((speech.reshape(frames, -1) ** 2).mean(axis=1))
 
 
-def _distinct(faces: list[np.ndarray]) -> list[np.ndarray]:
-    """Drop a face whose centre lies on a larger one: MediaPipe sometimes tracks the same face twice."""
+def distinct_faces(faces: list[np.ndarray]) -> list[np.ndarray]:
+    """Largest first, without those whose centre lies on a larger one: MediaPipe sometimes tracks a face twice."""
+    faces = sorted(faces, key=lambda face: -float(np.ptp(face[:, :2], axis=0).max()))
     kept: list[np.ndarray] = []
     for face in faces:
         centre = face[:, :2].mean(axis=0)

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
-from .face import ResidualDown
+from .portrait_encoder import SLOPE, ResidualDown
 
-SLOPE = 0.2
 LAST = 4  # pixels where convolutions end
 
 

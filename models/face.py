@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from .checkpoint import load_checkpoint
 from .errors import UserError
 from .face_model import POSE_DIM, FaceModel
-from .flow import landmark_flow, landmark_maps, pixel_centres, resize, warp
+from .flow import landmark_flow, landmark_maps, resize, warp
+from .portrait_encoder import SLOPE, PortraitEncoder
 
 NUM_LANDMARKS = 68
 COARSEST = 8  # pixels of the first level
 MASK_BIAS = 3.0  # logit of the untrained mask: show the warped portrait
-SLOPE = 0.2
 
 
 @dataclass
@@ -80,20 +80,6 @@ def to_float(image: Tensor) -> Tensor:
     return image.float() / 127.5 - 1 if image.dtype == torch.uint8 else image
 
 
-class ResidualDown(nn.Module):
-    """Two 3x3 convolutions and a 1x1 shortcut, half the resolution."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.second(F.leaky_relu(self.first(x), SLOPE))
-        return F.leaky_relu((hidden + self.shortcut(F.avg_pool2d(x, 2))) * 0.7, SLOPE)
-
-
 class StyledConv(nn.Module):
     """A 3x3 convolution whose output channels are scaled and shifted by the style.
 
@@ -113,45 +99,6 @@ class StyledConv(nn.Module):
         x = self.conv(x)
         scale, shift = self.modulate(style).to(x.dtype)[..., None, None].chunk(2, dim=1)
         return F.leaky_relu(torch.addcmul(shift, x, 1 + scale), SLOPE)
-
-
-class PortraitEncoder(nn.Module):
-    """A portrait -> feature maps of every level, and the portrait's own landmarks, identity and motion (so inference needs no face tracker)."""
-
-    def __init__(self, config: FaceGeneratorConfig) -> None:
-        super().__init__()
-        fine_first = config.channels[::-1]
-        self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
-        self.down = nn.ModuleList(ResidualDown(a, b) for a, b in zip(fine_first, fine_first[1:], strict=False))
-        self.landmark_level = config.landmark_level
-        at_landmarks = config.channels[(config.landmark_level // COARSEST).bit_length() - 1]
-        self.context = nn.Conv2d(config.channels[0], at_landmarks, 1)
-        self.find = nn.Sequential(
-            nn.Conv2d(at_landmarks, at_landmarks, 5, padding=2), nn.LeakyReLU(SLOPE), nn.Conv2d(at_landmarks, config.num_points, 1)
-        )
-        hidden = 256
-        self.read = nn.Sequential(
-            nn.Linear(2 * config.num_points + config.channels[0], hidden),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(hidden, hidden),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(hidden, config.identity_dim + config.motion_dim),
-        )
-
-    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Image (B, 3, S, S) -> maps (coarsest first), points (B, P, 2), coefficients (B, I + D), the motion part normalised."""
-        maps = [F.leaky_relu(self.stem(image), SLOPE)]
-        for block in self.down:
-            maps.append(block(maps[-1]))
-        maps.reverse()
-        at_landmarks = next(m for m in maps if m.shape[-1] == self.landmark_level)
-        context = resize(self.context(maps[0]), self.landmark_level)
-        scores = self.find(F.leaky_relu(at_landmarks + context, SLOPE)).float().flatten(2)  # (B, P, s * s)
-        places = scores.softmax(-1).unflatten(2, (self.landmark_level, self.landmark_level))
-        centres = pixel_centres(self.landmark_level, image.device)
-        landmarks = torch.stack([places.sum(2) @ centres, places.sum(3) @ centres], dim=-1)
-        read = self.read(torch.cat([landmarks.flatten(1).to(maps[0].dtype) * 2, maps[0].mean((2, 3))], dim=1))
-        return maps, landmarks, read.float()
 
 
 class StyleEncoder(nn.Module):
@@ -221,7 +168,7 @@ class FaceGenerator(nn.Module):
         self.face = FaceModel(np.zeros((num, 3)), *zeros, landmark_index=np.arange(NUM_LANDMARKS))
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
-        self.encoder = PortraitEncoder(config)
+        self.encoder = PortraitEncoder(config.channels, config.landmark_level, num, config.identity_dim + config.motion_dim)
         self.style = StyleEncoder(config)
         self.start = nn.Parameter(torch.randn(1, config.channels[0], COARSEST, COARSEST) * 0.1)
         inputs = (config.channels[0], *config.channels[:-1])
@@ -248,6 +195,18 @@ class FaceGenerator(nn.Module):
         self.face.expression_basis.copy_(face_model.expression_basis[:, index])
         self.motion_mean.copy_(torch.as_tensor(motion_mean))
         self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=1e-4))
+        zero = torch.zeros(self.config.identity_dim + self.config.motion_dim)
+        self.encoder.adopt(self._points_of(zero), torch.func.jacrev(self._points_of)(zero).flatten(0, 1))
+
+    def _points_of(self, coefficients: Tensor) -> Tensor:
+        """Identity and normalised motion of one face (I + D,) -> its points (P, 2)."""
+        identity, motion = self._split(coefficients[None])
+        return self.points(identity, motion)[0]
+
+    def _split(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, I + D) -> identity (B, I) and motion (B, D) in raw units."""
+        identity, motion = coefficients.split([self.config.identity_dim, self.config.motion_dim], dim=1)
+        return identity, motion * self.motion_std + self.motion_mean
 
     def normalise(self, motion: Tensor) -> Tensor:
         return (motion - self.motion_mean) / self.motion_std
@@ -261,9 +220,8 @@ class FaceGenerator(nn.Module):
     def encode_portrait(self, portrait: Tensor) -> PortraitFeatures:
         """Portrait (B, 3, S, S), uint8 or float in [-1, 1] -> its features, points, identity and motion."""
         image = to_float(portrait)
-        maps, points, read = self.encoder(image)
-        identity, motion = read.split([self.config.identity_dim, self.config.motion_dim], dim=1)
-        return PortraitFeatures(image, maps, points, identity, motion * self.motion_std + self.motion_mean)
+        maps, points, coefficients = self.encoder(image)
+        return PortraitFeatures(image, maps, points, *self._split(coefficients))
 
     def forward(self, features: PortraitFeatures, motion_window: Tensor) -> FaceOutput:
         """Features of B portraits and raw motion (B, W, D) centred on the frames wanted -> FaceOutput."""

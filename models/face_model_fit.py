@@ -45,16 +45,21 @@ def fit_face(model: FaceModel, clips: Sequence[np.ndarray]) -> tuple[np.ndarray,
     """
     points = np.concatenate([_corresponding(model, clip) for clip in clips]).astype(np.float64)  # (T, N, 3)
     mean, identity_basis, expression_basis = _bases(model)
+
+    def pose() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        offset = identity @ identity_basis + expression @ expression_basis  # (T, 3N)
+        return similarity(mean + offset.reshape(points.shape), points)
+
     solve_identity, solve_expression = _solvers(identity_basis, expression_basis, len(points))
     identity, expression = np.zeros(len(identity_basis)), np.zeros((len(points), len(expression_basis)))
     for _ in range(FIT_ROUNDS):
-        rotation, scale, shift = similarity(_shape(mean, identity_basis, expression_basis, identity, expression), points)
+        rotation, scale, shift = pose()
         offset = (_undo(points, rotation, scale, shift) - mean).reshape(len(points), -1)  # (T, 3N)
         identity = solve_identity @ offset.mean(axis=0)
         expression = (offset - identity @ identity_basis) @ solve_expression.T
-    rotation, scale, shift = similarity(_shape(mean, identity_basis, expression_basis, identity, expression), points)
-    pose = np.concatenate([rotation_angles(rotation), shift[:, :2], np.log(scale)[:, None]], axis=1)
-    motion = np.concatenate([expression, pose], axis=1).astype(np.float32)
+    rotation, scale, shift = pose()
+    parts = [expression, rotation_angles(rotation), shift[:, :2], np.log(scale)[:, None]]
+    motion = np.concatenate(parts, axis=1).astype(np.float32)
     return identity.astype(np.float32), np.split(motion, np.cumsum([len(clip) for clip in clips])[:-1])
 
 
@@ -114,10 +119,6 @@ def _bases(model: FaceModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, identity.reshape(len(identity), -1), expression.reshape(len(expression), -1)
 
 
-def _shape(mean, identity_basis, expression_basis, identity, expression) -> np.ndarray:  # type: ignore[no-untyped-def]
-    return mean + (identity @ identity_basis + expression @ expression_basis).reshape(len(expression), *mean.shape)
-
-
 def _undo(points: np.ndarray, rotation: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Points (T, N, 3) back in the frame of the model."""
     return (points - shift[:, None]) @ rotation / scale[:, None, None]
@@ -129,14 +130,12 @@ def _solvers(identity_basis: np.ndarray, expression_basis: np.ndarray, frames: i
     Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + PRIOR (|i|^2 + sum_t |c_t|^2). Eliminating c_t leaves the mean
     offset seen through P = 1 - B_ex (B_ex' B_ex + PRIOR)^-1 B_ex'.
     """
-    expression = np.linalg.solve(_gram(expression_basis) + PRIOR * np.eye(len(expression_basis)), expression_basis)
+    expression = np.linalg.solve(
+        expression_basis @ expression_basis.T + PRIOR * np.eye(len(expression_basis)), expression_basis
+    )
     seen = identity_basis - (identity_basis @ expression.T) @ expression_basis  # (I, 3N) = B_id' P
     identity = np.linalg.solve(seen @ identity_basis.T + PRIOR / frames * np.eye(len(identity_basis)), seen)
     return identity, expression
-
-
-def _gram(basis: np.ndarray) -> np.ndarray:
-    return basis @ basis.T
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -199,6 +198,8 @@ def _principal_axes(samples: np.ndarray, count: int) -> np.ndarray:
     flat = samples.reshape(len(samples), -1)
     values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))  # ascending
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])  # an axis has no sign of its own
+    signs = np.sign(
+        vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    )  # an axis has no sign of its own
     deviations = np.sqrt(np.where(values > 1e-9 * max(values[0], 1e-12), values, 0))
     return (vectors * signs * deviations).T.reshape(count, *samples.shape[1:])

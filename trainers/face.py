@@ -76,7 +76,7 @@ class FaceStageConfig(StageConfig):
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], averaged over the batch, in dB."""
     error = (a.float().clamp(-1, 1) - b.float()).square().mean((1, 2, 3)) / 4
-    return (-10 * torch.log10(error + 1e-8)).mean()
+    return (-10 * torch.log10(error + 1e-5)).mean()
 
 
 class FaceStage(Stage):

@@ -1,0 +1,222 @@
+"""`emohead demo`: the whole chain on a made-up corpus: four stages, talker, videos, metrics, report."""
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..datamodules.manifest import MANIFEST
+from ..datamodules.prompts import class_prompt
+from ..datamodules.reader import ClipReader
+from ..datamodules.sample import SAMPLE_RATE
+from ..datamodules.synthetic import SyntheticConfig, prepare_synthetic
+from ..models.emotion import EmotionSpace
+from ..models.face import FaceGenerator
+from ..models.motion import AudioTo3DMM
+from ..models.talker import Talker
+from ..trainers import evaluation
+from ..trainers.run import train
+from ..trainers.tracking import write_picture
+from .evaluate import write_json
+from .infer import run_infer
+from .progress import Follow, progress_bar
+from .report import contact_sheet, write_report
+
+CORPUS = {"identities": 26, "clips": 520, "frames": 50, "size": 128, "val_identities": 2, "test_identities": 4}
+TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
+TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
+TINY_STAGE = {
+    "face": ["network.size=64", "network.channels=[16,16,16,8]"],
+    "distill": ["network.face.channels=[16,16,8,8]"],
+}
+SPLIT = "test"  # identities that no stage has seen
+EMOTIONS_SHOWN = {"text": "happy", "image": "surprised", "audio": "angry"}  # one for each way of giving it
+
+
+class Clock:
+    """Wall time of each part, in seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self.console = console
+
+    def __call__(self, name: str, part: Callable[[], Any]) -> Any:
+        self.console.print(f"[bold]{name}[/bold]")
+        started = time.monotonic()
+        result = part()
+        self.seconds[name] = round(time.monotonic() - started, 1)
+        self.console.print(f"  {self.seconds[name]:.0f} s", highlight=False)
+        return result
+
+
+def run_demo(out: Path, *, seed: int = 0, tiny: bool = False) -> None:
+    """Everything from an empty folder to `report.html`; what is already there is kept and gone on with."""
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    clock = Clock(console)
+    corpus = SyntheticConfig(seed=seed, workers=2, **(TINY_CORPUS if tiny else CORPUS))
+    clock("corpus", lambda: make_corpus(out / "data", corpus))
+    exports = {}
+    for stage in ("emotion", "motion", "face", "distill"):
+        overrides = stage_overrides(out, stage, exports, seed=seed, tiny=tiny)
+        exports[stage] = clock(stage, lambda s=stage, o=overrides: train(s, [Path(f"{s}-debug")], o))
+    talker = out / "talker.safetensors"
+    shutil.copyfile(exports["distill"], talker)
+
+    reader = ClipReader(out / "data")
+    clock("videos", lambda: make_videos(out, reader, talker))
+    figures = clock("evaluation", lambda: evaluate(reader, exports))
+    make_pictures(out, reader)
+    write_json(out / "metrics.json", describe(figures, clock.seconds, reader, corpus))
+    print_figures(console, figures)
+    console.print(f"report: {write_report(out)}", highlight=False, soft_wrap=True)
+
+
+def make_corpus(folder: Path, config: SyntheticConfig) -> None:
+    if not (folder / MANIFEST).exists():
+        with Follow() as follow:
+            prepare_synthetic(folder, config, codec="mjpeg", progress=follow)
+
+
+def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: int, tiny: bool) -> list[str]:
+    """Data, run folder and the checkpoints a stage is built on; in the tiny demo also sizes."""
+    overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
+    if stage in ("motion", "distill"):
+        overrides.append(f"emotion={exports['emotion']}")
+    if stage == "face":
+        overrides.append(f"perceptual.emotion={exports['emotion']}")
+    if stage == "distill":
+        overrides += [f"motion={exports['motion']}", f"face={exports['face']}"]
+    return overrides + (TINY + TINY_STAGE.get(stage, []) if tiny else [])
+
+
+def make_videos(out: Path, reader: ClipReader, talker: Path) -> None:
+    """One unseen portrait and one sentence, three emotions, each given another way, through `emohead infer`."""
+    (out / "videos").mkdir(exist_ok=True)
+    clips = [reader.info(key) for key in reader.keys(SPLIT)]
+    person = clips[0].identity
+    neutral = next(clip for clip in clips if clip.emotion == "neutral" and clip.identity == person)
+    write_frame(out / "portrait.png", reader, neutral.key)
+    soundfile.write(out / "speech.wav", reader.speech(neutral.key), SAMPLE_RATE)
+
+    def example(emotion: str) -> str:
+        """The strongest clip of an emotion by somebody else, where there is somebody else."""
+        found = [clip for clip in clips if clip.emotion == emotion]
+        return max(found, key=lambda clip: (clip.identity != person, clip.level or 0)).key
+
+    write_frame(out / "emotion.png", reader, example(EMOTIONS_SHOWN["image"]))
+    soundfile.write(out / "emotion.wav", reader.speech(example(EMOTIONS_SHOWN["audio"])), SAMPLE_RATE)
+    text = class_prompt(EMOTIONS_SHOWN["text"], 3)
+    given = {"text": {"text": text}, "image": {"image": out / "emotion.png"}, "audio": {"audio": out / "emotion.wav"}}
+    said = {"text": f"the text “{text}”", "image": "a picture of another face", "audio": "another voice"}
+    for way, emotion in given.items():
+        video = out / "videos" / f"{way}.mp4"
+        run_infer(talker, portrait=out / "portrait.png", speech=out / "speech.wav", out=video, crop=False, **emotion)
+        write_json(video.with_suffix(".json"), {"emotion": EMOTIONS_SHOWN[way], "given": said[way]})
+
+
+def write_frame(path: Path, reader: ClipReader, key: str) -> None:
+    """The middle frame of a clip as a picture."""
+    middle = reader.clip(key).num_frames // 2
+    write_picture(path, reader.frames(key, [middle])[0].transpose(1, 2, 0))
+
+
+def evaluate(reader: ClipReader, exports: dict[str, Path]) -> list[dict[str, Any]]:
+    """The figures of teachers and student on people that were never trained on."""
+    space = EmotionSpace.from_checkpoint(exports["emotion"]).eval()
+    motion = AudioTo3DMM.from_checkpoint(exports["motion"]).eval()
+    face = FaceGenerator.from_checkpoint(exports["face"]).eval()
+    talker = Talker.load(exports["distill"])
+    with progress_bar("evaluate", 5 * len(reader.keys(SPLIT))) as advance:
+        found = evaluation.evaluate_emotion(space, reader, SPLIT, advance=advance)
+        student = evaluation.evaluate_emotion(talker.emotion, reader, SPLIT, advance=advance)
+        mouth = evaluation.evaluate_motion(motion, space, reader, SPLIT, advance=advance)
+        student_mouth = evaluation.evaluate_motion(talker.motion, talker.emotion, reader, SPLIT, advance=advance)
+        faces = {"teacher": face, "student": talker.face}
+        psnr = evaluation.evaluate_face(faces, reader, SPLIT, advance=advance)
+    copied = psnr["copy_psnr"]
+    rows = [
+        ("retrieval, text -> image", found["text_image_top1"], 0.125, 0.80, "top-1 of 8", "emotion"),
+        ("retrieval, text -> audio", found["text_audio_top1"], 0.125, 0.80, "top-1 of 8", "emotion"),
+        ("mouth opening from audio alone", mouth["mouth_correlation"], 0.0, 0.80, "correlation", "motion"),
+        ("face, above copying the portrait", psnr["teacher_psnr"] - copied, 0.0, 3.0, "dB", "face"),
+        ("student, above its teacher", psnr["student_psnr"] - psnr["teacher_psnr"], None, -1.5, "dB", "distill"),
+        ("PSNR, portrait copied", copied, None, None, "dB", "baseline"),
+        ("PSNR, face stage", psnr["teacher_psnr"], copied, None, "dB", "face"),
+        ("PSNR, student", psnr["student_psnr"], copied, None, "dB", "distill"),
+        ("student: retrieval, text -> image", student["text_image_top1"], 0.125, None, "top-1 of 8", "distill"),
+        ("student: retrieval, text -> audio", student["text_audio_top1"], 0.125, None, "top-1 of 8", "distill"),
+        ("student: mouth opening", student_mouth["mouth_correlation"], 0.0, None, "correlation", "distill"),
+    ]
+    names = ("name", "value", "baseline", "target", "unit", "note")
+    return [dict(zip(names, row, strict=True)) | {"higher_is_better": True} for row in rows]
+
+
+def describe(
+    figures: list[dict[str, Any]], seconds: dict[str, float], reader: ClipReader, corpus: SyntheticConfig
+) -> dict[str, Any]:
+    """metrics.json: the figures, the time each part took, the corpus, the machine."""
+    splits = reader.manifest.splits
+    return {
+        "figures": figures,
+        "timings": seconds,
+        "corpus": {
+            "clips": sum(split.clips for split in splits.values()),
+            "identities": sum(len(split.identities) for split in splits.values()),
+            "test_identities": len(splits[SPLIT].identities),
+            "test_clips": splits[SPLIT].clips,
+            "seconds": round(sum(split.seconds for split in splits.values())),
+            "size": corpus.size,
+            "seed": corpus.seed,
+        },
+        "machine": {
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def make_pictures(out: Path, reader: ClipReader) -> None:
+    """Contact sheets for the report: the corpus, and frames of the three videos one above the other."""
+    from ..datamodules.media import read_video
+    from ..datamodules.sample import EMOTIONS
+
+    (out / "pictures").mkdir(exist_ok=True)
+    rows, labels = [], []
+    by_emotion = {
+        emotion: [k for k in reader.keys("train") if reader.info(k).emotion == emotion] for emotion in EMOTIONS
+    }
+    for person in range(3):
+        for emotion in EMOTIONS:
+            keys = by_emotion[emotion]
+            key = keys[person * len(keys) // 3]
+            rows.append(reader.frames(key, [reader.clip(key).num_frames // 2])[0].transpose(1, 2, 0))
+            labels.append(emotion)
+    write_picture(out / "pictures" / "corpus.png", contact_sheet(rows, len(EMOTIONS), labels))
+    frames, names = [], []
+    for way, emotion in EMOTIONS_SHOWN.items():
+        video = read_video(out / "videos" / f"{way}.mp4")
+        frames += [video[i] for i in np.linspace(0, len(video) - 1, 8).astype(int)]
+        names += [f"{way}: {emotion}"] + [""] * 7
+    write_picture(out / "pictures" / "videos.png", contact_sheet(frames, 8, names))
+
+
+def print_figures(console: Console, figures: list[dict[str, Any]]) -> None:
+    table = Table(title="People never trained on")
+    for column in ("figure", "value", "baseline", "wanted", ""):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for figure in figures:
+        target, baseline = figure["target"], figure["baseline"]
+        mark = "" if target is None else ("[green]yes[/green]" if figure["value"] >= target else "[red]no[/red]")
+        shown = ["" if value is None else f"{value:.3f}" for value in (baseline, target)]
+        table.add_row(figure["name"], f"{figure['value']:.3f} {figure['unit']}", shown[0], shown[1], mark)
+    console.print(table)

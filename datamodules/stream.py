@@ -1,0 +1,322 @@
+"""Streams batches of a stage from prepared data sets.
+
+Global batch b holds positions [b * G, (b + 1) * G) of an endless order over epochs. Rank r takes its slice of it,
+worker w of W every W-th batch: the sequence of keys is the same for any number of ranks and workers, and the number of
+batches already trained on is the whole state. Random choices of a sample are drawn from (seed, epoch, index in it).
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ..models.clip import declare_torchvision_ops
+from ..models.errors import UserError
+from ..models.face_model import FaceModel
+from .batch import STAGES, Batch
+from .manifest import Shard, group_name
+from .order import EpochOrder, FixedOrder, rank_slice
+from .reader import DECODERS, ClipReader, StoredClip
+from .sample import EMOTIONS, FPS, LEVELS, SPLITS
+from .samples import SAMPLES, collate
+
+declare_torchvision_ops()  # Lightning imports torchvision through torchmetrics
+import pytorch_lightning as pl  # noqa: E402
+
+MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
+WORKER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class DataConfig:
+    """Which clips are read, and how. Empty selections take everything, clips without a label included."""
+
+    shards: list[str] = field(default_factory=list)  # folders that `emohead prepare` wrote
+    batch_size: int = 8  # global: shared out evenly among the ranks
+    size: int = 0  # pixels a side of the frames; 0: as stored
+    window_frames: int = 50  # T: frames of speech and motion of a sample
+    num_workers: int = 2  # of each rank; 0: load in the main process
+    prefetch: int = 2  # batches that each worker has ready
+    window_shards: int = 16  # shards that are shuffled into each other
+    train_splits: list[str] = field(default_factory=lambda: ["train"])
+    val_splits: list[str] = field(default_factory=lambda: ["val"])
+    emotions: list[str] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
+    decoder: str = "pyav"  # of H.264; or decord
+
+
+@dataclass
+class DataFacts:
+    """What a model must know of its data: D values of motion, I identity coefficients."""
+
+    motion_dim: int
+    identity_dim: int
+    motion_mean: np.ndarray  # float32 (D,), over the train splits of all data sets
+    motion_std: np.ndarray  # float32 (D,)
+    face_model: FaceModel
+    size: int
+    num_train: int
+    num_val: int
+    fps: int = FPS
+    emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
+
+
+class ClipSource:
+    """The selected clips of several data sets as one list of shards."""
+
+    def __init__(self, readers: list[ClipReader], config: DataConfig, splits: list[str]) -> None:
+        self.readers, self.config = readers, config
+        self.shards: list[tuple[int, int]] = []  # reader, shard in it
+        self.counts: list[int] = []
+        for i, reader in enumerate(readers):
+            for j, shard in enumerate(reader.manifest.shards):
+                if shard.split in splits:
+                    self.shards.append((i, j))
+                    self.counts.append(sum(shard.groups[name] for name in self._selected_groups(shard)))
+        self._selected: dict[int, list[int]] = {}  # shard -> positions of its selected clips; a few shards at a time
+
+    @property
+    def num_clips(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def emotions(self) -> list[str]:
+        """Emotions that the selected clips have, in the order of EMOTIONS."""
+        groups = [name for i, j in self.shards for name in self._selected_groups(self.readers[i].manifest.shards[j])]
+        present = {name.split("/")[0] for name in groups}
+        return [emotion for emotion in EMOTIONS if emotion in present]
+
+    def clip(self, shard: int, sample: int) -> StoredClip:
+        """The clip at a place of an order over `counts`."""
+        i, j = self.shards[shard]
+        reader = self.readers[i]
+        if shard not in self._selected:
+            while len(self._selected) >= reader.max_open_shards:
+                self._selected.pop(next(iter(self._selected)))
+            wanted = set(self._selected_groups(reader.manifest.shards[j]))
+            names = [group_name(s["emotion"], s["level"], s["view"]) for s in reader.shard(j).samples]
+            self._selected[shard] = [position for position, name in enumerate(names) if name in wanted]
+        return reader.clip_at(j, self._selected[shard][sample])
+
+    def _selected_groups(self, shard: Shard) -> list[str]:
+        c = self.config
+        chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
+        names = [name.split("/", 2) for name in shard.groups]
+        return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
+
+
+class BatchStream(IterableDataset):
+    """Collated micro-batches of one rank: an endless stream from `start_batch` on, or one pass over a fixed order."""
+
+    def __init__(
+        self,
+        stage: str,
+        source: ClipSource,
+        order: EpochOrder | FixedOrder,
+        *,
+        size: int,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self.stage, self.source, self.order, self.size, self.seed = stage, source, order, size, seed
+        self.rank, self.num_ranks = rank, num_ranks
+        self.batch_size = source.config.batch_size
+        self.start_batch = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        batch = self.start_batch + number
+        while (size := self.global_size(batch)) > 0:
+            first = batch * self.batch_size
+            positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
+            yield collate([self.sample(position) for position in positions])
+            batch += step
+
+    def global_size(self, batch: int) -> int:
+        """Samples in a global batch: batch_size, less in the last one of a fixed order, 0 after it."""
+        if isinstance(self.order, EpochOrder):
+            return self.batch_size
+        return min(self.batch_size, self.order.num_samples - batch * self.batch_size)
+
+    def sample(self, position: int) -> dict[str, Any]:
+        place = self.order.sample_at(position)
+        rng = np.random.default_rng([self.seed, place.epoch, place.index])
+        clip = self.source.clip(place.shard, place.sample)
+        return SAMPLES[self.stage](clip, rng, window_frames=self.source.config.window_frames, size=self.size)
+
+
+class FiniteBatchStream(BatchStream):
+    """One pass over a fixed order. Its length is known, which Lightning asks for."""
+
+    def __len__(self) -> int:
+        return -(-self.order.num_samples // self.batch_size)
+
+
+class StreamLoader(DataLoader):
+    """Asks where to start each time it is iterated, when a checkpoint has been restored by then."""
+
+    def __init__(self, stream: BatchStream, start: Callable[[], int], **arguments: Any) -> None:
+        super().__init__(stream, batch_size=None, **arguments)
+        self.start = start
+
+    def __iter__(self) -> Any:
+        self.dataset.start_batch = self.start()  # type: ignore[attr-defined]
+        return super().__iter__()
+
+
+class TalkingFaceData(pl.LightningDataModule):
+    """Train and validation batches of a stage.
+
+    Raises UserError where a folder is no data set, where data sets do not fit together or a selection leaves nothing.
+    """
+
+    def __init__(self, stage: str, config: DataConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        assert stage in STAGES
+        self.stage, self.config, self.seed = stage, config, seed
+        check_config(config)
+        max_open = 2 * max(config.window_shards, 16)
+        self.readers = [ClipReader(folder, config.decoder, max_open_shards=max_open) for folder in config.shards]
+        check_alike(self.readers, config)
+        self.train_source = ClipSource(self.readers, config, config.train_splits)
+        self.val_source = ClipSource(self.readers, config, config.val_splits)
+        if not self.train_source.num_clips:
+            raise UserError(f"{', '.join(config.shards)}: no clip for training is selected; {_selection(config)}")
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        face_model = self.readers[0].face_model
+        mean, std = pooled_statistics(self.readers)
+        return DataFacts(
+            motion_dim=face_model.motion_dim,
+            identity_dim=face_model.num_identity,
+            motion_mean=mean,
+            motion_std=std,
+            face_model=face_model,
+            size=self.size,
+            num_train=self.train_source.num_clips,
+            num_val=self.val_source.num_clips,
+            emotions=self.train_source.emotions,
+        )
+
+    @property
+    def size(self) -> int:
+        """S: pixels a side of the frames in a batch."""
+        return self.config.size or self.readers[0].manifest.size
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples of a training batch on this rank."""
+        return self.config.batch_size // self._ranks()[1]
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """What was read: folder name, clips, seconds, face model, and a checksum over the shards' checksums."""
+        return [reader.provenance() for reader in self.readers]
+
+    def train_dataloader(self) -> StreamLoader:
+        num_ranks = self._ranks()[1]
+        if self.config.batch_size % num_ranks:
+            raise UserError(
+                f"data.batch_size={self.config.batch_size}: must be a multiple of the {num_ranks} processes"
+            )
+        order = EpochOrder(self.train_source.counts, seed=self.seed, window_shards=self.config.window_shards)
+        return self._loader(BatchStream, self.train_source, order, self.seed, self._batches_done)
+
+    def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
+        if not self.val_source.num_clips:
+            return []
+        order = FixedOrder(self.val_source.counts)  # seed 0: the same draws in every run, so that runs compare
+        return self._loader(FiniteBatchStream, self.val_source, order, 0, lambda: 0)
+
+    def _loader(self, kind: type[BatchStream], source: ClipSource, order: Any, seed: int, start: Any) -> StreamLoader:
+        rank, num_ranks = self._ranks()
+        stream = kind(self.stage, source, order, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
+        workers = self.config.num_workers
+        return StreamLoader(  # workers are not kept from one pass to the next: they would not learn of a new start
+            stream,
+            start,
+            num_workers=workers,
+            prefetch_factor=self.config.prefetch if workers else None,
+            worker_init_fn=start_worker,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _batches_done(self) -> int:
+        return int(self.trainer.lightning_module.num_batches) if self.trainer else 0  # type: ignore[arg-type]
+
+
+def start_worker(worker: int) -> None:
+    """Workers share the cores with the trainer, and must not answer signals meant for it."""
+    for number in WORKER_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (D,) of the motion of all train splits together."""
+    parts = [reader.manifest.motion for reader in readers if reader.manifest.motion.count]
+    if not parts:
+        raise UserError(f"{readers[0].folder}: no clip in the split 'train', so motion has no statistics; prepare some")
+    weights = np.array([part.count for part in parts], np.float64)
+    weights /= weights.sum()
+    means, stds = np.array([part.mean for part in parts]), np.array([part.std for part in parts])  # (data sets, D)
+    mean = weights @ means
+    std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
+    return mean.astype(np.float32), np.maximum(std, MIN_STD).astype(np.float32)
+
+
+def check_alike(readers: list[ClipReader], config: DataConfig) -> None:
+    """Data sets can be mixed only in one face model, and frames only at one size."""
+    first = readers[0]
+    for reader in readers[1:]:
+        if reader.manifest.face_model["checksum"] != first.manifest.face_model["checksum"]:
+            raise UserError(
+                f"data.shards: {first.folder} and {reader.folder} are in different face models, so they cannot be "
+                "mixed; prepare one of them again with --face-model and the other's facemodel.npz"
+            )
+        if not config.size and reader.manifest.size != first.manifest.size:
+            sizes = f"{first.folder} ({first.manifest.size}) and {reader.folder} ({reader.manifest.size})"
+            raise UserError(f"data.shards: {sizes} have frames of different sizes; set data.size")
+
+
+def check_config(config: DataConfig) -> None:
+    """Refuse values that cannot be meant."""
+    if not config.shards:
+        raise UserError(
+            "data.shards: empty; give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]"
+        )
+    chosen = {
+        "emotions": (config.emotions, EMOTIONS),
+        "levels": (config.levels, LEVELS),
+        "train_splits": (config.train_splits, SPLITS),
+        "val_splits": (config.val_splits, SPLITS),
+        "decoder": ([config.decoder], DECODERS),
+    }
+    for name, (values, valid) in chosen.items():
+        for value in values:
+            if value not in valid:
+                raise UserError(f"data.{name}: {value!r} is none of {', '.join(map(str, valid))}")
+    for name in ("batch_size", "window_frames", "window_shards", "prefetch"):
+        if getattr(config, name) < 1:
+            raise UserError(f"data.{name}={getattr(config, name)}: must be 1 or more")
+    for name in ("num_workers", "size"):
+        if getattr(config, name) < 0:
+            raise UserError(f"data.{name}={getattr(config, name)}: must be 0 or more")
+
+
+def _selection(config: DataConfig) -> str:
+    names = ("train_splits", "emotions", "levels", "views")
+    return ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))

@@ -1,0 +1,93 @@
+"""What the face generator learns from a portrait alone: feature maps, and how the face model fits it.
+
+Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in the picture, refined by a
+small network: the geometry is known, so it need not be learned.
+
+Shapes: B batch, S frame size, s a level's size, P points (vertices of the face model), I identity coefficients, D values of motion, C channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .flow import pixel_centres, resize
+
+SLOPE = 0.2
+POINT_NOISE = 0.015  # crop units: how far a found point is trusted against a spread of 1 in every coefficient
+SEARCH_RADIUS = 0.2  # crop units around a point's mean position in which it is looked for first
+UNIT = 10.0  # makes offsets of points about 1 for a network
+
+
+class ResidualDown(nn.Module):
+    """Two 3x3 convolutions and a 1x1 shortcut, half the resolution: (B, C, s, s) -> (B, C', s / 2, s / 2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.leaky_relu(self.first(x), SLOPE))
+        return F.leaky_relu((hidden + self.shortcut(F.avg_pool2d(x, 2))) * 0.7, SLOPE)
+
+
+class PortraitEncoder(nn.Module):
+    """A portrait -> feature maps of every level, points of its face, identity and normalised motion."""
+
+    mean_points: Tensor  # (P, 2) crop units, of the mean motion
+    fit: Tensor  # (I + D, 2 P): offsets of points -> coefficients
+    log_prior: Tensor  # (P, s * s)
+
+    def __init__(self, channels: list[int], landmark_level: int, num_points: int, num_coefficients: int) -> None:
+        super().__init__()
+        fine_first = channels[::-1]
+        self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
+        self.down = nn.ModuleList(ResidualDown(a, b) for a, b in zip(fine_first, fine_first[1:], strict=False))
+        self.landmark_level = landmark_level
+        found = channels[(landmark_level // 8).bit_length() - 1]
+        self.context = nn.Conv2d(channels[0], found, 1)
+        self.find = nn.Sequential(
+            nn.Conv2d(found, 2 * found, 5, padding=2), nn.LeakyReLU(SLOPE), nn.Conv2d(2 * found, num_points, 1)
+        )
+        self.refine = nn.Sequential(
+            nn.Linear(2 * num_points + channels[0] + num_coefficients, 256),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(256, num_coefficients),
+        )
+        nn.init.normal_(self.refine[2].weight, std=1e-3)
+        self.register_buffer("mean_points", torch.zeros(num_points, 2))
+        self.register_buffer("fit", torch.zeros(num_coefficients, 2 * num_points))
+        self.register_buffer("log_prior", torch.zeros(num_points, landmark_level**2))
+
+    def adopt(self, mean_points: Tensor, jacobian: Tensor) -> None:
+        """Take over where points are on average (P, 2) and how they move with each coefficient (2 P, I + D)."""
+        self.mean_points.copy_(mean_points)
+        gram = jacobian.T @ jacobian + POINT_NOISE**2 * torch.eye(jacobian.shape[1])
+        self.fit.copy_(torch.linalg.solve(gram, jacobian.T))
+        centres = pixel_centres(self.landmark_level)
+        square = (centres - mean_points[..., None]).square()  # (P, 2, s)
+        distance = square[:, 1, :, None] + square[:, 0, None, :]
+        self.log_prior.copy_((-0.5 * distance / SEARCH_RADIUS**2).flatten(1))
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Image (B, 3, S, S) -> maps (coarsest first), points (B, P, 2) in crop units, coefficients (B, I + D), motion normalised."""
+        maps = [F.leaky_relu(self.stem(image), SLOPE)]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        maps.reverse()
+        points = self.find_points(maps)
+        with torch.autocast(image.device.type, enabled=False):
+            offsets = (points - self.mean_points).flatten(1)
+            fitted = offsets @ self.fit.T
+        refined = self.refine(torch.cat([offsets * UNIT, fitted, maps[0].mean((2, 3)).float()], dim=1))
+        return maps, points, fitted + refined.float()
+
+    def find_points(self, maps: list[Tensor]) -> Tensor:
+        """Expected positions under a distribution for each point over the map of `landmark_level` -> (B, P, 2)."""
+        size = self.landmark_level
+        seen = next(m for m in maps if m.shape[-1] == size)
+        scores = self.find(F.leaky_relu(seen + resize(self.context(maps[0]), size), SLOPE)).float().flatten(2)
+        places = (scores + self.log_prior).softmax(-1).unflatten(2, (size, size))  # (B, P, s, s)
+        centres = pixel_centres(size, places.device)
+        return torch.stack([places.sum(2) @ centres, places.sum(3) @ centres], dim=-1)

@@ -1,0 +1,126 @@
+"""The whole chain at its tiniest: every stage trains from tars, exports, resumes; the talker makes videos."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from emohead.datamodules.sample import SAMPLE_RATE
+from emohead.models.checkpoint import load_checkpoint
+from emohead.trainers.run import EXPORTS, STAGES, export_run, train
+
+from .conftest import emohead, refused
+
+STEP = [
+    "trainer.val_every=100",
+    "trainer.log_every=1",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "tracking.wandb=disabled",
+]
+
+
+def test_demo_leaves_what_it_promises(demo: Path):
+    for stage in STAGES:
+        assert (demo / stage / "config.yaml").is_file()
+        assert (demo / stage / "metrics.jsonl").read_text().count("train/") >= 2
+        assert (demo / stage / "export" / f"{EXPORTS[stage]}.safetensors").is_file()
+    metrics = json.loads((demo / "metrics.json").read_text())
+    assert all(np.isfinite(figure["value"]) for figure in metrics["figures"])
+    assert metrics["corpus"]["test_identities"] >= 1
+    assert (demo / "report.html").stat().st_size > 50_000
+    assert not list(demo.rglob("*.partial"))
+
+
+def test_exports_know_where_they_come_from(demo: Path):
+    talker = load_checkpoint(demo / "talker.safetensors", kind="talker")
+    assert talker.provenance["steps"] == 2
+    for stage in ("emotion", "motion", "face"):
+        teacher = load_checkpoint(demo / stage / "export" / f"{stage}.safetensors", kind=stage)
+        assert talker.provenance["inputs"][stage] == teacher.sha256
+    assert talker.provenance["data"]
+
+
+@pytest.mark.parametrize("way", ["text", "image", "audio"])
+def test_videos_are_as_long_as_the_speech(demo: Path, way: str):
+    speech, rate = soundfile.read(demo / "speech.wav")
+    with av.open(demo / "videos" / f"{way}.mp4") as video:
+        stream, sound = video.streams.video[0], video.streams.audio[0]
+        assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 25.0)
+        assert sound.codec_context.name == "aac"
+        assert "AI-generated" in video.metadata["comment"]
+        frames = sum(1 for _ in video.decode(video=0))
+    assert abs(frames / 25 - len(speech) / rate) <= 1 / 25
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, precision: str):
+    """Two steps and then two more are the four steps of an undisturbed run, to the last bit."""
+    base = [Path(demo / stage / "config.yaml")]
+    overrides = [*STEP, f"trainer.precision={precision}", "trainer.checkpoint_every=1"]
+    train(stage, base, [*overrides, f"run={tmp_path / 'a'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
+    whole = load_checkpoint(tmp_path / "a" / "export" / f"{EXPORTS[stage]}.safetensors")
+    train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=2", "optimizer.final_lr=1"])
+    train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
+    resumed = load_checkpoint(tmp_path / "b" / "export" / f"{EXPORTS[stage]}.safetensors")
+    assert resumed.sha256 == whole.sha256
+    steps = [json.loads(line)["step"] for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)), "no step stands twice"
+
+
+def test_export_of_a_run_is_its_export(demo: Path, tmp_path: Path):
+    export_run(demo / "motion", tmp_path / "motion.safetensors")
+    again = load_checkpoint(tmp_path / "motion.safetensors", kind="motion")
+    assert again.sha256 == load_checkpoint(demo / "motion" / "export" / "motion.safetensors").sha256
+
+
+def test_run_folder_keeps_its_network(demo: Path):
+    result = emohead("train", "motion", "-c", demo / "motion" / "config.yaml", "network.dim=64")
+    refused(result, "network", str(demo / "motion"))
+
+
+def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
+    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert {"text_image_top1", "text_audio_top1", "mouth_correlation", "face_psnr", "copy_psnr"} <= metrics.keys()
+
+
+def infer(demo: Path, out: Path, **changed: object):
+    options = {"portrait": demo / "portrait.png", "speech": demo / "speech.wav", "text": "sad", "out": out} | changed
+    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+    return emohead("infer", demo / "talker.safetensors", "--no-crop", *given)
+
+
+def test_infer_refuses_wrong_input(demo: Path, tmp_path: Path):
+    out = tmp_path / "video.mp4"
+    empty, noise = tmp_path / "empty.wav", tmp_path / "noise.wav"
+    soundfile.write(empty, np.zeros(0, np.float32), SAMPLE_RATE)
+    noise.write_bytes(b"RIFF but no sound")
+    refused(infer(demo, out, portrait=tmp_path / "nobody.png"), "nobody.png")
+    refused(infer(demo, out, portrait=noise), "noise.wav")
+    refused(infer(demo, out, speech=tmp_path / "silence.wav"), "silence.wav")
+    refused(infer(demo, out, speech=empty), "empty.wav")
+    refused(infer(demo, out, speech=noise), "noise.wav")
+    refused(infer(demo, out, text=None), "--text")
+    refused(infer(demo, out, audio=demo / "speech.wav"), "--text")
+    refused(infer(demo, tmp_path / "video.gif"), "video.gif")
+    assert not [path for path in tmp_path.iterdir() if path.suffix not in (".wav",)], "nothing half-written"
+
+
+def test_train_refuses_wrong_input(demo: Path, tmp_path: Path):
+    run = f"run={tmp_path / 'run'}"
+    refused(emohead("train", "emotions"), "emotions")
+    refused(emohead("train", "motion", "-c", "motion-debug", "network.dimm=3"), "network.dimm", "network.dim")
+    refused(emohead("train", "emotion", "-c", "emotion-debug", f"data.shards=[{tmp_path}]", run), str(tmp_path))
+    refused(emohead("train", "motion", "-c", "motion-debug", f"data.shards=[{demo / 'data'}]", run), "emotion=")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tars_of_another_version_are_refused(demo: Path, tmp_path: Path):
+    manifest = json.loads((demo / "data" / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
+    refused(emohead("shards", "info", tmp_path), "manifest.json", "99")

@@ -1,0 +1,60 @@
+"""Distillation: what learns, what stays, and that learning helps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from emohead.datamodules.batch import check_batch
+from emohead.datamodules.stream import TalkingFaceData
+from emohead.trainers.config import load_config
+from emohead.trainers.distill import DistillStage, DistillStageConfig
+
+
+@pytest.fixture(scope="module")
+def setting(demo: Path) -> tuple[DistillStage, dict]:
+    config = load_config(DistillStageConfig, [demo / "distill" / "config.yaml"], ["data.batch_size=4"])
+    data = TalkingFaceData("distill", config.data, seed=config.seed)
+    batch = next(iter(data.train_dataloader()))
+    check_batch("distill", batch)
+    torch.manual_seed(0)
+    return DistillStage(config, data.facts), batch
+
+
+def test_gradients_reach_the_student_and_only_it(setting: tuple[DistillStage, dict]):
+    stage, batch = setting
+    stage.total(stage.losses(batch)).backward()
+    # The posterior of the head movement is of use in training the teacher only.
+    unused = [name for name, p in stage.network.named_parameters() if p.grad is None and "posterior" not in name]
+    assert not unused
+    teachers = (stage.teachers.space, stage.teachers.motion, stage.teachers.face)
+    assert all(p.grad is None and not p.requires_grad for network in teachers for p in network.parameters())
+    assert not any("teacher" in name for name in stage.state_dict())
+    stage.zero_grad()
+
+
+def test_each_loss_falls_when_it_is_optimised_alone(setting: tuple[DistillStage, dict]):
+    stage, batch = setting
+    start = {name: value.clone() for name, value in stage.network.state_dict().items()}
+    for name in stage.losses(batch):
+        stage.network.load_state_dict(start)
+        optimizer = torch.optim.Adam(stage.network.parameters(), lr=2e-3)
+        values = []
+        for _ in range(6):
+            loss = stage.losses(batch)[name]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            values.append(float(loss))
+        assert min(values[1:]) < values[0], name
+    stage.network.load_state_dict(start)
+
+
+def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
+    stage, batch = setting
+    with torch.no_grad():
+        one, same = stage.losses(batch), stage.losses(batch)
+        stage.num_batches += 1
+        other = stage.losses(batch)
+        stage.num_batches -= 1
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert one["text_loss"] != other["text_loss"]

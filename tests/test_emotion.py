@@ -1,0 +1,225 @@
+"""The emotion space: alignment of mel frames, encoders, losses, retrieval, exports."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from emohead.datamodules.batch import made_up_batch
+from emohead.models.audio import SAMPLES_PER_FRAME, Block, LogMel, MelStem
+from emohead.models.checkpoint import save_checkpoint
+from emohead.models.clip import TINY, build_towers, import_open_clip
+from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
+from emohead.models.errors import UserError
+from emohead.trainers.augmentation import augment_image, augment_speech, seeded_generator
+from emohead.trainers.config import as_dict, load_config
+from emohead.trainers.emotion import (
+    EmotionLossConfig,
+    EmotionStage,
+    EmotionStageConfig,
+    contrastive_loss,
+    match_weights,
+    relation_loss,
+)
+from emohead.trainers.retrieval import emotion_retrieval
+
+SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2, audio_dropout=0.0)
+
+
+def make_stage(**changes) -> EmotionStage:
+    torch.manual_seed(0)
+    return EmotionStage(EmotionStageConfig(network=SMALL, augmentation=0.0, **changes), SimpleNamespace())
+
+
+@pytest.mark.parametrize("frame", [3, 10])
+def test_an_impulse_at_a_frame_of_video_shows_at_its_mel_frame(frame):
+    speech = torch.zeros(1, 20 * SAMPLES_PER_FRAME)
+    speech[0, frame * SAMPLES_PER_FRAME] = 1
+    mel = LogMel(40)(speech)
+    assert mel.shape == (1, 40, 80)
+    assert mel.mean(dim=1).argmax() == 4 * frame
+
+
+@pytest.mark.parametrize("frames", [1, 7, 50])
+def test_tokens_are_frames_of_video(frames):
+    mel = LogMel(80)(torch.randn(2, frames * SAMPLES_PER_FRAME))
+    assert mel.shape == (2, 80, 4 * frames)
+    assert MelStem(80, 16)(mel).shape == (2, frames, 16)
+
+
+def test_a_token_sees_its_own_frame_and_its_neighbours_only():
+    stem, mel = MelStem(80, 16), torch.randn(1, 80, 80, requires_grad=True)
+    stem(mel)[0, 10].square().sum().backward()
+    touched = torch.nonzero(mel.grad.abs().sum(dim=(0, 1)))[:, 0]
+    assert (touched.min(), touched.max()) == (37, 46)
+    assert (touched.min() + touched.max()) / 2 == 4 * 10 + 1.5
+
+
+def test_attention_does_not_reach_farther_than_told():
+    block, x = Block(dim=16, heads=2, reach=3), torch.randn(1, 20, 16, requires_grad=True)
+    block(x)[0, 10].square().sum().backward()
+    touched = torch.nonzero(x.grad.abs().sum(dim=(0, 2)))[:, 0]
+    assert (touched.min(), touched.max()) == (7, 13)
+
+
+def test_attention_depends_on_distance_not_on_place():
+    block, x = Block(dim=16, heads=2, reach=2).eval(), torch.randn(1, 20, 16)
+    assert torch.allclose(block(x)[:, 5:15], block(x[:, 2:18])[:, 3:13], atol=1e-5)
+
+
+def test_the_encoders_give_unit_vectors_of_one_width():
+    space, batch = EmotionSpace(SMALL), made_up_batch("emotion", batch_size=3, size=48)
+    for z in encode(space, batch):
+        assert z.shape == (3, space.config.embed_dim)
+        assert torch.allclose(z.norm(dim=-1), torch.ones(3), atol=1e-5)
+
+
+def test_speech_of_odd_length_and_pictures_of_any_size_are_welcome():
+    space = EmotionSpace(SMALL).eval()
+    assert space.encode_speech(torch.randn(1, 12_345)).isfinite().all()
+    picture = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8)
+    assert torch.allclose(space.encode_image(picture), space.encode_image(picture.float()), atol=1e-6)
+
+
+def test_gradients_reach_every_trainable_parameter():
+    stage = make_stage()
+    stage.total(stage.losses(made_up_batch("emotion", batch_size=4, size=64))).backward()
+    # The text tower's causal attention never asks the first token anything; its bias on keys is without effect.
+    without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not without
+
+
+def test_frozen_towers_stay_frozen():
+    space = EmotionSpace(EmotionSpaceConfig(trainable="adapters", audio_dim=32, audio_heads=2)).train()
+    before = {name: tensor.clone() for name, tensor in space.image_tower.state_dict().items()}
+    sum(z.square().sum() for z in encode(space, made_up_batch("emotion"))).backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in space.image_tower.state_dict().items())
+    trained = {name.split(".")[0] for name, p in space.named_parameters() if p.grad is not None}
+    assert trained == {"text_adapter", "image_adapter", "speech_encoder"}
+
+
+@pytest.mark.parametrize("name", ["text_image_loss", "text_audio_loss", "image_audio_loss", "prior_loss"])
+def test_each_loss_decreases_on_its_own(name):
+    weights = {term: float(term == name) for term in vars(EmotionLossConfig())}
+    stage, batch = make_stage(loss=EmotionLossConfig(**weights)), made_up_batch("emotion", batch_size=8, size=64)
+    if name == "prior_loss":  # move away from the original first
+        torch.nn.init.normal_(stage.network.text_adapter.up.weight)
+    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=1e-3)
+    values = []
+    for _ in range(8):
+        loss = stage.total(stage.losses(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.9 * values[0], values
+
+
+def test_bfloat16_stays_near_single_precision():
+    space, batch = EmotionSpace(SMALL).eval(), made_up_batch("emotion", batch_size=3, size=64)
+    exact = encode(space, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = encode(space, batch)
+    for a, b in zip(exact, near, strict=True):
+        assert (a * b).sum(dim=-1).min() > 0.99
+
+
+def test_match_weights():
+    emotion, level = torch.tensor([0, 0, 0, 3, -1, -1]), torch.tensor([1, 1, 2, 1, -1, -1])
+    expected = torch.eye(6)
+    expected[0, 1] = expected[1, 0] = 1
+    expected[0, 2] = expected[2, 0] = expected[1, 2] = expected[2, 1] = 0.5
+    assert torch.equal(match_weights(emotion, level, 0.5), expected)
+
+
+def test_contrastive_loss_is_least_where_classes_coincide():
+    labels = torch.tensor([0, 0, 1, 1])
+    weights, temperature = match_weights(labels, torch.ones(4), 0.5), torch.tensor(0.05)
+    classes = torch.eye(4)[labels]
+    best = contrastive_loss(classes, classes, weights, temperature)
+    assert best == pytest.approx(0.693, abs=1e-3)  # ln 2: two matches each
+    assert contrastive_loss(classes, classes.roll(1, dims=0), weights, temperature) > best + 1
+
+
+def test_relation_loss_ignores_rotations():
+    x, rotation = torch.randn(5, 8), torch.linalg.qr(torch.randn(8, 8))[0]
+    assert relation_loss(x, x @ rotation) < 1e-10 < relation_loss(x, torch.randn(5, 8))
+
+
+def test_retrieval_of_perfect_and_of_shuffled_embeddings():
+    labels = torch.arange(8).repeat(30)
+    perfect = torch.eye(8)[labels]
+    assert emotion_retrieval(torch.eye(8), torch.arange(8), perfect, labels) == 1
+    noise = F.normalize(torch.randn(240, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    queries = F.normalize(torch.randn(80, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    score = emotion_retrieval(queries, torch.arange(8).repeat(10), noise, labels, rounds=200)
+    assert score == pytest.approx(1 / 8, abs=0.03)
+    assert score == emotion_retrieval(queries, torch.arange(8).repeat(10), noise, labels, rounds=200)
+    unlabelled = torch.full((240,), -1)
+    assert emotion_retrieval(torch.eye(8), torch.arange(8), perfect, unlabelled) != score  # NaN
+
+
+def test_augmentation_is_a_function_of_its_seed():
+    picture, speech = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.randn(2, 6400)
+    first, again, other = (
+        (augment_image(picture, 1.0, g), augment_speech(speech, 1.0, g))
+        for g in (seeded_generator(1, 5), seeded_generator(1, 5), seeded_generator(1, 6))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.allclose(a, b) for a, b in zip(first, other, strict=True))
+    assert torch.allclose(augment_image(picture, 0.0, seeded_generator(0)), picture.float(), atol=1e-2)
+
+
+def test_a_checkpoint_rebuilds_the_space_or_a_part_of_it(tmp_path):
+    space, batch = EmotionSpace(SMALL).eval(), made_up_batch("emotion")
+    path = tmp_path / "emotion.safetensors"
+    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
+    again = EmotionSpace.from_checkpoint(path).eval()
+    assert all(torch.equal(a, b) for a, b in zip(encode(space, batch), encode(again, batch), strict=True))
+    audio = EmotionSpace.from_checkpoint(path, towers=["audio"]).eval()
+    assert not hasattr(audio, "text_tower")
+    assert torch.equal(audio.encode_speech(batch["speech"]), space.encode_speech(batch["speech"]))
+
+
+def test_audio_alone_needs_no_open_clip():
+    code = (
+        "import sys; from emohead.models import audio, motion; from emohead.models.emotion import *;"
+        "EmotionSpace(EmotionSpaceConfig(towers=['audio'], embed_dim=16));"
+        "assert 'open_clip' not in sys.modules and 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_local_weights_load_and_others_are_refused(tmp_path):
+    open_clip = import_open_clip()
+    original = open_clip.create_model(TINY)
+    good, other, text = tmp_path / "good.pt", tmp_path / "other.pt", tmp_path / "text.pt"
+    torch.save(original.state_dict(), good)
+    torch.save({"weight": torch.zeros(3)}, other)
+    text.write_text("no weights")
+    towers = build_towers(TINY, str(good))
+    assert torch.equal(towers.image.conv1.weight, original.visual.conv1.weight)
+    assert torch.equal(towers.text.token_embedding.weight, original.token_embedding.weight)
+    for path in (other, text, tmp_path / "missing.pt"):
+        with pytest.raises(UserError, match=path.name):
+            build_towers(TINY, str(path))
+    with pytest.raises(UserError, match="nonsense"):
+        build_towers("nonsense")
+    with pytest.raises(UserError, match="ViT-B-32-quickgelu"):
+        build_towers("ViT-B-32", "openai")
+
+
+@pytest.mark.parametrize("name", ["emotion-debug", "emotion-base"])
+def test_shipped_configs(name):
+    config = load_config(EmotionStageConfig, [name], ["network.pretrained=''"])
+    config.network.towers = ["audio"]
+    config.network.embed_dim = 512
+    EmotionSpace(config.network)
+
+
+def encode(space: EmotionSpace, batch: dict) -> list[torch.Tensor]:
+    images, speech = space.encode_image(batch["image"]), space.encode_speech(batch["speech"])
+    return [space.encode_text(batch["prompt"]), images, speech]

@@ -1,0 +1,194 @@
+"""Speech to motion: shapes, losses, long speech, head pose from a seed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from emohead.datamodules.batch import made_up_batch
+from emohead.models.checkpoint import save_checkpoint
+from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
+from emohead.models.errors import UserError
+from emohead.models.face_model import FaceModel
+from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from emohead.trainers.config import as_dict, load_config
+from emohead.trainers.motion import (
+    MotionLossConfig,
+    MotionStage,
+    MotionStageConfig,
+    correlation,
+    gram,
+    vertex_distance,
+)
+
+SIZES = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 16}
+SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, overlap_frames=20, **SIZES)
+
+
+def make_network(**changes) -> AudioTo3DMM:
+    torch.manual_seed(0)
+    network = AudioTo3DMM(AudioTo3DMMConfig(**vars(SMALL) | changes)).eval()
+    network.set_statistics(torch.linspace(-1, 1, 10), torch.linspace(0.5, 2, 10))
+    for block in network.blocks:  # as after training: the condition matters
+        torch.nn.init.normal_(block.modulation.weight, std=0.1)
+    return network
+
+
+def conditions(batch_size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch_size, 16, generator=generator), torch.randn(batch_size, 3, generator=generator)
+
+
+def face_model() -> FaceModel:
+    rng = np.random.default_rng(0)
+    mean, identity, expression = rng.normal(size=(70, 3)), rng.normal(size=(3, 70, 3)), rng.normal(size=(4, 70, 3))
+    return FaceModel(mean, identity, expression, np.arange(68))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory) -> MotionStage:
+    return make_stage(tmp_path_factory.mktemp("motion"))
+
+
+def make_stage(folder, **changes) -> MotionStage:
+    torch.manual_seed(0)
+    space = EmotionSpace(EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2))
+    path = folder / "emotion.safetensors"
+    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
+    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
+    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
+    return MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, **changes), facts)
+
+
+def test_motion_has_a_row_for_each_frame():
+    network, speech = make_network(), torch.randn(2, 25 * 640)
+    assert network(speech, *conditions(2)).shape == (2, 25, 10)
+    assert network(speech, *conditions(2), torch.randn(2, 16)).shape == (2, 25, 10)
+
+
+def test_a_frame_of_motion_hears_its_own_frame_of_speech():
+    network, speech = make_network(reach=0), torch.randn(1, 20 * 640, requires_grad=True)
+    network(speech, *conditions(1))[0, 10].square().sum().backward()
+    touched = torch.nonzero(speech.grad[0])[:, 0]
+    # Mel frames 37 to 46 of 160 samples, each of a 512-sample window around its centre.
+    assert touched.min() >= 37 * 160 - 256
+    assert touched.max() <= 46 * 160 + 256
+    assert touched.min() < 10 * 640 < 11 * 640 < touched.max()
+
+
+def test_noise_moves_the_head_and_nothing_else():
+    network, speech, noise = make_network(), torch.randn(2, 25 * 640), torch.randn(2, 16)
+    still, moved = network(speech, *conditions(2)), network(speech, *conditions(2), noise)
+    assert torch.equal(still[..., :-6], moved[..., :-6])
+    assert (still - moved)[..., -6:].abs().max() > 0.01
+    assert torch.allclose(still, network(speech, *conditions(2), torch.zeros(2, 16)))
+
+
+def test_seeds_reproduce_the_head_movement():
+    network, speech = make_network(), torch.randn(1, 25 * 640)
+    first, again, other, still = (network.generate(speech, *conditions(1), seed) for seed in (1, 1, 2, None))
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 0.01
+    assert torch.equal(still, network(speech, *conditions(1)))
+
+
+def test_long_speech_equals_a_single_pass_inside_the_chunks():
+    network, speech = make_network(), torch.randn(1, 203 * 640)
+    whole, chunked = network(speech, *conditions(1)), network.generate(speech, *conditions(1))
+    assert chunked.shape == (1, 203, 10)
+    assert chunked.isfinite().all()
+    error = (whole - chunked).abs().amax(dim=(0, 2))
+    assert error[10:45].max() < 1e-4  # chunks start at 0, 40, 80, 120 and 143
+    assert error[55:84].max() < 1e-4
+    assert error.max() < 0.2 * whole.std()
+
+
+@pytest.mark.parametrize("samples", [640, 641, 60 * 640, 60 * 640 + 1, 100 * 640])
+def test_any_length_gives_whole_frames(samples):
+    motion = make_network().generate(torch.randn(1, samples), *conditions(1), seed=0)
+    assert motion.shape[1] == -(-samples // 640)
+    assert motion.isfinite().all()
+
+
+def test_bfloat16_stays_near_single_precision():
+    network, speech = make_network(), torch.randn(2, 25 * 640)
+    exact = network(speech, *conditions(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        near = network(speech, *conditions(2))
+    assert (exact - near).abs().mean() < 0.02 * exact.std()
+
+
+def test_gradients_reach_every_trainable_parameter(stage):
+    stage.train()
+    assert not stage.space.training
+    stage.total(stage.losses(made_up_batch("motion", batch_size=4, size=64))).backward()
+    without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not without
+    assert all(p.grad is None for p in stage.space.parameters())
+
+
+@pytest.mark.parametrize("name", list(vars(MotionLossConfig())))
+def test_each_loss_decreases_on_its_own(name, tmp_path):
+    weights = {term: float(term == name) for term in vars(MotionLossConfig())}
+    stage = make_stage(tmp_path, loss=MotionLossConfig(**weights), gain=0.0)
+    batch = made_up_batch("motion", batch_size=4, size=32)
+    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=3e-3)
+    values = []
+    for _ in range(12):
+        loss = stage.total(stage.losses(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.95 * values[0], values
+
+
+def test_vertex_distance_is_that_of_the_vertices():
+    model, error = face_model(), torch.randn(2, 5, 4)
+    vertices = model.vertices(torch.zeros(2, 5, 3), error) - model.mean
+    expected = vertices.square().sum(dim=-1).mean(dim=-1).sqrt().mean()
+    assert vertex_distance(error, gram(model.expression_basis)) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_correlation():
+    x = torch.randn(3, 50)
+    assert torch.allclose(correlation(x, 2 * x + 1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(correlation(x, -x), -torch.ones(3), atol=1e-5)
+    assert torch.equal(correlation(x, torch.ones(3, 50)), torch.zeros(3))
+
+
+def test_every_modality_gets_its_turn(stage):
+    batch = made_up_batch("motion", batch_size=24)
+    emotion = stage.draw_emotion(batch, torch.Generator().manual_seed(0))
+    by = [stage.embed(batch, modality, torch.arange(24)) for modality in ("text", "image", "audio")]
+    chosen = torch.stack([(emotion - z).abs().amax(dim=-1) < 1e-5 for z in by])
+    assert chosen.any(dim=0).all()
+    assert chosen.any(dim=1).all()
+    assert torch.equal(emotion, stage.draw_emotion(batch, torch.Generator().manual_seed(0)))
+
+
+def test_validation_and_export(stage, tmp_path):
+    stage.eval()
+    batch = made_up_batch("motion", batch_size=2)
+    with torch.no_grad():
+        metrics = stage.validate(batch)
+    assert -1 <= metrics["mouth_correlation"] <= 1
+    stage.export(tmp_path / "motion.safetensors", {})
+    again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
+    emotion = torch.randn(2, again.config.emotion_dim)
+    arguments = (batch["speech"], emotion, batch["identity"])
+    assert torch.equal(again(*arguments), stage.network(*arguments))
+
+
+def test_a_missing_emotion_checkpoint_is_named(tmp_path):
+    facts = SimpleNamespace(motion_dim=10, identity_dim=3)
+    with pytest.raises(UserError, match="gone.safetensors"):
+        MotionStage(MotionStageConfig(emotion=str(tmp_path / "gone.safetensors")), facts)
+
+
+@pytest.mark.parametrize("name", ["motion-debug", "motion-base"])
+def test_shipped_configs(name):
+    config = load_config(MotionStageConfig, [name], [])
+    network = AudioTo3DMM(AudioTo3DMMConfig(**vars(config.network) | SIZES))
+    assert network(torch.randn(1, 640 * 4), *conditions(1)).shape == (1, 4, 10)

@@ -1,0 +1,46 @@
+"""The student and its inference: text without a tower, motion windows, anchoring, length."""
+
+import torch
+from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, subword_buckets
+from emohead.models.talker import copy_matching, motion_windows
+from torch import nn
+
+
+def test_word_forms_share_buckets():
+    happy, happily, sad = (set(subword_buckets(word, 1 << 16)) for word in ("happy", "happily", "sad"))
+    assert len(happy & happily) >= 3
+    assert not happy & sad
+
+
+def test_text_is_padded_without_effect():
+    torch.manual_seed(0)
+    student = EmotionStudent(EmotionStudentConfig(embed_dim=16)).eval()
+    alone = student.encode_text(["a sad face"])
+    beside = student.encode_text(["a sad face", "somebody who talks for a long time with a very angry face"])
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=1e-5)
+    assert student.encode_text(["", "…"]).isfinite().all()
+    torch.testing.assert_close(beside.norm(dim=-1), torch.ones(2))
+
+
+def test_word_order_matters():
+    torch.manual_seed(0)
+    student = EmotionStudent(EmotionStudentConfig(embed_dim=16)).eval()
+    one, other = student.encode_text(["not sad but happy", "not happy but sad"])
+    assert (one - other).norm() > 1e-4
+
+
+def test_motion_windows_are_centred():
+    motion = torch.arange(40.0)[:, None].expand(40, 5)
+    windows = motion_windows(motion, 27)
+    assert windows.shape == (40, 27, 5)
+    assert torch.equal(windows[:, 13], motion)
+    assert torch.equal(windows[20, :, 0], torch.arange(7.0, 34.0))
+    assert (windows[0, :13] == 0).all(), "edges are replicated"
+    assert (windows[-1, 14:] == 39).all()
+
+
+def test_student_starts_from_matching_tensors():
+    teacher = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 8))
+    student = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 6))
+    assert copy_matching(student, teacher) == 2
+    assert torch.equal(student[0].weight, teacher[0].weight)
