@@ -1,4 +1,4 @@
-"""Learning curves as small inline SVG pictures. Colours and fonts come from the page (report.css), in light and dark."""
+"""Learning curves as small inline SVG pictures, which take colours and fonts from the page (report.css)."""
 
 import math
 from html import escape
@@ -15,8 +15,8 @@ def panels(curves: dict[str, Curve]) -> list[str]:
     """One figure for each metric, `train/x` and `val/x` together; the total loss first."""
     names = list(dict.fromkeys(name.partition("/")[2] for name in [*_starting(curves, "train"), *curves]))
     names.sort(key=lambda name: name != "loss")
-    pairs = [(name, *(_finite(curves.get(f"{split}/{name}", [])) for split in ("train", "val"))) for name in names]
-    return [panel(name, train, val) for name, train, val in pairs if train or val]
+    train, val = ({name: _finite(curves.get(f"{split}/{name}", [])) for name in names} for split in ("train", "val"))
+    return [panel(name, train[name], val[name]) for name in names if train[name] or val[name]]
 
 
 def panel(name: str, train: Curve, val: Curve) -> str:
@@ -61,7 +61,7 @@ def panel(name: str, train: Curve, val: Curve) -> str:
 
 
 def title_of(name: str) -> str:
-    """"text_image_loss" -> "text image loss"."""
+    """ "text_image_loss" -> "text image loss"."""
     return name.replace("_", " ").replace("psnr", "PSNR").replace("top1", "top-1")
 
 
@@ -77,8 +77,8 @@ def smoothed(curve: Curve) -> Curve:
 
 def thinned(curve: Curve) -> Curve:
     """Every n-th point and the last."""
-    every = -(-len(curve) // MAX_POINTS)
-    return curve[::every] + ([curve[-1]] if every > 1 and (len(curve) - 1) % every else [])
+    every = max(1, -(-len(curve) // MAX_POINTS))
+    return curve[::every] + ([curve[-1]] if (len(curve) - 1) % every else [])
 
 
 def ticks(low: float, high: float, log: bool) -> list[float]:
@@ -87,7 +87,7 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1,) if math.log10(high / low) > 2.5 else (1, 3) if math.log10(high / low) > 1.2 else (1, 2, 5)
         return [t for e in exponents for m in steps if low <= (t := m * 10.0**e) <= high]
-    rough = (high - low) / 3
+    rough = (high - low) / 4.5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

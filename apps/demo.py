@@ -27,15 +27,16 @@ from ..trainers.run import train
 from ..trainers.tracking import write_picture
 from .evaluate import write_json
 from .infer import run_infer
+from .pictures import contact_sheet
 from .progress import Follow, progress_bar
-from .report import contact_sheet, write_report
+from .report import write_report
 
 CORPUS = {"identities": 26, "clips": 520, "frames": 50, "size": 128, "val_identities": 2, "test_identities": 4}
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {
     "face": ["network.size=64", "network.channels=[16,16,16,8]"],
-    "distill": ["network.face.channels=[16,16,8,8]"],
+    "distill": ["network.face.size=64", "network.face.channels=[16,16,8,8]"],
 }
 SPLIT = "test"  # identities that no stage has seen
 EMOTIONS_SHOWN = {"text": "happy", "image": "surprised", "audio": "angry"}  # one for each way of giving it

@@ -18,7 +18,7 @@ def contact_sheet(images: list[np.ndarray], columns: int, labels: list[str] | No
     Returns:
         uint8 RGB (height, width, 3).
     """
-    assert images and columns > 0 and (labels is None or len(labels) == len(images))
+    assert labels is None or len(labels) == len(images)
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     strip = max(14, round(height * 0.15)) if labels else 0
     columns, rows = min(columns, len(images)), -(-len(images) // columns)

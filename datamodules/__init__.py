@@ -1,1 +1,5 @@
 """What a sample is: prepare, pack, stream, decode."""
+
+from ..models.torchvision_ops import declare_torchvision_ops
+
+declare_torchvision_ops()  # before the first import of Lightning, here or in trainers

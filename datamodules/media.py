@@ -176,13 +176,14 @@ def _as_rgb(frame: Any, width: int, height: int) -> np.ndarray:
 
 def _decode_audio(container: Any, stream: Any, sample_rate: int) -> tuple[list[np.ndarray], float]:
     """Chunks of mono samples, and the time of the first one in seconds."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    # The mean of the channels is taken here: FFmpeg's own mix of two equal channels is 3 dB louder and may clip.
+    resampler = av.AudioResampler(format="fltp", rate=sample_rate)
     chunks, first = [], None
     for frame in container.decode(stream):
         first = frame.time if first is None else first
-        chunks += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+        chunks += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
     if chunks:
-        chunks += [part.to_ndarray()[0] for part in resampler.resample(None)]
+        chunks += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
     return chunks, first or 0.0
 
 

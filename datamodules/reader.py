@@ -74,7 +74,7 @@ class StoredClip:
         return data
 
     def info(self) -> ClipInfo:
-        return ClipInfo(**self.decode("json", json.loads))
+        return self.decode("json", lambda data: ClipInfo(**json.loads(data)))
 
     def frames(self, indices: Sequence[int] | None = None, size: int | None = None) -> np.ndarray:
         """Frames (default: all) as uint8 (n, 3, S, S), at the stored size or resized to `size`."""
@@ -121,7 +121,7 @@ class StoredClip:
         data = self.member(name)
         try:
             return decode(data)
-        except (ValueError, RuntimeError, OSError, EOFError, TypeError, AssertionError) as error:
+        except (ValueError, RuntimeError, OSError, EOFError, TypeError, AssertionError, av.error.FFmpegError) as error:
             raise self.error(name, f"cannot be decoded ({error}); prepare the shard again") from None
 
     def _jpeg(self, span: np.ndarray, side: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ..models.clip import declare_torchvision_ops
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from .batch import STAGES, Batch
@@ -25,9 +25,6 @@ from .order import EpochOrder, FixedOrder, rank_slice
 from .reader import DECODERS, ClipReader, StoredClip
 from .sample import EMOTIONS, FPS, LEVELS, SPLITS
 from .samples import SAMPLES, collate
-
-declare_torchvision_ops()  # Lightning imports torchvision through torchmetrics
-import pytorch_lightning as pl  # noqa: E402
 
 MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 WORKER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

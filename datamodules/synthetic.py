@@ -31,7 +31,7 @@ Made = TypeVar("Made")
 
 STRENGTH = {1: 0.45, 2: 0.72, 3: 1.0}
 COMBINATIONS = [(e, level) for e in EMOTIONS for level in LEVELS if e != "neutral" or level == 1]
-BASE_SCALE, BASE_Y = np.log(0.75), 0.03
+BASE_SCALE, BASE_Y = np.log(0.76), -0.01
 
 
 @dataclass(kw_only=True)
@@ -197,13 +197,7 @@ def _utter(
     voice: Voice, manner: Manner, strength: float, num_frames: int, rng: np.random.Generator
 ) -> tuple[str, Utterance]:
     """A sentence that fills the clip but for some silence at both ends, and its sound and mouth."""
-    neutral = Manner()
-    manner = Manner(
-        **{
-            name: (base := getattr(neutral, name)) + strength * (getattr(manner, name) - base)
-            for name in Manner.__dataclass_fields__
-        }
-    )
+    manner = manner.at(strength**0.6)  # a voice tells even a weak emotion, the face shows it less
     lead = float(rng.uniform(0.14, 0.28))
     room = num_frames / FPS - lead - float(rng.uniform(0.18, 0.30))
     words: list[str] = []
@@ -261,7 +255,7 @@ def _blink_and_gaze(units: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _head(affect: Affect, strength: float, utterance: Utterance, rng: np.random.Generator) -> np.ndarray:
-    """Pose (T, 6): slow drift, nods on accents (down is negative pitch), the emotion's posture."""
+    """Pose (T, 6): slow drift, nods on accents (down is positive pitch), the emotion's posture."""
     num = len(utterance.jaw)
     lively = 1 + strength * (affect.liveliness - 1)
     nod = gaussian_filter1d(utterance.stress, 2.0) * 0.09 * lively
@@ -270,7 +264,7 @@ def _head(affect: Affect, strength: float, utterance: Utterance, rng: np.random.
     pose = start + sway * np.array((0.025, 0.06, 0.025, 0.016, 0.012, 0.010)) * lively
     pitch, roll, y, log_scale = np.array(affect.pose) * strength
     pose += (pitch, 0, roll, 0, BASE_Y + y, BASE_SCALE + log_scale)
-    pose[:, 0] -= nod
+    pose[:, 0] += nod
     pose[:, 4] += 0.12 * nod
     return pose
 

@@ -14,7 +14,7 @@ class Affect:
 
     units: dict[str, float]
     manner: Manner
-    pose: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # pitch, roll (radians), y, log scale
+    pose: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # pitch (down is positive), roll, y, log scale
     liveliness: float = 1.0  # factor on head motion
     articulation: float = 1.0  # factor on the jaw
 
@@ -23,53 +23,53 @@ class Affect:
 AFFECTS = {
     "angry": Affect(
         {"brow_lower": 1.0, "lid_wide": 0.45, "lip_press": 0.5, "nose_wrinkle": 0.2, "corner_down": 0.25},
-        Manner(pitch=1.22, pitch_range=1.5, slope=-0.25, energy=5.0, tempo=1.12, brightness=0.8, breath=0.02),
-        pose=(-0.07, 0.0, 0.01, 0.05),
+        Manner(pitch=1.22, pitch_range=1.5, slope=-0.25, energy=6.0, tempo=1.12, brightness=1.0, tract=0.97),
+        pose=(0.07, 0.0, 0.01, 0.03),
         liveliness=1.4,
         articulation=1.12,
     ),
     "contempt": Affect(
         {"corner_up_right": 0.95, "lid_close": 0.24, "brow_lower": 0.12, "gaze_y": 0.25, "lip_press": 0.2},
-        Manner(pitch=0.92, pitch_range=0.6, slope=-0.3, energy=-2.0, tempo=0.86, brightness=0.1, creak=0.15),
-        pose=(0.11, 0.07, -0.01, 0.0),
+        Manner(pitch=0.9, pitch_range=0.5, slope=-0.4, energy=-2.5, tempo=0.84, brightness=0.3, creak=0.1, nasal=0.8),
+        pose=(-0.11, 0.07, -0.01, 0.0),
         liveliness=0.7,
         articulation=0.92,
     ),
     "disgusted": Affect(
         {"nose_wrinkle": 1.0, "upper_lip_raise": 0.75, "brow_lower": 0.4, "corner_down": 0.35, "cheek_raise": 0.4},
-        Manner(pitch=0.84, pitch_range=0.8, slope=-0.25, energy=-0.5, tempo=0.84, brightness=-0.1, creak=0.7),
-        pose=(0.05, -0.05, 0.0, -0.04),
+        Manner(pitch=0.82, pitch_range=0.8, slope=-0.25, energy=-0.5, tempo=0.84, creak=1.0, tract=0.93),
+        pose=(-0.05, -0.05, 0.0, -0.04),
         liveliness=0.8,
         articulation=0.95,
     ),
     "fear": Affect(
         {"inner_brow_raise": 1.0, "outer_brow_raise": 0.35, "brow_lower": 0.3, "lid_wide": 0.95, "lips_wide": 0.5,
          "lower_lip_depress": 0.4},
-        Manner(pitch=1.48, pitch_range=0.9, slope=0.1, energy=-1.5, tempo=1.25, breath=0.2, tremor=0.06),
-        pose=(0.03, 0.0, -0.01, -0.08),
+        Manner(pitch=1.5, pitch_range=0.8, slope=0.1, energy=-2.0, tempo=1.25, breath=0.3, tremor=0.08, tract=1.04),
+        pose=(-0.03, 0.0, -0.01, -0.08),
         liveliness=1.1,
     ),
     "happy": Affect(
         {"corner_up_left": 0.95, "corner_up_right": 0.95, "cheek_raise": 0.85, "lips_wide": 0.3,
          "outer_brow_raise": 0.15},
-        Manner(pitch=1.28, pitch_range=1.7, slope=0.0, final_rise=0.15, energy=3.0, tempo=1.08, brightness=0.35),
-        pose=(0.03, 0.05, 0.0, 0.02),
+        Manner(pitch=1.28, pitch_range=1.7, final_rise=0.2, energy=3.5, tempo=1.08, brightness=0.45, tract=1.1),
+        pose=(-0.03, 0.05, 0.0, 0.02),
         liveliness=1.4,
         articulation=1.08,
     ),
     "neutral": Affect({}, Manner()),
     "sad": Affect(
         {"inner_brow_raise": 0.95, "corner_down": 0.9, "lid_close": 0.32, "brow_lower": 0.15, "gaze_y": 0.35},
-        Manner(pitch=0.88, pitch_range=0.4, slope=-0.35, energy=-6.0, tempo=0.78, brightness=-0.7, breath=0.3),
-        pose=(-0.13, 0.04, 0.03, -0.02),
+        Manner(pitch=0.88, pitch_range=0.35, slope=-0.35, energy=-7.0, tempo=0.78, brightness=-0.9, breath=0.3),
+        pose=(0.13, 0.04, 0.03, -0.02),
         liveliness=0.5,
         articulation=0.85,
     ),
     "surprised": Affect(
         {"inner_brow_raise": 0.8, "outer_brow_raise": 1.0, "lid_wide": 0.85, "lips_round": 0.25,
          "upper_lip_raise": 0.1},
-        Manner(pitch=1.42, pitch_range=1.9, slope=0.1, final_rise=0.6, energy=2.0, brightness=0.2, breath=0.1),
-        pose=(0.04, 0.0, -0.02, -0.03),
+        Manner(pitch=1.42, pitch_range=2.0, slope=0.2, final_rise=0.7, energy=2.0, breath=0.15, tract=0.94),
+        pose=(-0.04, 0.0, -0.02, -0.03),
         liveliness=1.1,
         articulation=1.1,
     ),
@@ -93,29 +93,13 @@ SUBJECTS = ["we", "you", "they", "he", "people", "my_mother", "my_father", "the_
 VERBS = ["saw", "see", "know", "make", "take", "want", "keep", "open", "move", "bring", "show"]
 ARTICLES = ["the", "a", "our", "my"]
 ADJECTIVES = ["big", "old", "new", "red", "warm", "blue", "happy", "sunny"]
-NOUNS = [
-    "boat",
-    "road",
-    "moon",
-    "lamp",
-    "paper",
-    "summer",
-    "water",
-    "window",
-    "money",
-    "garden",
-    "music",
-    "valley",
-    "shadow",
-    "coffee",
-    "table",
-    "river",
-    "people",
-]
+NOUNS = ["boat", "road", "moon", "lamp", "paper", "summer", "water", "window", "money", "garden", "music", "valley"]
+NOUNS += ["shadow", "coffee", "table", "river", "people"]
 TAILS = ["today", "again", "away", "now", "always", "maybe", "home"]
 
 
 def word_stream(rng: np.random.Generator) -> Iterator[str]:
+    """Words of simple sentences without end; a comma is a pause."""
     pick = lambda table: table[rng.integers(len(table))].split("_")  # noqa: E731
     while True:
         yield from pick(SUBJECTS)
@@ -130,10 +114,12 @@ def word_stream(rng: np.random.Generator) -> Iterator[str]:
 
 
 def phonemes_of(word: str) -> list[tuple[str, bool]]:
+    """A word as (phoneme, stressed)."""
     if word == ",":
         return [("_", False)]
     return [(sound.lstrip("'"), sound.startswith("'")) for sound in LEXICON[word].split("_")]
 
 
 def duration(phonemes: list[tuple[str, bool]], tempo: float) -> float:
+    """Expected seconds of speech."""
     return sum(PHONEMES[name].seconds * (1.25 if stressed else 1.0) for name, stressed in phonemes) * 1.03 / tempo

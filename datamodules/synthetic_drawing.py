@@ -3,99 +3,31 @@
 P is the array of projected vertices (V, 2) in pixels of the large canvas; colours are RGB.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
 
 from .synthetic_face import AU, CHEEKS, CHIN, CREASES, EARS, FOLDS, FOREHEAD, GLABELLA, HAIRLINE, IRIS, SKULL
+from .synthetic_look import Look, mix, shade
 
 SUPERSAMPLING = 2
+NUM_STRANDS = 48
 SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
-HAIR_STYLES = ("short", "parted", "long", "bob", "shaved", "bun", "curly")
-SKIN_TONES = (
-    (245, 214, 190),
-    (236, 196, 165),
-    (224, 178, 142),
-    (203, 152, 114),
-    (172, 120, 84),
-    (134, 88, 60),
-    (96, 62, 44),
-)
-HAIR_COLOURS = (
-    (32, 26, 24),
-    (58, 40, 30),
-    (94, 62, 40),
-    (140, 92, 50),
-    (206, 168, 104),
-    (150, 66, 36),
-    (150, 148, 146),
-)
-EYE_COLOURS = ((92, 60, 36), (70, 46, 30), (84, 120, 84), (80, 120, 160), (110, 140, 150), (120, 96, 50))
-CLOTHES = ((46, 62, 92), (120, 44, 48), (60, 96, 74), (70, 70, 76), (190, 186, 178), (150, 110, 60), (84, 58, 104))
-BACKDROPS = (
-    (118, 128, 138),
-    (150, 140, 126),
-    (96, 112, 120),
-    (140, 150, 140),
-    (86, 84, 96),
-    (168, 160, 158),
-    (120, 104, 100),
-)
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours and styles of one person; constant over its clips."""
-
-    skin: tuple[int, int, int]
-    hair: tuple[int, int, int]
-    eyes: tuple[int, int, int]
-    lips: tuple[int, int, int]
-    clothes: tuple[int, int, int]
-    backdrop: tuple[int, int, int]
-    hair_style: str
-    brow_thickness: float  # face units
-    light_side: float  # -1 from the left .. 1 from the right
-    glasses: bool
-    beard: bool
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Look":
-        """A random but harmonious look."""
-        skin = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))]) + rng.integers(-8, 9)
-        dark = skin.mean() < 140
-        hair = HAIR_COLOURS[rng.integers(3 if dark else len(HAIR_COLOURS))]
-        lips = skin * (0.86, 0.62, 0.60) + (14, 4, 8) + rng.integers(-6, 7)
-        style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
-        pick = lambda table: table[rng.integers(len(table))]  # noqa: E731
-        return cls(
-            skin=_colour(skin),
-            hair=hair,
-            eyes=EYE_COLOURS[rng.integers(2)] if dark else pick(EYE_COLOURS),
-            lips=_colour(lips),
-            clothes=pick(CLOTHES),
-            backdrop=pick(BACKDROPS),
-            hair_style=style,
-            brow_thickness=float(rng.uniform(0.038, 0.07)),
-            light_side=float(rng.uniform(-1, 1)),
-            glasses=bool(rng.random() < 0.15),
-            beard=bool(style in ("short", "parted", "shaved", "curly") and rng.random() < 0.35),
-        )
-
-
-def _colour(values: np.ndarray) -> tuple[int, int, int]:
-    r, g, b = np.clip(np.rint(values), 0, 255).astype(int).tolist()
-    return r, g, b
-
-
-def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    return _colour(np.array(colour) * factor)
-
-
-def _mix(a: tuple[int, int, int], b: tuple[int, int, int], share: float) -> tuple[int, int, int]:
-    return _colour(np.array(a) * (1 - share) + np.array(b) * share)
+# By hair style: how far the fringe hangs over the 9 points of the hairline, how high the hair stands over the 11 of
+# the skull (face units).
+FRINGES = {
+    "short": (0.0, 0.02, 0.04, 0.02, 0.04, 0.02, 0.04, 0.02, 0.0),
+    "quiff": (0.0, 0.0, -0.02, -0.05, -0.06, -0.05, -0.02, 0.0, 0.0),
+    "parted": (0.0, 0.0, -0.02, 0.14, 0.20, 0.16, 0.12, 0.06, 0.0),
+    "bob": (0.10, 0.16, 0.24, 0.30, 0.31, 0.30, 0.24, 0.16, 0.10),
+}
+VOLUMES = {
+    "short": (0.0,) * 11,
+    "quiff": (0.0, 0.0, 0.02, 0.06, 0.12, 0.16, 0.14, 0.06, 0.02, 0.0, 0.0),
+    "long": (0.0, 0.0, 0.03, 0.05, 0.06, 0.06, 0.06, 0.05, 0.03, 0.0, 0.0),
+    "curly": (0.0, 0.02, 0.05, 0.08, 0.09, 0.09, 0.09, 0.08, 0.05, 0.02, 0.0),
+}
 
 
 @cache
@@ -134,6 +66,11 @@ class FacePainter:
         self.canvas_size = size * SUPERSAMPLING
         self.unit = 1.0  # pixels of a face unit, set for every frame
         self.background = self._background()
+        tones = (
+            np.arange(256)[None, :, None] / 128 * np.array(look.hair)
+            + np.maximum(np.arange(256) - 128, 0)[:, None] * 0.25
+        )
+        self.hair_table = np.clip(tones, 0, 255).astype(np.uint8)  # light (128 = 1) -> hair colour, with some gloss
         centres = (np.arange(size // 2) + 0.5) * (self.canvas_size / (size // 2))
         self.light_grid = centres.astype(np.float32)
 
@@ -164,6 +101,10 @@ class FacePainter:
         """A polyline; width in face units."""
         thickness = max(1, round(width * self.unit))
         cv2.polylines(canvas, [_fixed(points)], closed, colour, thickness, cv2.LINE_AA, SHIFT)
+
+    def _off(self, x: float, y: float) -> np.ndarray:
+        """An offset in face units as pixels of the canvas."""
+        return np.array((x, y)) * self.unit
 
     def _disc(self, canvas: np.ndarray, centre: np.ndarray, radii: tuple[float, float], colour: tuple) -> None:
         """A filled ellipse; radii in face units."""
@@ -199,14 +140,15 @@ class FacePainter:
             (0.5, 0.3),
         )
         neck[[0, 1, 7, 8]] += head * 0.8
-        self._fill(canvas, _curve(neck), _shade(self.look.skin, 0.80))
+        self._fill(canvas, _curve(neck), shade(self.look.skin, 0.83))
         shadow = body((-0.46, 0.5), (-0.45, 0.93), (0, 1.14), (0.45, 0.93), (0.46, 0.5))
-        self._fill(canvas, _curve(shadow + head * 0.8), _shade(self.look.skin, 0.66))
+        self._fill(canvas, _curve(shadow + head * 0.8), shade(self.look.skin, 0.66))
         collar = body((-0.64, 1.13), (-0.36, 1.3), (0, 1.42), (0.36, 1.3), (0.64, 1.13))
-        self._line(canvas, _curve(collar), _shade(self.look.clothes, 0.75), 0.05)
+        self._line(canvas, _curve(collar), shade(self.look.clothes, 0.75), 0.05)
 
     def _skin(self, canvas: np.ndarray, p: np.ndarray, au: dict[str, float]) -> np.ndarray:
-        outline = np.concatenate([_curve(p[:17]), _curve(p[list(HAIRLINE)][::-1])])
+        scalp = p[list(HAIRLINE)][::-1] + self._off(0, -0.12) * np.sin(np.linspace(0, np.pi, 9))[:, None]
+        outline = np.concatenate([_curve(p[:17]), _curve(scalp)])
         mask = np.zeros(canvas.shape[:2], np.uint8)
         for ear in EARS:
             self._fill(mask, _curve(p[list(ear)]), 255)
@@ -216,8 +158,8 @@ class FacePainter:
         cv2.copyTo(skin, mask, canvas)
         for ear in EARS:
             inner = p[list(ear)] * 0.6 + p[list(ear)].mean(0) * 0.4
-            self._line(canvas, _curve(inner[:4]), _shade(self.look.skin, 0.68), 0.03)
-        self._line(canvas, _curve(p[:17]), _shade(self.look.skin, 0.66), 0.012)
+            self._line(canvas, _curve(inner[:4]), shade(self.look.skin, 0.68), 0.03)
+        self._line(canvas, _curve(p[:17]), shade(self.look.skin, 0.66), 0.012)
         if self.look.beard:
             self._beard(canvas, p)
         return canvas
@@ -286,7 +228,9 @@ class FacePainter:
         return cv2.GaussianBlur(layer, (3, 3), 0).astype(np.float32) * (0.30 / 255)
 
     def _beard(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        lower = np.concatenate([_curve(p[2:15]), p[[53, 52, 51, 50, 49]] + (0, -0.06 * self.unit)])
+        moustache = p[[53, 52, 51, 50, 49]] + self._off(0, -0.055)
+        cheeks = [(p[jaw] * 0.45 + p[corner] * 0.55) + self._off(0, 0.09) for jaw, corner in ((14, 54), (2, 48))]
+        lower = np.concatenate([_curve(p[1:16]), cheeks[:1], moustache, cheeks[1:]])
         mask = np.zeros(canvas.shape[:2], np.uint8)
         self._fill(mask, lower, 150)
         self._fill(mask, _curve(p[list(range(48, 60))], closed=True), 0)
@@ -308,17 +252,17 @@ class FacePainter:
         eye = np.empty_like(canvas[area])
         eye[:] = (236, 232, 228)
         iris = p[IRIS[side]] - (x, y)
-        self._disc(eye, iris, (0.082, 0.082), _shade(self.look.eyes, 0.55))
+        self._disc(eye, iris, (0.082, 0.082), shade(self.look.eyes, 0.55))
         self._disc(eye, iris, (0.068, 0.068), self.look.eyes)
         self._disc(eye, iris, (0.034, 0.034), (14, 10, 10))
         self._line(eye, top - (x, y - 0.012 * self.unit), (170, 158, 154), 0.022)  # the lid's shadow
-        self._disc(eye, iris + (0.026 * self.unit, -0.03 * self.unit), (0.016, 0.016), (255, 255, 255))
+        self._disc(eye, iris + self._off(0.026, -0.03), (0.016, 0.016), (255, 255, 255))
         alpha = mask[area][..., None].astype(np.uint16)
         canvas[area] = (eye * alpha + canvas[area] * (255 - alpha)) // 255
         skin = self.look.skin
-        self._line(canvas, _curve(p[list(CREASES[side])]), _shade(skin, 0.62), 0.012)
-        self._line(canvas, bottom, _shade(skin, 0.60), 0.012)
-        lash = _mix(_shade(skin, 0.3), (20, 14, 12), 0.6)
+        self._line(canvas, _curve(p[list(CREASES[side])]), shade(skin, 0.62), 0.012)
+        self._line(canvas, bottom, shade(skin, 0.60), 0.012)
+        lash = mix(shade(skin, 0.3), (20, 14, 12), 0.6)
         self._line(canvas, top, lash, 0.028)
 
     def _brow(self, canvas: np.ndarray, p: np.ndarray, side: int) -> None:
@@ -327,33 +271,33 @@ class FacePainter:
         curve = _curve(spine)
         profile = np.interp(np.linspace(0, 1, len(curve)), (0, 0.35, 0.85, 1), (0.15, 0.8, 1.0, 0.8))
         half = np.stack([np.zeros(len(curve)), profile * self.look.brow_thickness * 0.5 * self.unit], 1)
-        colour = _mix(_shade(self.look.hair, 0.85), self.look.skin, 0.12)
+        colour = mix(shade(self.look.hair, 0.85), self.look.skin, 0.12)
         self._fill(canvas, np.concatenate([curve - half, (curve + half)[::-1]]), colour)
 
     def _nose(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        dark = _shade(self.look.skin, 0.42)
+        dark = shade(self.look.skin, 0.42)
         for wing, nostril, sign in ((31, 32, -1), (35, 34, 1)):
             centre = (p[wing] * 0.45 + p[nostril] * 0.55) + (0, 0.002 * self.unit)
             self._disc(canvas, centre, (0.034, 0.016), dark)
             side = (
                 p[wing] + np.array([(sign * -0.005, -0.09), (sign * 0.03, -0.045), (sign * 0.005, 0.012)]) * self.unit
             )
-            self._line(canvas, _curve(side), _shade(self.look.skin, 0.68), 0.014)
+            self._line(canvas, _curve(side), shade(self.look.skin, 0.68), 0.014)
 
     def _mouth(self, canvas: np.ndarray, p: np.ndarray) -> None:
         lips = self.look.lips
         inner_top, inner_bottom = _curve(p[60:65]), _curve(p[[60, 67, 66, 65, 64]])
         outer_top, outer_bottom = _curve(p[48:55]), _curve(p[[48, 59, 58, 57, 56, 55, 54]])
         middle = _curve(np.stack([p[60], (p[61] + p[67]) / 2, (p[62] + p[66]) / 2, (p[63] + p[65]) / 2, p[64]]))
-        self._fill(canvas, np.concatenate([outer_top, middle[::-1]]), _shade(lips, 0.86))
+        self._fill(canvas, np.concatenate([outer_top, middle[::-1]]), shade(lips, 0.86))
         self._fill(canvas, np.concatenate([middle, outer_bottom[::-1]]), lips)
         lower_lip = (p[57] + p[66]) / 2
-        self._disc(canvas, lower_lip, (0.07, 0.014), _mix(lips, (255, 240, 235), 0.30))
+        self._disc(canvas, lower_lip, (0.07, 0.014), mix(lips, (255, 240, 235), 0.30))
         gap = float(p[66, 1] - p[62, 1]) / self.unit
         if gap > 0.022:
             self._cavity(canvas, p, np.concatenate([inner_top, inner_bottom[::-1]]), gap)
         else:
-            self._line(canvas, middle, _shade(lips, 0.38), 0.016)
+            self._line(canvas, middle, shade(lips, 0.38), 0.016)
 
     def _cavity(self, canvas: np.ndarray, p: np.ndarray, opening: np.ndarray, gap: float) -> None:
         """Dark inside, teeth behind the upper lip, the tongue on the floor."""
@@ -366,7 +310,8 @@ class FacePainter:
         q = p - (max(x, 0), max(y, 0))
         if gap > 0.09:
             self._disc(inside, q[66] + (0, 0.02 * self.unit), (0.13, 0.35 * gap), (168, 74, 76))
-        depth = min(0.075, 0.65 * gap)
+        width = float(np.linalg.norm(p[64] - p[60])) / self.unit
+        depth = min(0.075, 0.65 * gap, 0.22 * width)
         arc = np.concatenate(
             [_curve(q[[60, 61, 62, 63, 64]]), _curve(q[[64, 63, 62, 61, 60]] + (0, depth * self.unit))]
         )
@@ -377,59 +322,66 @@ class FacePainter:
     # ------------------------------------------------------------------ hair
     def _hair_back(self, canvas: np.ndarray, p: np.ndarray) -> None:
         style = self.look.hair_style
-        skull, down = p[list(SKULL)], np.array([0, self.unit])
-        side = np.array([self.unit, 0])
-        dark = _shade(self.look.hair, 0.72)
+        skull, dark = p[list(SKULL)], shade(self.look.hair, 0.76)
         if style in ("long", "bob"):
-            length = 1.75 if style == "long" else 1.0
-            left, right = skull[0] - 0.12 * side, skull[-1] + 0.12 * side
-            sheet = [left + length * down * 0.5 - 0.06 * side, left + length * down]
-            mirror = [right + length * down, right + length * down * 0.5 + 0.06 * side]
-            self._fill(canvas, _curve(np.array([*skull, *mirror[::-1], *sheet[::-1]]), closed=True), dark)
+            length = 1.8 if style == "long" else 1.0
+            left = [skull[0] + self._off(x, y * length) for x, y in ((-0.10, 0.0), (-0.17, 0.5), (-0.10, 1.0))]
+            right = [skull[-1] + self._off(x, y * length) for x, y in ((0.10, 1.0), (0.17, 0.5), (0.10, 0.0))]
+            self._fill(canvas, _curve(np.array([*skull[1:-1], *right[::-1], *left[::-1]]), closed=True), dark)
         if style == "bun":
-            self._disc(canvas, skull[5] - 0.02 * down, (0.30, 0.24), dark)
+            self._disc(canvas, skull[5] + self._off(0, 0.02), (0.34, 0.20), dark)
+        if style == "shaved":
+            self._fill(canvas, _curve(skull * 0.94 + p[27] * 0.06), shade(self.look.skin, 0.85))
         if style == "curly":
             for index, centre in enumerate(_curve(skull)[::3]):
-                self._disc(canvas, centre, (0.17, 0.17), dark if index % 2 else self.look.hair)
+                self._disc(canvas, centre, (0.16, 0.16), shade(self.look.hair, (0.66, 0.8, 0.95)[index % 3]))
 
     def _hair_front(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        style, hair = self.look.hair_style, self.look.hair
-        skull, line = p[list(SKULL)], p[list(HAIRLINE)]
-        up = np.array([0, -self.unit])
+        """The cap between hairline and skull: shaded along its depth, with strands, and a soft edge."""
+        style = self.look.hair_style
+        skull, fringe = p[list(SKULL)], p[list(HAIRLINE)].copy()
+        fringe[:, 1] += np.array(FRINGES.get(style, FRINGES["short"])) * self.unit
+        skull[:, 1] -= np.array(VOLUMES.get(style, VOLUMES["short"])) * self.unit
         if style == "shaved":
-            return self._buzz_cut(canvas, skull, line, p)
-        fringe = line.copy()
-        if style == "parted":
-            fringe += np.array([0, 0, 0.02, -0.14, -0.20, -0.16, -0.12, -0.06, 0])[:, None] * up
-        if style == "bob":
-            fringe += np.array([-0.1, -0.16, -0.24, -0.30, -0.31, -0.30, -0.24, -0.16, -0.1])[:, None] * up
+            skull = skull * 0.94 + p[27] * 0.06
         ends = np.array([p[0] * 0.7 + skull[0] * 0.3, p[16] * 0.7 + skull[-1] * 0.3])
         if style in ("long", "bob"):
-            ends += np.array([0, 0.35 * self.unit])
-        lower = np.concatenate([ends[1:], fringe[::-1], ends[:1]])
-        cap = np.concatenate([_curve(skull), _curve(lower)])
-        self._fill(canvas, cap, hair)
-        light, dark = _mix(hair, (255, 236, 200), 0.16), _shade(hair, 0.72)
-        inner, outer = _curve(fringe), _curve(skull[1:-1])
-        roots = np.linspace(0, len(inner) - 1, 14).astype(int)
-        tips = np.linspace(1, len(outer) - 2, 14).astype(int)
-        for index, (a, b) in enumerate(zip(inner[roots], outer[tips], strict=True)):
-            strand = np.stack([a, a * 0.55 + b * 0.45 + 0.05 * up, b])
-            self._line(canvas, _curve(strand), light if index % 3 == 1 else dark, 0.014)
-        self._line(canvas, inner, dark, 0.02)
+            ends[:, 1] += 0.3 * self.unit
+        inner = _curve(np.concatenate([ends[:1], fringe, ends[1:]]))
+        outer = _curve(skull)
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        self._fill(mask, np.concatenate([outer, inner[::-1]]), 255 if style != "shaved" else 130)
+        bottom = int(np.clip(inner[:, 1].max() + 4, 1, self.canvas_size))
+        mask = cv2.blur(mask[:bottom], (3, 3))
+        hair = self._strands(inner, outer, bottom)
+        alpha = mask[..., None].astype(np.uint16)
+        canvas[:bottom] = (hair * alpha + canvas[:bottom] * (255 - alpha)) // 255
 
-    def _buzz_cut(self, canvas: np.ndarray, skull: np.ndarray, line: np.ndarray, p: np.ndarray) -> None:
-        stubble = _mix(self.look.skin, self.look.hair, 0.55)
-        scalp = skull * 0.93 + p[27] * 0.07
-        self._fill(canvas, np.concatenate([_curve(scalp), _curve(line[::-1])]), stubble)
+    def _strands(self, inner: np.ndarray, outer: np.ndarray, bottom: int) -> np.ndarray:
+        """Hair colour uint8 (bottom, S, 3): lines from the hairline to the skull, blurred into a sheen."""
+        half = 0.5  # of the canvas: the strands are soft anyway
+        size = (round(self.canvas_size * half), round(bottom * half))
+        sheen = np.full(size[::-1], 105, np.uint8)
+        roots = inner[np.linspace(0, len(inner) - 1, NUM_STRANDS).astype(int)] * half
+        tips = outer[np.linspace(0, len(outer) - 1, NUM_STRANDS).astype(int)] * half
+        width = max(1, round(0.05 * self.unit * half))
+        parts = ((0.0, 0.35, 92), (0.30, 0.72, 138), (0.70, 1.0, 104))  # from, to along the strand, light (128 = 1)
+        for begin, end, light in parts:
+            lines = _fixed(np.stack([roots + (tips - roots) * begin, roots + (tips - roots) * end], axis=1))
+            for group, tone in enumerate((-18, 12, -6, 20, 0)):
+                members = list(lines[(group * 2) % 5 :: 5])
+                cv2.polylines(sheen, members, False, light + tone, width, cv2.LINE_AA, SHIFT)
+        sheen = cv2.blur(sheen, (3, 5))
+        sheen = cv2.resize(sheen, (self.canvas_size, bottom), interpolation=cv2.INTER_LINEAR)
+        return cv2.LUT(cv2.merge([sheen] * 3), self.hair_table)
 
     def _glasses(self, canvas: np.ndarray, p: np.ndarray) -> None:
         frame = (36, 34, 40)
         inner = []
         for side, start in ((-1, 36), (1, 42)):
-            centre = p[start : start + 6].mean(0) + (side * 0.015 * self.unit, 0.015 * self.unit)
+            centre = p[start : start + 6].mean(0) + self._off(side * 0.015, 0.015)
             ring = [(0.23 * np.cos(a), 0.165 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 28, endpoint=False)]
             self._line(canvas, centre + np.array(ring) * self.unit, frame, 0.024, closed=True)
-            self._line(canvas, np.stack([centre + (side * 0.23 * self.unit, 0), p[0 if side < 0 else 16]]), frame, 0.02)
-            inner.append(centre - (side * 0.23 * self.unit, 0))
+            self._line(canvas, np.stack([centre + self._off(side * 0.23, 0), p[0 if side < 0 else 16]]), frame, 0.02)
+            inner.append(centre - self._off(side * 0.23, 0))
         self._line(canvas, np.stack(inner), frame, 0.024)

@@ -180,7 +180,7 @@ def _identity_basis(mean: np.ndarray) -> np.ndarray:
     outline[4:13] = outline[list(HAIRLINE) + list(SKULL)] = True
     trait["face_width"][:, 0] = 0.045 * x * np.where(outline, 1.0, 0.4)
     trait["jaw_width"][:, 0] = 0.09 * x * outline * lower
-    trait["chin_length"][:, 1] = 0.05 * np.clip((y - 0.53) / 0.38, 0, 1.0)
+    trait["chin_length"][:, 1] = 0.042 * np.clip((y - 0.53) / 0.38, 0, 1.0)
     for side in (range(36, 42), range(42, 48)):
         centre = mean[list(side)].mean(0)
         trait["eye_size"][list(side)] = (mean[list(side)] - centre) * (0.05, 0.13, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter, sosfilt
+from scipy.signal import butter, lfilter, sosfilt
 
 from .sample import SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -88,6 +88,14 @@ class Manner:
     breath: float = 0.05
     tremor: float = 0.0  # octaves of 7 Hz vibrato
     creak: float = 0.0  # 0..1, irregular low pulses
+    nasal: float = 0.0  # 0..1, first formant flattened, a murmur at 250 Hz
+    tract: float = 1.0  # factor on the formants: spread lips shorten the tract (> 1), rounded ones lengthen it
+
+    def at(self, strength: float) -> "Manner":
+        """The way from a neutral manner (0) to this one (1)."""
+        neutral = Manner()
+        ways = {name: (getattr(neutral, name), getattr(self, name)) for name in self.__dataclass_fields__}
+        return Manner(**{name: start + strength * (end - start) for name, (start, end) in ways.items()})
 
 
 @dataclass
@@ -187,9 +195,11 @@ def _sound(tracks: dict[str, np.ndarray], voice: Voice, manner: Manner, rng: np.
     source = _glottal_pulses(phase, manner, rng)
     level = upsample(gaussian_filter1d(tracks["voice"], 0.008 * RATE))
     breath = manner.breath * rng.normal(size=len(fine)) * level
-    formants = [gaussian_filter1d(tracks[name], 0.016 * RATE) * voice.tract for name in ("f1", "f2", "f3")]
-    formants.append(np.full(num, 3500.0 * voice.tract))
+    tract = voice.tract * manner.tract
+    formants = [gaussian_filter1d(tracks[name], 0.016 * RATE) * tract for name in ("f1", "f2", "f3")]
+    formants.append(np.full(num, 3500.0 * tract))
     voiced = _resonators(source * level + breath, formants)
+    voiced = (1 - 0.55 * manner.nasal) * voiced + manner.nasal * _murmur(source * level)
 
     noise_level = upsample(gaussian_filter1d(tracks["noise"], 0.004 * RATE))
     noise = _band(rng.normal(size=len(fine)) * noise_level, tracks["noise_hz"])
@@ -225,6 +235,13 @@ def _resonators(signal: np.ndarray, formants: list[np.ndarray]) -> np.ndarray:
         span = slice(index * block * HOP, (index + 1) * block * HOP)
         out[span], state = sosfilt(sos, signal[span], zi=state)
     return out
+
+
+def _murmur(signal: np.ndarray) -> np.ndarray:
+    """The nose beside the mouth: fixed resonances of the nasal tract."""
+    return sosfilt(butter(2, (180, 420), "bandpass", fs=SAMPLE_RATE, output="sos"), signal) + 0.7 * sosfilt(
+        butter(2, (900, 1150), "bandpass", fs=SAMPLE_RATE, output="sos"), signal
+    )
 
 
 def _band(noise: np.ndarray, centre: np.ndarray) -> np.ndarray:

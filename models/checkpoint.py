@@ -1,4 +1,4 @@
-"""How weights travel between stages: one safetensors file with config, checksum and provenance. Nothing is unpickled."""
+"""How weights travel between stages: a safetensors file with config, checksum and provenance, and no pickle."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The text and image towers of CLIP, through open_clip. Nothing here touches the network unless a pretrained tag is named.
+"""The text and image towers of CLIP, through open_clip. Nothing here downloads unless a pretrained tag is named.
 
 open_clip is imported inside the functions: networks that need neither tower never pay for it.
 """
@@ -6,16 +6,15 @@ open_clip is imported inside the functions: networks that need neither tower nev
 import json
 import logging
 import pickle
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .torchvision_ops import declare_torchvision_ops
 
 TINY = "emohead-tiny"
 # Small enough to learn from nothing on two CPU cores; a ResNet learns faster there than a ViT does.
@@ -24,8 +23,6 @@ TINY_CONFIG = {
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
-
-_declared: list[torch.library.Library] = []  # a Library undoes its definitions when it is collected
 
 
 class ClipTowers(NamedTuple):
@@ -56,7 +53,9 @@ def build_towers(name: str, pretrained: str = "") -> ClipTowers:
     try:
         # One module for the whole text tower, as `force_custom_text` gives, can be frozen or copied on its own.
         logging.disable(logging.WARNING)  # it warns that random weights are random
-        clip = open_clip.create_model(name, pretrained=pretrained or None, force_custom_text=True, pretrained_text=False)
+        clip = open_clip.create_model(
+            name, pretrained=pretrained or None, force_custom_text=True, pretrained_text=False
+        )
         tokenize = open_clip.get_tokenizer(name)
     except (RuntimeError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -85,7 +84,9 @@ def _check_weights(open_clip: Any, name: str, pretrained: str) -> None:
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise UserError(f"network.pretrained={pretrained}: neither a file nor a pretrained tag of {name} (tags: {known})")
+        raise UserError(
+            f"network.pretrained={pretrained}: neither a file nor a pretrained tag of {name} (tags: {known})"
+        )
     if tag.get("quick_gelu", False) != open_clip.get_model_config(name).get("quick_gelu", False):
         other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
         raise UserError(f"network.pretrained={pretrained}: was trained with another GELU; set network.clip={other}")
@@ -102,27 +103,3 @@ def import_open_clip() -> Any:
             path.write_text(json.dumps(TINY_CONFIG))
             open_clip.add_model_config(path)
     return open_clip
-
-
-def declare_torchvision_ops() -> None:
-    """Make a torchvision without working compiled operators importable: open_clip uses only its Python part."""
-    if _declared or "torchvision" in sys.modules or _has_torchvision_ops():
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(library)
-
-
-def _has_torchvision_ops() -> bool:
-    """Load the compiled operators as torchvision would; a build for other hardware fails here, not in its import."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("torchvision")
-    assert spec is not None and spec.origin is not None
-    for path in Path(spec.origin).parent.glob("_C.*"):
-        try:
-            torch.ops.load_library(str(path))
-        except OSError:
-            continue
-    return hasattr(torch.ops.torchvision, "nms")

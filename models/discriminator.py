@@ -24,7 +24,9 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         reached = self.size // 2 ** (len(self.channels) - 1)
         if reached != LAST or self.size != LAST * 2 ** (len(self.channels) - 1):
-            raise UserError(f"discriminator.channels: {len(self.channels)} of them end at {reached} pixels, not {LAST}; one for each halving")
+            raise UserError(
+                f"discriminator.channels: {len(self.channels)} of them end at {reached} pixels, not {LAST}; one for each halving"
+            )
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:

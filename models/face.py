@@ -63,7 +63,9 @@ class PortraitFeatures(NamedTuple):
         """The same portrait for several frames: a batch of 1 becomes a batch of `frames`, without a copy."""
         image, maps, *rest = self
         wide = [feature.expand(frames, *feature.shape[1:]) for feature in maps]
-        return PortraitFeatures(image.expand(frames, -1, -1, -1), wide, *(part.expand(frames, *part.shape[1:]) for part in rest))
+        return PortraitFeatures(
+            image.expand(frames, -1, -1, -1), wide, *(part.expand(frames, *part.shape[1:]) for part in rest)
+        )
 
 
 class FaceOutput(NamedTuple):
@@ -141,7 +143,9 @@ class Level(nn.Module):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
 
-    def forward(self, state: Tensor, feature: Tensor, flow: Tensor, mask: Tensor, landmarks: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, state: Tensor, feature: Tensor, flow: Tensor, mask: Tensor, landmarks: Tensor, style: Tensor
+    ) -> tuple[Tensor, ...]:
         """All at this resolution; the mask as a logit -> state, flow, mask, residual image."""
         if self.geometry is not None:
             state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
@@ -168,7 +172,9 @@ class FaceGenerator(nn.Module):
         self.face = FaceModel(np.zeros((num, 3)), *zeros, landmark_index=np.arange(NUM_LANDMARKS))
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
-        self.encoder = PortraitEncoder(config.channels, config.landmark_level, num, config.identity_dim + config.motion_dim)
+        self.encoder = PortraitEncoder(
+            config.channels, config.landmark_level, num, config.identity_dim + config.motion_dim
+        )
         self.style = StyleEncoder(config)
         self.start = nn.Parameter(torch.randn(1, config.channels[0], COARSEST, COARSEST) * 0.1)
         inputs = (config.channels[0], *config.channels[:-1])
@@ -239,7 +245,9 @@ class FaceGenerator(nn.Module):
             size = level.size
             prior = resize(coarse, size) if size >= coarse.shape[-1] else F.adaptive_avg_pool2d(coarse, size)
             state, residual = resize(state, size), resize(residual, size)
-            state, total, mask, painted = level(state, feature, prior + resize(flow, size), resize(mask, size), target, style)
+            state, total, mask, painted = level(
+                state, feature, prior + resize(flow, size), resize(mask, size), target, style
+            )
             flow, residual = total - prior, residual + painted  # the prior is upsampled once, from its own resolution
             image = features.image if size == self.config.size else F.adaptive_avg_pool2d(features.image, size)
             flows.append(total)

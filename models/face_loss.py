@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip import declare_torchvision_ops
 from .emotion import EmotionSpace
 from .errors import UserError
 from .face import FaceOutput
 from .flow import pixel_centres, warp
+from .torchvision_ops import declare_torchvision_ops
 
 MOUTH = slice(48, 68)  # iBUG landmarks
 EYES = (slice(36, 42), slice(42, 48))
@@ -72,7 +72,9 @@ def perceptual_loss(network: FeatureNetwork, frame: Tensor, target: Tensor) -> T
     """Mean absolute difference of frozen features, each tap in units of its own mean magnitude."""
     with torch.no_grad():
         wanted = network.features(target)
-    terms = [(a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(network.features(frame), wanted, strict=True)]
+    terms = [
+        (a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(network.features(frame), wanted, strict=True)
+    ]
     return torch.stack(terms).mean()
 
 
@@ -104,9 +106,13 @@ class VGGFeatures(nn.Module):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise UserError(f"{path}: no such VGG19 weights; set perceptual.vgg to torchvision's vgg19 state dict") from None
+            raise UserError(
+                f"{path}: no such VGG19 weights; set perceptual.vgg to torchvision's vgg19 state dict"
+            ) from None
         self.layers = vgg19(weights=None).features[: VGG_TAPS[-1] + 1]
-        self.layers.load_state_dict({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, strict=False)
+        self.layers.load_state_dict(
+            {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, strict=False
+        )
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.eval().requires_grad_(False)

@@ -36,7 +36,9 @@ def resize(image: Tensor, size: int) -> Tensor:
     return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def landmark_flow(source: Tensor, target: Tensor, size: int, *, softness: float = 0.06, background: float = 2.0) -> Tensor:
+def landmark_flow(
+    source: Tensor, target: Tensor, size: int, *, softness: float = 0.06, background: float = 2.0
+) -> Tensor:
     """The coarse flow that carries the landmarks `source` to `target`, both (B, N, 2) -> (B, 2, size, size).
 
     Inverse-distance (Shepard) weights of the displacements around the target's landmarks; `softness` (crop units) rounds the peaks and

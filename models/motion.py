@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -58,7 +57,9 @@ class Sway(nn.Module):
 
     def waves(self, frames: Tensor) -> Tensor:
         """Frame numbers (T,) -> constant, sines and cosines (T, 2 waves + 1)."""
-        seconds = self.config.longest_wave * (0.5 / self.config.longest_wave) ** torch.linspace(0, 1, self.config.num_waves)
+        seconds = self.config.longest_wave * (0.5 / self.config.longest_wave) ** torch.linspace(
+            0, 1, self.config.num_waves
+        )
         angles = 2 * torch.pi * frames[:, None] / (FPS * seconds.to(frames.device))
         return torch.cat([torch.ones_like(angles[:, :1]), angles.sin(), angles.cos()], dim=-1)
 

@@ -20,7 +20,7 @@ def face_model(seed: int = 0) -> FaceModel:
 
 
 def make_clip(number: int, split: str = "train", num_frames: int = 30, size: int = SIZE) -> Clip:
-    """A clip whose motion[t] is t, whose speech is t / 1000 all through frame t, and whose frames are smooth colours."""
+    """A clip of smooth colours whose motion[t] is t and whose speech is t / 1000 all through frame t."""
     rng = np.random.default_rng([7, number])
     coarse = rng.integers(40, 216, (num_frames, 4, 4, 3), dtype=np.uint8)
     emotion = EMOTIONS[number % len(EMOTIONS)] if number % 5 else None

@@ -152,7 +152,11 @@ def _fit(stage: Stage, data: TalkingFaceData, config: StageConfig, run: Path) ->
             SaveLast(last, c.checkpoint_every, c.max_steps),
         ],
     )
-    trainer.fit(stage, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(stage, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    finally:
+        if wandb:
+            wandb.experiment.finish()
 
 
 def _check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:

@@ -76,16 +76,17 @@ def wandb_logger(config: TrackingConfig, run: Path, settings: dict[str, Any]) ->
     if not id_file.exists():
         id_file.parent.mkdir(parents=True, exist_ok=True)
         id_file.write_text(wandb.util.generate_id())
-    return WandbLogger(
+    experiment = wandb.init(
         project=config.project,
         name=run.name,
         id=id_file.read_text().strip(),
-        save_dir=str(run),
+        dir=run,
         mode=config.wandb,
-        resume="allow",
+        resume="allow" if config.wandb == "online" else None,  # offline, the id alone makes it one run at `wandb sync`
         config=settings,
         settings=wandb.Settings(silent=True),
     )
+    return WandbLogger(experiment=experiment)
 
 
 class ProgressLine(pl.Callback):

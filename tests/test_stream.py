@@ -1,0 +1,331 @@
+"""The order of samples, its independence of ranks and workers, and the batches of every stage."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from emohead.datamodules.batch import STAGES, Batch, check_batch
+from emohead.datamodules.order import EpochOrder, FixedOrder, rank_slice
+from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
+from emohead.datamodules.samples import draw_pair, motion_window
+from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.models.errors import UserError
+
+from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips
+
+NUM_TRAIN, NUM_VAL = 10, 5
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stream") / "data"
+    write_clips(out, counts={"train": NUM_TRAIN, "val": NUM_VAL})
+    return out
+
+
+class FakeTrainer:
+    """As much of a trainer as the data module asks for."""
+
+    def __init__(self, rank: int = 0, num_ranks: int = 1, num_batches: int = 0) -> None:
+        self.global_rank, self.world_size = rank, num_ranks
+        self.lightning_module = self
+        self.num_batches = num_batches
+
+
+def data_of(*corpora: Path, stage: str = "motion", trainer: FakeTrainer | None = None, **changes) -> TalkingFaceData:
+    defaults = {"batch_size": 4, "window_frames": 12, "num_workers": 0, "window_shards": 2}
+    config = DataConfig(shards=[str(corpus) for corpus in corpora], **(defaults | changes))
+    data = TalkingFaceData(stage, config, seed=3)
+    data.trainer = trainer or FakeTrainer()  # type: ignore[assignment]
+    return data
+
+
+def take(batches: Iterable[Batch], count: int) -> list[Batch]:
+    return list(itertools.islice(iter(batches), count))
+
+
+def keys_of(batches: Iterable[Batch]) -> list[str]:
+    return [key for batch in batches for key in batch["key"]]
+
+
+# ---------------------------------------------------------------------------------------------- order
+
+
+def test_every_sample_comes_once_in_an_epoch() -> None:
+    counts = [3, 0, 5, 2, 1, 7, 0, 4]
+    everything = {(shard, i) for shard, count in enumerate(counts) for i in range(count)}
+    order = EpochOrder(counts, seed=1, window_shards=3)
+    epochs = []
+    for epoch in range(3):
+        places = [order.sample_at(epoch * 22 + i) for i in range(22)]
+        assert {(p.shard, p.sample) for p in places} == everything
+        assert [(p.epoch, p.index) for p in places] == [(epoch, i) for i in range(22)]
+        epochs.append([(p.shard, p.sample) for p in places])
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_the_order_is_a_function_of_seed_and_position() -> None:
+    first = EpochOrder([4] * 9, seed=1, window_shards=4)
+    sequence = [first.sample_at(i) for i in range(100)]
+    again = EpochOrder([4] * 9, seed=1, window_shards=4)
+    for position in np.random.default_rng(0).permutation(100):
+        assert again.sample_at(int(position)) == sequence[position]
+    other = EpochOrder([4] * 9, seed=2, window_shards=4)
+    assert [other.sample_at(i) for i in range(100)] != sequence
+
+
+def test_shuffling_goes_across_the_shards_of_a_window() -> None:
+    order = EpochOrder([50] * 8, seed=0, window_shards=4)
+    first = [order.sample_at(i).shard for i in range(200)]
+    assert len(set(first)) == 4
+    assert len(set(first[:20])) > 2
+
+
+def test_fixed_order_and_slices() -> None:
+    order = FixedOrder([2, 0, 3])
+    assert [(order.sample_at(i).shard, order.sample_at(i).sample) for i in range(5)] == [
+        (0, 0),
+        (0, 1),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+    ]
+    for size, num_ranks in itertools.product((4, 7, 8), (1, 2, 3, 4)):
+        parts = [rank_slice(10, size, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+        assert list(itertools.chain(*parts)) == list(range(10, 10 + size))
+    assert [list(rank_slice(8, 1, rank=rank, num_ranks=3)) for rank in range(3)] == [[8], [8], [8]]
+
+
+# ---------------------------------------------------------------------------------------------- ranks, workers, resume
+
+
+def global_batches(corpus: Path, count: int, num_ranks: int, workers: int, start: int = 0) -> list[Batch]:
+    """Global batches put together from the ranks' slices."""
+    parts = []
+    for rank in range(num_ranks):
+        data = data_of(corpus, trainer=FakeTrainer(rank, num_ranks, start), num_workers=workers)
+        assert data.micro_batch_size == 4 // num_ranks
+        parts.append(take(data.train_dataloader(), count))
+    merged = []
+    for slices in zip(*parts, strict=True):
+        keys = keys_of(slices)
+        tensors = {n: torch.cat([s[n] for s in slices]) for n, v in slices[0].items() if isinstance(v, torch.Tensor)}
+        merged.append({"key": keys, "prompt": [p for s in slices for p in s["prompt"]], **tensors})
+    return merged
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x[name], y[name]) if isinstance(x[name], torch.Tensor) else x[name] == y[name]  # type: ignore[arg-type]
+        for x, y in zip(a, b, strict=True)
+        for name in x
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(corpus: Path) -> list[Batch]:
+    return global_batches(corpus, 8, 1, 0)
+
+
+@pytest.mark.parametrize(("num_ranks", "workers"), [(1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (4, 0)])
+def test_ranks_and_workers_change_nothing(corpus: Path, reference: list[Batch], num_ranks: int, workers: int) -> None:
+    assert same(global_batches(corpus, 8, num_ranks, workers), reference)
+
+
+@pytest.mark.parametrize(("start", "num_ranks", "workers"), [(1, 1, 0), (3, 2, 0), (5, 1, 2), (6, 2, 1)])
+def test_resuming_goes_on_where_it_stopped(
+    corpus: Path, reference: list[Batch], start: int, num_ranks: int, workers: int
+) -> None:
+    assert same(global_batches(corpus, 8 - start, num_ranks, workers, start), reference[start:])
+
+
+def test_the_tail_of_an_epoch_runs_into_the_next(corpus: Path, reference: list[Batch]) -> None:
+    keys = keys_of(reference)  # 32 samples of 10 clips
+    for epoch in range(3):
+        assert len(set(keys[epoch * NUM_TRAIN : (epoch + 1) * NUM_TRAIN])) == NUM_TRAIN
+    assert sorted(set(keys)) == ClipReader(corpus).keys("train")
+
+
+def test_a_loader_asks_for_its_start_each_time(corpus: Path, reference: list[Batch]) -> None:
+    trainer = FakeTrainer()
+    loader = data_of(corpus, trainer=trainer).train_dataloader()
+    assert same(take(loader, 2), reference[:2])
+    trainer.num_batches = 2  # as after a checkpoint was restored, or an interval of training
+    assert same(take(loader, 2), reference[2:4])
+
+
+def test_draws_differ_from_epoch_to_epoch_and_from_seed_to_seed(corpus: Path) -> None:
+    by_key: dict[str, list[torch.Tensor]] = {}
+    for batch in take(data_of(corpus, stage="motion").train_dataloader(), 25):
+        for key, motion in zip(batch["key"], batch["motion"], strict=True):
+            by_key.setdefault(key, []).append(motion[0, 0])
+    assert all(len({float(start) for start in starts}) > 2 for starts in by_key.values())
+
+
+@pytest.mark.parametrize(("num_ranks", "workers"), [(1, 0), (1, 2), (2, 0)])
+def test_validation_reads_every_clip_once_and_always_alike(corpus: Path, num_ranks: int, workers: int) -> None:
+    passes = []
+    for _ in range(2):
+        batches = []
+        for rank in range(num_ranks):
+            data = data_of(corpus, stage="face", trainer=FakeTrainer(rank, num_ranks), num_workers=workers)
+            loader = data.val_dataloader()
+            batches.append(list(loader))
+            assert len(batches[-1]) == len(loader) == 2
+        passes.append(batches)
+    counts = Counter(keys_of(itertools.chain(*passes[0])))
+    assert sorted(counts) == ClipReader(corpus).keys("val")
+    extra = num_ranks - 1  # the last batch holds one clip, which every rank reads
+    assert sum(counts.values()) == NUM_VAL + extra
+    assert all(same(a, b) for a, b in zip(*passes, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("size", [0, 16])
+def test_batches_keep_the_contract(corpus: Path, stage: str, size: int) -> None:
+    data = data_of(corpus, stage=stage, size=size)
+    for batch in [*take(data.train_dataloader(), 3), *data.val_dataloader()]:
+        sizes = check_batch(stage, batch)
+        assert sizes.get("D", NUM_EXPRESSION + 6) == NUM_EXPRESSION + 6
+        assert sizes.get("I", NUM_IDENTITY) == NUM_IDENTITY
+        assert sizes.get("T", 12) == 12
+        assert sizes["S"] == (size or SIZE) == data.facts.size
+
+
+@pytest.mark.parametrize("window_frames", [12, 30, 40])
+def test_speech_and_motion_are_aligned(corpus: Path, window_frames: int) -> None:
+    for batch in take(data_of(corpus, window_frames=window_frames).train_dataloader(), 5):
+        frames = batch["motion"][:, :, 0]  # (B, T): the clip's motion is its frame number
+        speech = batch["speech"].reshape(*frames.shape, SAMPLES_PER_FRAME) * 1000  # and its speech a thousandth of it
+        inside = torch.arange(window_frames) < 30  # beyond the clip: motion stands still, speech is silent
+        torch.testing.assert_close(
+            speech[:, inside], frames[:, inside, None].expand_as(speech[:, inside]), atol=0.05, rtol=0
+        )
+        assert (speech[:, ~inside] == 0).all()
+        assert (frames[:, ~inside] == 29).all()
+        assert (frames[:, inside].diff() == 1).all()
+
+
+def test_a_face_sample_is_centred_on_its_target(corpus: Path) -> None:
+    reader = ClipReader(corpus)
+    for batch in take(data_of(corpus, stage="face").train_dataloader(), 4):
+        for i, key in enumerate(batch["key"]):
+            portrait, target = int(batch["portrait_motion"][i, 0]), int(batch["target_motion"][i, 13, 0])
+            assert portrait != target
+            frames = reader.frames(key, [portrait, target])
+            assert (batch["portrait"][i].numpy() == frames[0]).all()
+            assert (batch["target"][i].numpy() == frames[1]).all()
+            expected = np.arange(target - 13, target + 14).clip(0, 29)
+            assert batch["target_motion"][i, :, 0].tolist() == expected.tolist()
+            landmarks = (batch["target_landmarks"][i].numpy() + 1) / 2 * SIZE
+            np.testing.assert_allclose(landmarks, reader.landmarks(key)[target], atol=1e-3)
+
+
+def test_windows_and_pairs() -> None:
+    motion = np.arange(5, dtype=np.float32)[:, None]
+    assert motion_window(motion, 0, 5)[:, 0].tolist() == [0, 0, 0, 1, 2]
+    assert motion_window(motion, 4, 5)[:, 0].tolist() == [2, 3, 4, 4, 4]
+    rng = np.random.default_rng(0)
+    pairs = {draw_pair(4, rng) for _ in range(500)}
+    assert pairs == set(itertools.permutations(range(4), 2))
+    assert draw_pair(1, rng) == (0, 0)
+
+
+def test_unlabelled_clips_have_no_class(corpus: Path) -> None:
+    reader = ClipReader(corpus)
+    for batch in take(data_of(corpus, stage="emotion").train_dataloader(), 5):
+        for key, emotion, level, prompt in zip(
+            batch["key"], batch["emotion"], batch["level"], batch["prompt"], strict=True
+        ):
+            unlabelled = reader.info(key).emotion is None
+            assert (
+                unlabelled == (int(emotion) == NO_LABEL) == (int(level) == NO_LABEL) == (prompt == "a person talking")
+            )
+
+
+# ---------------------------------------------------------------------------------------------- selection, data sets
+
+
+def test_selections_need_no_rewriting(corpus: Path) -> None:
+    reader = ClipReader(corpus)
+    wanted = sorted(key for key in reader.keys("train") if reader.info(key).emotion in ("contempt", "sad"))
+    data = data_of(corpus, emotions=["contempt", "sad"])
+    assert data.facts.num_train == len(wanted) > 1
+    assert data.facts.emotions == ["contempt", "sad"]
+    assert sorted(set(keys_of(take(data.train_dataloader(), 4)))) == wanted
+    both = data_of(corpus, train_splits=["train", "val"], levels=[2])
+    assert {reader.info(key).level for key in keys_of(take(both.train_dataloader(), 6))} == {2}
+    with pytest.raises(UserError, match="no clip for training is selected"):
+        data_of(corpus, views=["left_60"])
+
+
+def test_facts(corpus: Path) -> None:
+    facts = data_of(corpus).facts
+    assert (facts.motion_dim, facts.identity_dim, facts.size) == (NUM_EXPRESSION + 6, NUM_IDENTITY, SIZE)
+    assert (facts.num_train, facts.num_val) == (NUM_TRAIN, NUM_VAL)
+    np.testing.assert_allclose(facts.motion_mean, 14.5, rtol=1e-6)
+    np.testing.assert_allclose(facts.motion_std, np.arange(30).std(), rtol=1e-6)
+    assert facts.face_model.checksum() == face_model().checksum()
+
+
+def test_several_data_sets_are_one(corpus: Path, tmp_path: Path) -> None:
+    write_clips(tmp_path / "more", counts={"train": 4}, num_frames=60)
+    data = data_of(corpus, tmp_path / "more")
+    assert data.facts.num_train == NUM_TRAIN + 4
+    assert len(keys_of(take(data.train_dataloader(), 7))) == 2 * (NUM_TRAIN + 4)
+    values = np.concatenate([np.tile(np.arange(30), NUM_TRAIN), np.tile(np.arange(60), 4)])
+    np.testing.assert_allclose(data.facts.motion_mean, values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(data.facts.motion_std, values.std(), rtol=1e-5)
+    assert [part["clips"] for part in data.provenance()] == [NUM_TRAIN + NUM_VAL, 4]
+
+
+def test_data_sets_that_do_not_fit_are_refused(corpus: Path, tmp_path: Path) -> None:
+    write_clips(tmp_path / "other", counts={"train": 1}, model=face_model(seed=5))
+    with pytest.raises(UserError, match=r"data and .*other are in different face models"):
+        data_of(corpus, tmp_path / "other")
+    write_clips(tmp_path / "large", counts={"train": 1}, size=64)
+    with pytest.raises(UserError, match=r"\(32\) and .*large \(64\) have frames of different sizes; set data.size"):
+        data_of(corpus, tmp_path / "large")
+    batch = take(data_of(corpus, tmp_path / "large", stage="face", size=32).train_dataloader(), 1)[0]
+    assert batch["portrait"].shape[-1] == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"emotions": ["joyful"]}, "data.emotions: 'joyful' is none of angry"),
+        ({"levels": [4]}, "data.levels: 4 is none of 1, 2, 3"),
+        ({"val_splits": ["dev"]}, "data.val_splits: 'dev'"),
+        ({"decoder": "ffmpeg"}, "data.decoder: 'ffmpeg'"),
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"num_workers": -1}, "data.num_workers=-1"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(corpus: Path, changes: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        data_of(corpus, **changes)
+
+
+def test_no_folder_and_uneven_batches_are_refused(corpus: Path) -> None:
+    with pytest.raises(UserError, match="data.shards: empty"):
+        data_of()
+    with pytest.raises(UserError, match="must be a multiple of the 3 processes"):
+        data_of(corpus, trainer=FakeTrainer(0, 3)).train_dataloader()
+
+
+def test_a_damaged_clip_stops_the_stream_by_name(tmp_path: Path) -> None:
+    write_clips(tmp_path, counts={"train": 1})
+    tar = tmp_path / "train-000000.tar"
+    data = tar.read_bytes()
+    at = data.index(b"fLaC") + 400
+    tar.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(UserError, match=r"train-000000\.tar: clip000\.flac"):
+        take(data_of(tmp_path).train_dataloader(), 1)

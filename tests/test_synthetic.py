@@ -1,0 +1,184 @@
+"""The synthetic corpus: the same bytes every time, exact labels, emotions that can be told apart."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from emohead.datamodules.manifest import load_manifest
+from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
+from emohead.datamodules.synthetic import (
+    SyntheticConfig,
+    _motion,
+    _utter,
+    make_clip,
+    person_of,
+    prepare_synthetic,
+    synthetic_clips,
+    synthetic_scripts,
+)
+from emohead.datamodules.synthetic_acting import AFFECTS, LEXICON
+from emohead.datamodules.synthetic_face import ACTION_UNITS, AU, IRIS, synthetic_face_model
+from emohead.datamodules.synthetic_voice import PHONEMES, Manner, Voice, speak
+from emohead.models.errors import UserError
+
+SMALL = SyntheticConfig(identities=3, clips=4, frames=15, size=32, seed=7)
+NOSE_TIP = 30
+
+
+def acted(identity: int, emotion: str, strength: float = 1.0, frames: int = 50) -> np.ndarray:
+    """Motion (T, D) of one identity, without drawing."""
+    rng = np.random.default_rng([identity, EMOTIONS.index(emotion)])
+    person, affect = person_of(3, identity), AFFECTS[emotion]
+    _, utterance = _utter(person.voice, affect.manner, strength, frames, rng)
+    return _motion(person, affect, strength, utterance, rng)
+
+
+def typical_units(identity: int, emotion: str, strength: float = 1.0) -> np.ndarray:
+    return np.median(acted(identity, emotion, strength)[:, : len(ACTION_UNITS)], axis=0)
+
+
+def test_same_bytes_with_one_and_two_workers(tmp_path):
+    for workers in (1, 2):
+        config = SyntheticConfig(identities=3, clips=4, frames=15, size=32, seed=7, workers=workers)
+        prepare_synthetic(tmp_path / str(workers), config)
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / w).iterdir()} for w in ("1", "2"))
+    assert first.keys() == second.keys()
+    assert all(first[name] == second[name] for name in first)
+    manifest = load_manifest(tmp_path / "1")
+    assert {name: split.clips for name, split in manifest.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert manifest.face_model["checksum"] == synthetic_face_model().checksum()
+
+
+def test_a_clip_is_what_the_format_says():
+    clip = next(synthetic_clips(SMALL))
+    assert clip.frames.shape == (15, 32, 32, 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.speech.shape == (15 * SAMPLES_PER_FRAME,)
+    assert clip.speech.dtype == np.float32
+    assert np.abs(clip.speech).max() <= 1
+    assert clip.motion.shape == (15, synthetic_face_model().motion_dim)
+    assert clip.info.key == "syn000_000"
+    assert clip.info.prompts
+
+
+def test_landmarks_are_the_models():
+    clip = make_clip(synthetic_scripts(SMALL)[2])
+    model = synthetic_face_model()
+    points = model.landmarks(torch.tensor(clip.identity), torch.tensor(clip.motion)).numpy()
+    np.testing.assert_allclose((points + 1) / 2 * SMALL.size, clip.landmarks, atol=0.02)
+    assert clip.landmarks.min() > 0
+    assert clip.landmarks.max() < SMALL.size
+
+
+def test_the_drawing_puts_pupils_where_the_model_has_them():
+    """Ties the pixel convention (pixel i covers [i, i + 1)) to the drawing: the darkest spot of an eye is its iris."""
+    script = synthetic_scripts(SyntheticConfig(identities=3, clips=3, frames=1, size=256))[0]
+    clip = make_clip(script)
+    model, motion = synthetic_face_model(), torch.tensor(clip.motion)
+    vertices = model.vertices(torch.tensor(clip.identity), motion[:, :-6])
+    pupils = (model.project(vertices, motion[:, -6:])[0, list(IRIS)].numpy() + 1) / 2 * 256
+    for x, y in pupils:
+        window = clip.frames[0, int(y) - 9 : int(y) + 10, int(x) - 9 : int(x) + 10].sum(-1)
+        dark = np.argwhere(window < window.min() + 60).mean(0) + 0.5
+        assert np.abs(dark - (y - int(y) + 9, x - int(x) + 9)).max() < 3
+
+
+def test_every_emotion_and_level_once_in_22_clips():
+    scripts = synthetic_scripts(SyntheticConfig(identities=3, clips=66))
+    for identity in range(3):
+        seen = Counter((s.emotion, s.level) for s in scripts if s.identity == identity)
+        assert len(seen) == 22
+        assert set(seen.values()) == {1}
+    assert [s.key for s in scripts] == sorted(s.key for s in scripts)
+    splits = {s.identity: s.split for s in scripts}
+    assert splits == {0: "train", 1: "val", 2: "test"}
+
+
+def test_too_few_identities_are_named():
+    with pytest.raises(UserError, match="identities=2"):
+        synthetic_scripts(SyntheticConfig(identities=2, clips=10))
+    with pytest.raises(UserError, match="clips=2"):
+        synthetic_scripts(SyntheticConfig(identities=4, clips=2))
+
+
+def test_emotions_of_unseen_people_are_separable():
+    centroids = {e: np.mean([typical_units(i, e) for i in range(4)], axis=0) for e in EMOTIONS}
+    for identity in range(4, 10):
+        for emotion in EMOTIONS:
+            units = typical_units(identity, emotion)
+            assert min(centroids, key=lambda e: np.linalg.norm(units - centroids[e])) == emotion
+
+
+def test_a_higher_level_is_stronger():
+    for emotion in set(EMOTIONS) - {"neutral"}:
+        name = max(AFFECTS[emotion].units, key=lambda unit: AFFECTS[emotion].units[unit])
+        weak, middle, strong = (
+            np.mean([typical_units(i, emotion, strength)[AU[name]] for i in range(3)]) for strength in (0.45, 0.72, 1.0)
+        )
+        assert weak + 0.1 < middle < strong - 0.1
+
+
+def test_contempt_is_one_sided():
+    units = typical_units(0, "contempt")
+    assert units[AU["corner_up_right"]] > 0.5
+    assert units[AU["corner_up_left"]] == 0
+
+
+def test_the_mouth_follows_the_sound():
+    phonemes = [(name, False) for name in ["m", "a", "m", "a", "s", "i", "p", "a", "m", "o", "m"]]
+    utterance = speak(phonemes, Voice(120, 1.0), Manner(), 60, 0.2, np.random.default_rng(0))
+    loudness = np.sqrt(utterance.speech.reshape(60, -1).std(axis=1))
+    assert np.corrcoef(loudness, utterance.jaw)[0, 1] > 0.7
+    assert loudness[:3].max() < 0.1 * loudness.max()
+    assert utterance.jaw[:3].max() < 0.05
+
+
+def test_lips_close_for_bilabials():
+    utterance = speak(
+        [("a", True), ("b", False), ("a", True)], Voice(120, 1.0), Manner(), 20, 0.2, np.random.default_rng(0)
+    )
+    between = utterance.closure.argmax()
+    assert utterance.closure[between] > 0.5
+    assert utterance.jaw[between] < utterance.jaw.max()
+
+
+def test_loud_and_quiet_emotions_keep_their_loudness():
+    def level(emotion: str) -> float:
+        rng = np.random.default_rng(5)
+        return _utter(Voice(130, 1.0), AFFECTS[emotion].manner, 1.0, 50, rng)[1].speech.std()
+
+    assert level("angry") > 1.3 * level("neutral") > 1.7 * level("sad")
+
+
+def test_every_word_can_be_spoken():
+    for word, sounds in LEXICON.items():
+        assert all(sound.lstrip("'") in PHONEMES for sound in sounds.split("_")), word
+
+
+def test_handedness_of_the_pose():
+    """Positive pitch turns the nose down, positive yaw to the left of the image, positive roll is clockwise."""
+    model = synthetic_face_model()
+
+    def landmarks(index: int) -> torch.Tensor:
+        motion = torch.zeros(model.motion_dim)
+        if index >= 0:
+            motion[model.num_expression + index] = 0.2
+        return model.landmarks(torch.zeros(model.num_identity), motion)
+
+    still = landmarks(-1)
+    assert landmarks(0)[NOSE_TIP, 1] > still[NOSE_TIP, 1] + 0.05
+    assert landmarks(1)[NOSE_TIP, 0] < still[NOSE_TIP, 0] - 0.05
+    assert landmarks(2)[45, 1] > still[45, 1] + 0.05
+
+
+def test_the_face_model_keeps_the_units():
+    model = synthetic_face_model()
+    assert (model.mean[36] - model.mean[45]).norm() == pytest.approx(1.0)
+    motion = torch.zeros(model.motion_dim)
+    closed = model.mouth_opening(torch.zeros(model.num_identity), motion)
+    motion[AU["jaw_open"]] = 1
+    assert closed < 0.02
+    assert model.mouth_opening(torch.zeros(model.num_identity), motion) > 0.25
+    left, right = model.mean[36], model.mean[45]
+    assert torch.allclose(left * torch.tensor([-1.0, 1, 1]), right)
