@@ -61,7 +61,7 @@ def panel(name: str, train: Curve, val: Curve) -> str:
 
 
 def title_of(name: str) -> str:
-    """ "text_image_loss" -> "text image loss"."""
+    """A metric's name in words: text_image_loss becomes "text image loss"."""
     return name.replace("_", " ").replace("psnr", "PSNR").replace("top1", "top-1")
 
 

@@ -1,6 +1,7 @@
 """The demo's report: one HTML file that holds everything it shows, so that it can be mailed.
 
-`page` puts the sections together (report_sections.py); each says itself what is missing.
+It asks nothing of the network: pictures, videos, style and curves are inside. The sections are in report_sections.py;
+each names what it misses.
 """
 
 import json
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import UserError
-from .pictures import contact_sheet as contact_sheet  # the demo's pictures and its report come from one place
 from .report_parts import duration
 from .report_sections import corpus, figures, notes, reached, timings, training, videos
 

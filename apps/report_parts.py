@@ -37,7 +37,7 @@ def sound(path: Path, caption: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "48 s", "3 min 20 s", "1 h 5 min"."""
+    """Seconds in words, such as "48 s", "3 min 20 s" and "1 h 5 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -22,6 +22,7 @@ SAMPLES = {
     "(light: warped portrait; dark: drawn anew).",
     "portrait-truth-teacher-student": "Columns from the left: portrait, true frame, face stage, student.",
 }
+TERMS = {"seconds": "seconds of film", "size": "pixels a side"}
 
 
 def videos(folder: Path) -> str:
@@ -84,7 +85,8 @@ def figure_row(row: dict[str, Any]) -> str:
     target, value = row.get("target"), row["value"]
     unit = f" <small>{escape(row.get('unit') or '')}</small>"
     note = f"<small>{escape(row['note'])}</small>" if row.get("note") else ""
-    cells = f"<th scope='row'>{escape(row['name'].replace('->', '→'))}{note}<td class='n'><b>{decimal(value, row)}</b>{unit}"
+    name = escape(row["name"].replace("->", "→"))
+    cells = f"<th scope='row'>{name}{note}<td class='n'><b>{decimal(value, row)}</b>{unit}"
     cells += f"<td class='n'>{decimal(row.get('baseline'), row)}"
     if target is not None:
         mark = "<span class='mark yes'>✓ reached</span>" if reached(row) else "<span class='mark no'>✗ missed</span>"
@@ -155,11 +157,13 @@ def samples(folder: Path) -> str:
 def corpus(folder: Path, facts: dict[str, Any]) -> str:
     """What the data is, and what it looks like."""
     shown = {key: f"{value:,}" if isinstance(value, int) else str(value) for key, value in facts.items()}
-    terms = "".join(f"<div><dt>{escape(title_of(key))}<dd>{escape(value)}</div>" for key, value in shown.items())
+    terms = "".join(
+        f"<div><dt>{escape(TERMS.get(key, title_of(key)))}<dd>{escape(value)}</div>" for key, value in shown.items()
+    )
     sheet = picture(
         folder / "pictures" / "corpus.png",
-        "Contact sheet: several drawn people, each with eight emotions",
-        "People of the training split, one row each, with the eight emotions",
+        "Contact sheet of drawn faces, three for each of the eight emotions",
+        "Frames of the training split, three for each emotion; people and levels differ",
     )
     rest = [p for p in sorted((folder / "pictures").glob("*.png")) if p.stem not in ("corpus", "videos")]
     others = "".join(picture(path, title_of(path.stem), title_of(path.stem)) for path in rest)

@@ -42,7 +42,9 @@ def find_faces(image: np.ndarray) -> list[np.ndarray]:
     with FaceTracker(video=False, max_faces=MAX_FACES) as tracker:
         attempts = itertools.chain([_padded(image, m) for m in MARGINS], (_parts(image, zoom) for zoom in ZOOMS))
         for parts in attempts:
-            found = [face + np.float32([left, top, 0]) for left, top, part in parts for face in tracker.faces(part)]
+            found = [
+                face + np.array([left, top, 0], np.float32) for left, top, part in parts for face in tracker.faces(part)
+            ]
             if found:
                 return [(face / enlarge).astype(np.float32) for face in distinct_faces(found)]
     return []

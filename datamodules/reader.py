@@ -154,6 +154,7 @@ def resize(image: np.ndarray, side: int) -> np.ndarray:
 def decode_pyav(video: bytes, indices: Sequence[int]) -> list[np.ndarray]:
     """Frames of an mp4 in memory, each (S, S, 3), reached through the nearest key frame before them."""
     found: dict[int, np.ndarray] = {}
+    container: Any  # its type depends on the mode, and the time base on the stream
     with av.open(io.BytesIO(video)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1

@@ -5,8 +5,10 @@ worker w of W every W-th batch: the sequence of keys is the same for any number 
 batches already trained on is the whole state. Random choices of a sample are drawn from (seed, epoch, index in it).
 """
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,7 +29,6 @@ from .sample import EMOTIONS, FPS, LEVELS, SPLITS
 from .samples import SAMPLES, collate
 
 MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
-WORKER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -255,11 +256,23 @@ class TalkingFaceData(pl.LightningDataModule):
 
 
 def start_worker(worker: int) -> None:
-    """Workers share the cores with the trainer, and must not answer signals meant for it."""
-    for number in WORKER_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+    """Workers share the cores with the trainer, and leave signals that are sent to the whole job to it.
+
+    A scheduler that preempts signals every process of a job. A worker that died of it would fail the trainer in the
+    very step in which it is to save; the parent's own SIGTERM, at its exit, still ends the worker.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_await_parents_signal, args=(os.getppid(),), daemon=True).start()
+
+
+def _await_parents_signal(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray]:
@@ -295,7 +308,7 @@ def check_config(config: DataConfig) -> None:
         raise UserError(
             "data.shards: empty; give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]"
         )
-    chosen = {
+    chosen: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         "emotions": (config.emotions, EMOTIONS),
         "levels": (config.levels, LEVELS),
         "train_splits": (config.train_splits, SPLITS),

@@ -138,11 +138,13 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
 def make_clip(script: Script) -> Clip:
     """One clip from its script alone."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1), cv2.setNumThreads(1)  # bytes do not depend on the machine's cores
+    torch.set_num_threads(1)  # bytes do not depend on the machine's cores
+    cv2.setNumThreads(1)
     try:
         return _make_clip(script)
     finally:
-        torch.set_num_threads(threads[0]), cv2.setNumThreads(threads[1])
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 def _make_clip(script: Script) -> Clip:

@@ -3,6 +3,7 @@
 P is the array of projected vertices (V, 2) in pixels of the large canvas; colours are RGB.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -94,7 +95,7 @@ class FacePainter:
         return cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
     # ------------------------------------------------------------------ primitives
-    def _fill(self, canvas: np.ndarray, points: np.ndarray, colour: tuple) -> None:
+    def _fill(self, canvas: np.ndarray, points: np.ndarray, colour: Sequence[int]) -> None:
         cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SHIFT)
 
     def _line(self, canvas: np.ndarray, points: np.ndarray, colour: tuple, width: float, closed: bool = False) -> None:
@@ -149,10 +150,10 @@ class FacePainter:
     def _skin(self, canvas: np.ndarray, p: np.ndarray, au: dict[str, float]) -> np.ndarray:
         scalp = p[list(HAIRLINE)][::-1] + self._off(0, -0.12) * np.sin(np.linspace(0, np.pi, 9))[:, None]
         outline = np.concatenate([_curve(p[:17]), _curve(scalp)])
-        mask = np.zeros(canvas.shape[:2], np.uint8)
+        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
         for ear in EARS:
-            self._fill(mask, _curve(p[list(ear)]), 255)
-        self._fill(mask, outline, 255)
+            self._fill(mask, _curve(p[list(ear)]), (255,))
+        self._fill(mask, outline, (255,))
         light = cv2.resize(self._light(p, au), canvas.shape[:2], interpolation=cv2.INTER_LINEAR)
         skin = (light * np.array(self.look.skin, np.float32)).clip(0, 255).astype(np.uint8)
         cv2.copyTo(skin, mask, canvas)
@@ -224,16 +225,16 @@ class FacePainter:
             lines.append((_curve(arch), 0.55 * surprise))
         for line, strength in lines:
             if strength > 0.05:
-                cv2.polylines(layer, [_fixed(line)], False, int(min(strength, 1.0) * 255), 1, cv2.LINE_AA, SHIFT)
+                cv2.polylines(layer, [_fixed(line)], False, (int(min(strength, 1.0) * 255),), 1, cv2.LINE_AA, SHIFT)
         return cv2.GaussianBlur(layer, (3, 3), 0).astype(np.float32) * (0.30 / 255)
 
     def _beard(self, canvas: np.ndarray, p: np.ndarray) -> None:
         moustache = p[[53, 52, 51, 50, 49]] + self._off(0, -0.055)
         cheeks = [(p[jaw] * 0.45 + p[corner] * 0.55) + self._off(0, 0.09) for jaw, corner in ((14, 54), (2, 48))]
         lower = np.concatenate([_curve(p[1:16]), cheeks[:1], moustache, cheeks[1:]])
-        mask = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, lower, 150)
-        self._fill(mask, _curve(p[list(range(48, 60))], closed=True), 0)
+        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
+        self._fill(mask, lower, (150,))
+        self._fill(mask, _curve(p[list(range(48, 60))], closed=True), (0,))
         mask = cv2.GaussianBlur(mask, (0, 0), 0.035 * self.unit)
         alpha = (mask.astype(np.float32) / 255)[..., None]
         canvas[:] = (canvas * (1 - alpha) + np.array(self.look.hair, np.float32) * alpha).astype(np.uint8)
@@ -244,8 +245,8 @@ class FacePainter:
         upper = np.minimum(upper, np.stack([upper[:, 0], lower[:, 1]], 1))  # lids meet, they do not cross
         top, bottom = _curve(upper), _curve(lower)
         opening = np.concatenate([top, bottom[::-1]])
-        mask = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, opening, 255)
+        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
+        self._fill(mask, opening, (255,))
         x, y, w, h = cv2.boundingRect(_fixed(opening) >> SHIFT)
         x, y = max(x - 1, 0), max(y - 1, 0)
         area = (slice(y, y + h + 3), slice(x, x + w + 3))
@@ -302,8 +303,8 @@ class FacePainter:
     def _cavity(self, canvas: np.ndarray, p: np.ndarray, opening: np.ndarray, gap: float) -> None:
         """Dark inside, teeth behind the upper lip, the tongue on the floor."""
         self._fill(canvas, opening, (52, 20, 22))
-        mask = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, opening, 255)
+        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
+        self._fill(mask, opening, (255,))
         x, y, w, h = cv2.boundingRect(_fixed(opening) >> SHIFT)
         area = (slice(max(y, 0), y + h + 1), slice(max(x, 0), x + w + 1))
         inside = canvas[area].copy()
@@ -349,8 +350,8 @@ class FacePainter:
             ends[:, 1] += 0.3 * self.unit
         inner = _curve(np.concatenate([ends[:1], fringe, ends[1:]]))
         outer = _curve(skull)
-        mask = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, np.concatenate([outer, inner[::-1]]), 255 if style != "shaved" else 130)
+        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
+        self._fill(mask, np.concatenate([outer, inner[::-1]]), (255 if style != "shaved" else 130,))
         bottom = int(np.clip(inner[:, 1].max() + 4, 1, self.canvas_size))
         mask = cv2.blur(mask[:bottom], (3, 3))
         hair = self._strands(inner, outer, bottom)
@@ -361,7 +362,7 @@ class FacePainter:
         """Hair colour uint8 (bottom, S, 3): lines from the hairline to the skull, blurred into a sheen."""
         half = 0.5  # of the canvas: the strands are soft anyway
         size = (round(self.canvas_size * half), round(bottom * half))
-        sheen = np.full(size[::-1], 105, np.uint8)
+        sheen: np.ndarray = np.full(size[::-1], 105, np.uint8)
         roots = inner[np.linspace(0, len(inner) - 1, NUM_STRANDS).astype(int)] * half
         tips = outer[np.linspace(0, len(outer) - 1, NUM_STRANDS).astype(int)] * half
         width = max(1, round(0.05 * self.unit * half))
@@ -370,7 +371,7 @@ class FacePainter:
             lines = _fixed(np.stack([roots + (tips - roots) * begin, roots + (tips - roots) * end], axis=1))
             for group, tone in enumerate((-18, 12, -6, 20, 0)):
                 members = list(lines[(group * 2) % 5 :: 5])
-                cv2.polylines(sheen, members, False, light + tone, width, cv2.LINE_AA, SHIFT)
+                cv2.polylines(sheen, members, False, (light + tone,), width, cv2.LINE_AA, SHIFT)
         sheen = cv2.blur(sheen, (3, 5))
         sheen = cv2.resize(sheen, (self.canvas_size, bottom), interpolation=cv2.INTER_LINEAR)
         return cv2.LUT(cv2.merge([sheen] * 3), self.hair_table)

@@ -173,7 +173,9 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, int]]]:
     """Key, members and their offsets of each run of members that share a key."""
-    key, members, offsets = "", {}, {}
+    key = ""
+    members: dict[str, bytes] = {}
+    offsets: dict[str, int] = {}
     try:
         with tarfile.open(path) as tar:
             for entry in tar:

@@ -55,7 +55,7 @@ class PortraitFeatures(NamedTuple):
 
     image: Tensor  # (B, 3, S, S) in [-1, 1]
     maps: list[Tensor]  # (B, C_i, s_i, s_i), coarsest first
-    points: Tensor  # (B, P, 2) vertices of the face model found in the picture, crop units
+    places: Tensor  # (B, P, s, s) log probabilities of where the points are
     identity: Tensor  # (B, I) predicted
     motion: Tensor  # (B, D) predicted, raw units
 
@@ -224,10 +224,10 @@ class FaceGenerator(nn.Module):
             return self.face.project(vertices, motion[:, -POSE_DIM:].float())
 
     def encode_portrait(self, portrait: Tensor) -> PortraitFeatures:
-        """Portrait (B, 3, S, S), uint8 or float in [-1, 1] -> its features, points, identity and motion."""
+        """Portrait (B, 3, S, S), uint8 or float in [-1, 1] -> its features, identity and motion."""
         image = to_float(portrait)
-        maps, points, coefficients = self.encoder(image)
-        return PortraitFeatures(image, maps, points, *self._split(coefficients))
+        maps, places, coefficients = self.encoder(image)
+        return PortraitFeatures(image, maps, places, *self._split(coefficients))
 
     def forward(self, features: PortraitFeatures, motion_window: Tensor) -> FaceOutput:
         """Features of B portraits and raw motion (B, W, D) centred on the frames wanted -> FaceOutput."""

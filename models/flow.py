@@ -37,7 +37,7 @@ def resize(image: Tensor, size: int) -> Tensor:
 
 
 def landmark_flow(
-    source: Tensor, target: Tensor, size: int, *, softness: float = 0.06, background: float = 2.0
+    source: Tensor, target: Tensor, size: int, *, softness: float = 0.02, background: float = 1000.0
 ) -> Tensor:
     """The coarse flow that carries the landmarks `source` to `target`, both (B, N, 2) -> (B, 2, size, size).
 

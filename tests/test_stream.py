@@ -1,6 +1,8 @@
 """The order of samples, its independence of ranks and workers, and the batches of every stage."""
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +15,7 @@ from emohead.datamodules.order import EpochOrder, FixedOrder, rank_slice
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.samples import draw_pair, motion_window
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.datamodules.stream import DataConfig, TalkingFaceData, pl
 from emohead.models.errors import UserError
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips
@@ -315,7 +317,7 @@ def test_values_that_cannot_be_meant_are_refused(corpus: Path, changes: dict, wo
 
 
 def test_no_folder_and_uneven_batches_are_refused(corpus: Path) -> None:
-    with pytest.raises(UserError, match="data.shards: empty"):
+    with pytest.raises(UserError, match=r"data\.shards: empty"):
         data_of()
     with pytest.raises(UserError, match="must be a multiple of the 3 processes"):
         data_of(corpus, trainer=FakeTrainer(0, 3)).train_dataloader()
@@ -329,3 +331,86 @@ def test_a_damaged_clip_stops_the_stream_by_name(tmp_path: Path) -> None:
     tar.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     with pytest.raises(UserError, match=r"train-000000\.tar: clip000\.flac"):
         take(data_of(tmp_path).train_dataloader(), 1)
+
+
+SIGNALLED = """
+import itertools, os, subprocess, sys
+from emohead.datamodules.stream import DataConfig, TalkingFaceData
+data = TalkingFaceData("face", DataConfig(shards=[sys.argv[1]], batch_size=2, num_workers=2))
+batches = iter(data.train_dataloader())
+next(batches)
+for worker in batches._workers:
+    for name in ("TERM", "USR1", "USR2"):
+        subprocess.run(["kill", "-" + name, str(worker.pid)], check=True)
+print(len(list(itertools.islice(batches, 20))))
+"""
+
+
+def test_signals_meant_for_the_trainer_do_not_kill_its_workers(corpus: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(corpus)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
+
+
+# ---------------------------------------------------------------------------------------------- inside Lightning
+
+
+class Recorder(pl.LightningModule):
+    """Learns nothing and notes the keys of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.num_batches = 0
+        self.keys: list[str] = []
+        self.val_keys: list[str] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self.keys += batch["key"]
+        self.num_batches += 1
+        return self.weight.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_keys += batch["key"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["num_batches"] = self.num_batches
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.num_batches = checkpoint["num_batches"]
+
+
+def record(corpus: Path, steps: int, checkpoint: Path | None = None, save: Path | None = None) -> Recorder:
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=False,
+    )
+    data = data_of(corpus, num_workers=2)
+    data.trainer = None
+    module = Recorder()
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if save:
+        trainer.save_checkpoint(save)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__`")
+def test_a_run_that_is_interrupted_sees_the_same_clips(corpus: Path, tmp_path: Path, reference: list[Batch]) -> None:
+    whole = record(corpus, 8)
+    assert whole.keys == keys_of(reference)
+    assert whole.val_keys == ClipReader(corpus).keys("val") * 2
+    first = record(corpus, 5, save=tmp_path / "a.ckpt")
+    second = record(corpus, 8, checkpoint=tmp_path / "a.ckpt")
+    assert first.keys + second.keys == whole.keys

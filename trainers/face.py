@@ -21,10 +21,12 @@ from ..models.face_loss import (
     generator_adversarial_loss,
     gradient_penalty,
     perceptual_loss,
+    places_loss,
     pyramid_loss,
     region_loss,
     warp_loss,
 )
+from .face_augmentation import FaceAugmentationConfig, augmented
 from .stage import OptimizerConfig, Stage, StageConfig
 
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
@@ -37,7 +39,8 @@ class FaceLossConfig:
     pyramid_loss: float = 10.0
     region_loss: float = 2.0
     warp_loss: float = 2.0
-    points_loss: float = 10.0
+    places_loss: float = 1.0
+    points_loss: float = 20.0
     coefficients_loss: float = 1.0
     perceptual_loss: float = 1.0  # where `perceptual` names a network
     adversarial_loss: float = 0.1
@@ -70,6 +73,7 @@ class FaceStageConfig(StageConfig):
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=2e-3, weight_decay=0.0, beta1=0.0, beta2=0.99)
     )
+    augment: FaceAugmentationConfig = field(default_factory=FaceAugmentationConfig)
     ema_decay: float = 0.999
 
 
@@ -111,7 +115,8 @@ class FaceStage(Stage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         generator_optimizer, discriminator_optimizer = self.optimizers()
-        target = to_float(batch["target"])
+        batch = augmented(batch, self.config.augment)
+        target = batch["target"]
         logs: dict[str, Tensor] = {}
 
         # Gmain: all generator terms in one pass; the discriminator only judges.
@@ -142,9 +147,11 @@ class FaceStage(Stage):
         self.log_losses(logs)
 
     def _generator_losses(self, batch: Batch, target: Tensor) -> tuple[dict[str, Tensor], FaceOutput]:
-        features = self.network.encode_portrait(batch["portrait"])
+        # The encoder reads both frames, for both have known coefficients, but only the portrait is drawn from.
+        both = self.network.encode_portrait(torch.cat([to_float(batch["portrait"]), target]))
+        features = PortraitFeatures(*(first_half(part) for part in both))
         output = self.network(detached(features), batch["target_motion"])
-        losses = self._portrait_losses(features, batch) | {
+        losses = self._portrait_losses(both, batch) | {
             "pyramid_loss": pyramid_loss(output, target),
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
             "warp_loss": warp_loss(output, features.image, target),
@@ -156,13 +163,16 @@ class FaceStage(Stage):
         return losses, output
 
     def _portrait_losses(self, features: PortraitFeatures, batch: Batch) -> dict[str, Tensor]:
-        """The portrait's own coefficients, and where they and the encoder's maps put the points of the face."""
-        network, identity, motion = self.network, batch["identity"], batch["portrait_motion"]
+        """Coefficients of portraits and targets, and where they and the encoder's maps put the points of the face."""
+        network, window = self.network, batch["target_motion"]
+        identity = torch.cat([batch["identity"], batch["identity"]])
+        motion = torch.cat([batch["portrait_motion"], window[:, window.shape[1] // 2]])
         points = network.points(identity, motion)
         posed = network.points(features.identity, features.motion)
         moved = (network.normalise(features.motion) - network.normalise(motion)).abs().mean()
         return {
-            "points_loss": (features.points - points).abs().mean() + (posed - points).abs().mean(),
+            "places_loss": places_loss(features.places, points),
+            "points_loss": (posed - points).abs().mean(),
             "coefficients_loss": moved + (features.identity - identity).abs().mean(),
         }
 
@@ -207,6 +217,8 @@ class FaceStage(Stage):
         pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
         averaged, current = (list(group) for group in zip(*pairs, strict=True))
         torch._foreach_lerp_(averaged, current, 1 - decay)
+        for kept, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def _check_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch) -> None:
         if not torch.isfinite(total):
@@ -232,3 +244,8 @@ class FaceStage(Stage):
 def detached(features: PortraitFeatures) -> PortraitFeatures:
     """The generator works with the coefficients that the encoder finds, as at inference, but does not teach them."""
     return features._replace(identity=features.identity.detach(), motion=features.motion.detach())
+
+
+def first_half(part: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """Of a batch that holds portraits, then targets: the portraits."""
+    return [first_half(item) for item in part] if isinstance(part, list) else part[: len(part) // 2]  # type: ignore[misc]
