@@ -31,7 +31,7 @@ from .pictures import contact_sheet
 from .progress import Follow, progress_bar
 from .report import write_report
 
-CORPUS = {"identities": 26, "clips": 520, "frames": 50, "size": 128, "val_identities": 2, "test_identities": 4}
+CORPUS = {"identities": 60, "clips": 420, "frames": 50, "size": 128, "val_identities": 4, "test_identities": 8}
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {

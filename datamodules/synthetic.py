@@ -29,7 +29,7 @@ from .synthetic_voice import Manner, Utterance, Voice, speak
 
 Made = TypeVar("Made")
 
-STRENGTH = {1: 0.45, 2: 0.72, 3: 1.0}
+STRENGTH = {1: 0.6, 2: 0.8, 3: 1.0}
 COMBINATIONS = [(e, level) for e in EMOTIONS for level in LEVELS if e != "neutral" or level == 1]
 BASE_SCALE, BASE_Y = np.log(0.76), -0.01
 

@@ -17,10 +17,9 @@ from .errors import UserError
 from .torchvision_ops import declare_torchvision_ops
 
 TINY = "emohead-tiny"
-# Small enough to learn from nothing on two CPU cores; a ResNet learns faster there than a ViT does.
 TINY_CONFIG = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "patch_size": None},
+    "vision_cfg": {"image_size": 64, "timm_model_name": "emohead_tiny_tower", "timm_pool": "", "timm_proj": ""},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
 
@@ -98,6 +97,9 @@ def import_open_clip() -> Any:
     import open_clip
 
     if open_clip.get_model_config(TINY) is None:
+        from . import tiny_tower
+
+        tiny_tower.register()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{TINY}.json"
             path.write_text(json.dumps(TINY_CONFIG))

@@ -29,6 +29,7 @@ class EmotionSpaceConfig:
     trainable: Literal["all", "adapters"] = "all"  # "adapters" freezes both towers
     towers: list[str] = field(default_factory=lambda: ["text", "image", "audio"])  # what this instance can encode
     embed_dim: int = 0  # that of CLIP, filled in
+    image_crop: float = 1.0  # central share of the picture that the image tower sees; face crops have a margin
     num_mels: int = 80
     audio_dim: int = 96
     audio_layers: int = 3
@@ -135,7 +136,9 @@ class EmotionSpace(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [0, 255], uint8 or float, any S -> (B, E)."""
-        pixels = image.to(self.image_mean.dtype) / 255
+        side = round(image.shape[-1] * self.config.image_crop)
+        start = (image.shape[-1] - side) // 2
+        pixels = image[..., start : start + side, start : start + side].to(self.image_mean.dtype) / 255
         if pixels.shape[-1] != self.image_size:
             size = (self.image_size, self.image_size)
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)

@@ -8,6 +8,7 @@ Crop units: the square crop spans [-1, 1] in x and y; pixel = (u + 1) / 2 * size
 """
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ class FaceModel(nn.Module):
             raise UserError(
                 f"{path}: no such face model; `emohead prepare` writes facemodel.npz beside the tars"
             ) from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, AssertionError) as error:
             raise UserError(
                 f"{path}: not a face model ({error}); give the facemodel.npz of a prepared data set"
             ) from None

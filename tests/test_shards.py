@@ -127,6 +127,18 @@ def test_the_manifest_says_what_is_there(corpus: Path) -> None:
     assert manifest.motion.count == 8 * 30
 
 
+def test_motion_statistics_are_those_of_all_frames_for_training(tmp_path: Path) -> None:
+    lengths = {0: 30, 1: 7, 2: 50}
+    with ShardWriter(tmp_path, size=SIZE, clips_per_shard=2) as writer:
+        for number, length in lengths.items():
+            writer.write(make_clip(number, num_frames=length))
+        writer.write(make_clip(3, split="val", num_frames=90))
+        motion = writer.close(face_model()).motion
+    frames = np.concatenate([make_clip(number, num_frames=length).motion for number, length in lengths.items()])
+    np.testing.assert_allclose(motion.mean, frames.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(motion.std, frames.std(0), rtol=1e-6)
+
+
 def test_rejected_clips_are_kept_with_reasons(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, size=SIZE) as writer:
         writer.write(make_clip(0))

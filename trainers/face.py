@@ -26,6 +26,7 @@ from ..models.face_loss import (
     region_loss,
     warp_loss,
 )
+from .augmentation import seeded_generator
 from .face_augmentation import FaceAugmentationConfig, augmented
 from .stage import OptimizerConfig, Stage, StageConfig
 
@@ -115,7 +116,8 @@ class FaceStage(Stage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         generator_optimizer, discriminator_optimizer = self.optimizers()
-        batch = augmented(batch, self.config.augment)
+        generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank, device=self.device)
+        batch = augmented(batch, self.config.augment, generator)
         target = batch["target"]
         logs: dict[str, Tensor] = {}
 

@@ -26,10 +26,13 @@ class FaceAugmentationConfig:
     scale: float = 0.04  # log
 
 
-def augmented(batch: Batch, config: FaceAugmentationConfig) -> Batch:
-    """A batch of the face stage with float pictures in [-1, 1]; the draws come from torch's global generator."""
-    count, device = len(batch["key"]), batch["portrait_motion"].device  # type: ignore[union-attr]
-    draw = lambda *shape: torch.randn(count, *shape, device=device)  # noqa: E731
+def augmented(batch: Batch, config: FaceAugmentationConfig, generator: torch.Generator) -> Batch:
+    """A batch of the face stage with float pictures in [-1, 1] and changed as `generator` draws."""
+    count, device = len(batch["key"]), generator.device  # type: ignore[union-attr]
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=generator, device=device)
+
     roll, shift, log_scale = config.roll * draw(), config.shift * draw(2), config.scale * draw()
     matrix = similarity(roll, log_scale)  # (B, 2, 2)
     colour = torch.eye(3, device=device) + config.colour * draw(3, 3)

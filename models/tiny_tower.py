@@ -1,0 +1,50 @@
+"""The image tower of "emohead-tiny": a plain convolutional network that learns from nothing in a minute of CPU time.
+
+A CLIP of open_clip may take its image tower from timm; this is one more of timm's models. Against open_clip's own ResNet and
+ViT of the same cost it recognised clearly more emotions of unseen people after the same time, since its last layer sees
+where in the face something is.
+"""
+
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+NAME = "emohead_tiny_tower"
+IMAGE_SIZE = 64
+WIDTHS = (24, 48, 96, 96)  # each halves the resolution: a 4 x 4 map is left
+
+
+class TinyTower(nn.Module):
+    """Normalised pixels (B, 3, 64, 64) -> (B, E)."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for width in WIDTHS:
+            layers += [*convolution(inputs, width, stride=2), *(convolution(width, width) if inputs > 3 else ())]
+            inputs = width
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(inputs * (IMAGE_SIZE // 2 ** len(WIDTHS)) ** 2, num_classes)
+        self.default_cfg = {"input_size": (3, IMAGE_SIZE, IMAGE_SIZE)}  # which timm's callers look at
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def emohead_tiny_tower(pretrained: bool = False, num_classes: int = 64, **_: Any) -> TinyTower:
+    """The entry point that timm knows; the name is the model's."""
+    assert not pretrained
+    return TinyTower(num_classes)
+
+
+def register() -> None:
+    """Make it known to timm, once."""
+    if not timm.is_model(NAME):
+        timm.models.register_model(emohead_tiny_tower)
