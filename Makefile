@@ -18,7 +18,8 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p emohead.models -p emohead.datamodules -p emohead.trainers -p emohead.apps
+	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/emohead  # the package's folders as mypy wants to see them
+	MYPYPATH=.venv/types $(BIN)/mypy -p emohead.models -p emohead.datamodules -p emohead.trainers -p emohead.apps
 
 # torch comes first and pinned: where only a CPU build is offered, nothing after it replaces it.
 $(INSTALLED): pyproject.toml

@@ -182,8 +182,18 @@ def infer(
     """Portrait + speech + emotion -> an H.264 video with the speech."""
     from .infer import run_infer
 
-    emotion = {"text": text, "image": image, "audio": audio}
-    run_infer(checkpoint, portrait=portrait, speech=speech, out=out, **emotion, seed=seed, still=still, crop=crop)
+    run_infer(
+        checkpoint,
+        portrait=portrait,
+        speech=speech,
+        out=out,
+        text=text,
+        image=image,
+        audio=audio,
+        seed=seed,
+        still=still,
+        crop=crop,
+    )
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from .pictures import contact_sheet
 from .progress import Follow, progress_bar
 from .report import write_report
 
-CORPUS = {"identities": 60, "clips": 420, "frames": 50, "size": 128, "val_identities": 4, "test_identities": 8}
+CORPUS = {"identities": 96, "clips": 480, "frames": 50, "size": 128, "val_identities": 8, "test_identities": 12}
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {
@@ -65,10 +66,10 @@ def run_demo(out: Path, *, seed: int = 0, tiny: bool = False) -> None:
     clock = Clock(console)
     corpus = SyntheticConfig(seed=seed, workers=2, **(TINY_CORPUS if tiny else CORPUS))
     clock("corpus", lambda: make_corpus(out / "data", corpus))
-    exports = {}
+    exports: dict[str, Path] = {}
     for stage in ("emotion", "motion", "face", "distill"):
         overrides = stage_overrides(out, stage, exports, seed=seed, tiny=tiny)
-        exports[stage] = clock(stage, lambda s=stage, o=overrides: train(s, [Path(f"{s}-debug")], o))
+        exports[stage] = clock(stage, partial(train, stage, [Path(f"{stage}-debug")], overrides))
     talker = out / "talker.safetensors"
     shutil.copyfile(exports["distill"], talker)
 
@@ -116,7 +117,11 @@ def make_videos(out: Path, reader: ClipReader, talker: Path) -> None:
     write_frame(out / "emotion.png", reader, example(EMOTIONS_SHOWN["image"]))
     soundfile.write(out / "emotion.wav", reader.speech(example(EMOTIONS_SHOWN["audio"])), SAMPLE_RATE)
     text = class_prompt(EMOTIONS_SHOWN["text"], 3)
-    given = {"text": {"text": text}, "image": {"image": out / "emotion.png"}, "audio": {"audio": out / "emotion.wav"}}
+    given: dict[str, dict[str, Any]] = {
+        "text": {"text": text},
+        "image": {"image": out / "emotion.png"},
+        "audio": {"audio": out / "emotion.wav"},
+    }
     said = {"text": f"the text “{text}”", "image": "a picture of another face", "audio": "another voice"}
     for way, emotion in given.items():
         video = out / "videos" / f"{way}.mp4"

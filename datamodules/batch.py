@@ -4,6 +4,8 @@ B clips, S pixels a side, N = 640 T samples of speech, T frames, D = K + 6 value
 W = 27 frames of motion around the target frame.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from .sample import EMOTIONS, MOTION_WINDOW, SAMPLES_PER_FRAME
 
 STAGES = ("emotion", "motion", "face", "distill")
 
-Batch = dict[str, Tensor | list[str]]
+Batch = dict[str, Any]  # a Tensor or a list of str by name, as the tables below say
 
 EMOTION = {
     "key": (list, "B"),

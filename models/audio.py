@@ -1,7 +1,7 @@
 """From speech to tokens: log-mel, a convolutional stem and the transformer blocks that both speech networks are built of.
 
 Shapes: B batch, T frames of video (25 a second), N = T * 640 samples, M mel bands, C channels, H heads.
-Alignment: mel frame 4t is centred on sample t * 640; token t sees mel frames 4t - 3 to 4t + 6, centred on 4t + 1.5.
+Alignment: mel frame 4t is centred on sample t * 640; token t sees mel frames 4t - 4 to 4t + 7, centred on 4t + 1.5.
 """
 
 import torch

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .emotion import EmotionSpaceConfig, SpeechEncoder
+from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
 
 MAX_WORDS = 48
 WORD = re.compile(r"[^\W_]+")
@@ -145,3 +145,6 @@ class EmotionStudent(nn.Module):
     def encode_speech(self, speech: Tensor) -> Tensor:
         """Speech (B, N) in [-1, 1] at 16 kHz -> (B, E), L2-normalised."""
         return F.normalize(self.speech(speech).float(), dim=-1)
+
+
+EmotionEncoder = EmotionSpace | EmotionStudent  # both have encode_text, encode_image, encode_speech

@@ -47,7 +47,9 @@ class PortraitEncoder(nn.Module):
         super().__init__()
         fine_first = channels[::-1]
         self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
-        self.down = nn.ModuleList(ResidualDown(a, b, norm=True) for a, b in zip(fine_first, fine_first[1:], strict=False))
+        self.down = nn.ModuleList(
+            ResidualDown(a, b, norm=True) for a, b in zip(fine_first, fine_first[1:], strict=False)
+        )
         self.landmark_level = landmark_level
         found = channels[(landmark_level // 8).bit_length() - 1]
         self.context = nn.Conv2d(channels[0], found, 1)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -54,7 +55,7 @@ def test_a_token_sees_its_own_frame_and_its_neighbours_only():
     stem, mel = MelStem(80, 16), torch.randn(1, 80, 80, requires_grad=True)
     stem(mel)[0, 10].square().sum().backward()
     touched = torch.nonzero(mel.grad.abs().sum(dim=(0, 1)))[:, 0]
-    assert (touched.min(), touched.max()) == (37, 46)
+    assert (touched.min(), touched.max()) == (36, 47)
     assert (touched.min() + touched.max()) / 2 == 4 * 10 + 1.5
 
 
@@ -87,7 +88,6 @@ def test_speech_of_odd_length_and_pictures_of_any_size_are_welcome():
 def test_gradients_reach_every_trainable_parameter():
     stage = make_stage()
     stage.total(stage.losses(made_up_batch("emotion", batch_size=4, size=64))).backward()
-    # The text tower's causal attention never asks the first token anything; its bias on keys is without effect.
     without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
 
@@ -104,12 +104,13 @@ def test_frozen_towers_stay_frozen():
 @pytest.mark.parametrize("name", ["text_image_loss", "text_audio_loss", "image_audio_loss", "prior_loss"])
 def test_each_loss_decreases_on_its_own(name):
     weights = {term: float(term == name) for term in vars(EmotionLossConfig())}
-    stage, batch = make_stage(loss=EmotionLossConfig(**weights)), made_up_batch("emotion", batch_size=8, size=64)
+    stage, batch = make_stage(loss=EmotionLossConfig(**weights)), distinct_batch()
     if name == "prior_loss":  # move away from the original first
         torch.nn.init.normal_(stage.network.text_adapter.up.weight)
-    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=1e-3)
+    rate = 1e-4 if name == "prior_loss" else 1e-3
+    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=rate)
     values = []
-    for _ in range(8):
+    for _ in range(12):
         loss = stage.total(stage.losses(batch))
         optimizer.zero_grad()
         loss.backward()
@@ -201,7 +202,8 @@ def test_local_weights_load_and_others_are_refused(tmp_path):
     torch.save({"weight": torch.zeros(3)}, other)
     text.write_text("no weights")
     towers = build_towers(TINY, str(good))
-    assert torch.equal(towers.image.conv1.weight, original.visual.conv1.weight)
+    for name, tensor in towers.image.state_dict().items():
+        assert torch.equal(tensor, original.visual.state_dict()[name])
     assert torch.equal(towers.text.token_embedding.weight, original.token_embedding.weight)
     for path in (other, text, tmp_path / "missing.pt"):
         with pytest.raises(UserError, match=path.name):
@@ -214,10 +216,20 @@ def test_local_weights_load_and_others_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["emotion-debug", "emotion-base"])
 def test_shipped_configs(name):
-    config = load_config(EmotionStageConfig, [name], ["network.pretrained=''"])
+    config = load_config(EmotionStageConfig, [Path(name)], [])
     config.network.towers = ["audio"]
     config.network.embed_dim = 512
     EmotionSpace(config.network)
+
+
+def distinct_batch() -> dict:
+    """Eight emotions, each with a colour and a tone of its own."""
+    batch = made_up_batch("emotion", batch_size=8, size=64)
+    shades = torch.linspace(0, 255, 8)
+    batch["image"] = torch.stack([shades, shades.flip(0), (shades * 3) % 255], 1).byte()[..., None, None].expand(8, 3, 64, 64)
+    time = torch.arange(batch["speech"].shape[1]) / 16_000
+    batch["speech"] = 0.2 * torch.sin(2 * torch.pi * 150 * 1.6 ** torch.arange(8)[:, None] * time)
+    return batch
 
 
 def encode(space: EmotionSpace, batch: dict) -> list[torch.Tensor]:

@@ -25,6 +25,7 @@ from ..datamodules.sample import EMOTIONS, LEVELS
 from ..datamodules.stream import DataFacts
 from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
+from ..models.emotion_student import EmotionEncoder
 from ..models.face import FaceGenerator
 from ..models.face_model import POSE_DIM
 from ..models.motion import AudioTo3DMM
@@ -149,7 +150,7 @@ class DistillStage(Stage):
         pixels = ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return {"portrait-truth-teacher-student": pixels.permute(1, 2, 0).cpu().numpy()}
 
-    def embed(self, encoder: torch.nn.Module, batch: Batch, which: int) -> Tensor:
+    def embed(self, encoder: EmotionEncoder, batch: Batch, which: int) -> Tensor:
         """The clip's emotion (B, E) from its text, image or speech."""
         calls = (encoder.encode_text, encoder.encode_image, encoder.encode_speech)
         return calls[which](batch[("prompt", "image", "speech")[which]])
@@ -163,7 +164,9 @@ class Frozen:
     """The three teachers in eval mode, without gradients."""
 
     def __init__(self, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> None:
-        self.space, self.motion, self.face = (network.eval().requires_grad_(False) for network in (space, motion, face))
+        self.space, self.motion, self.face = space, motion, face
+        for network in (space, motion, face):
+            network.eval().requires_grad_(False)
 
     def to(self, device: torch.device) -> None:
         for network in (self.space, self.motion, self.face):

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..datamodules.prompts import class_prompt
 from ..datamodules.reader import ClipReader
 from ..datamodules.sample import EMOTIONS
+from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.face_model import POSE_DIM, FaceModel
@@ -39,7 +40,7 @@ def keys_of(reader: ClipReader, split: str) -> list[str]:
 
 @torch.inference_mode()
 def evaluate_emotion(
-    encoder: nn.Module, reader: ClipReader, split: str, *, seed: int = 0, advance: Advance = no_advance
+    encoder: EmotionEncoder, reader: ClipReader, split: str, *, seed: int = 0, advance: Advance = no_advance
 ) -> dict[str, float]:
     """Top-1 emotion retrieval from text: each of the 8 emotions asks a gallery of one image (or voice) of each emotion.
 
@@ -69,7 +70,7 @@ def evaluate_emotion(
 
 @torch.inference_mode()
 def evaluate_motion(
-    network: AudioTo3DMM, encoder: nn.Module, reader: ClipReader, split: str, *, advance: Advance = no_advance
+    network: AudioTo3DMM, encoder: EmotionEncoder, reader: ClipReader, split: str, *, advance: Advance = no_advance
 ) -> dict[str, float]:
     """Correlation over time of predicted and true mouth opening, averaged over clips, from audio alone.
 

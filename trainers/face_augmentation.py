@@ -51,7 +51,10 @@ def augmented(batch: Batch, config: FaceAugmentationConfig, generator: torch.Gen
 def similarity(roll: Tensor, log_scale: Tensor) -> Tensor:
     """Turn by `roll` and scale, (B,) each -> (B, 2, 2)."""
     c, s = roll.cos(), roll.sin()
-    return torch.stack([torch.stack([c, -s], dim=-1), torch.stack([s, c], dim=-1)], dim=-2) * log_scale.exp()[:, None, None]
+    return (
+        torch.stack([torch.stack([c, -s], dim=-1), torch.stack([s, c], dim=-1)], dim=-2)
+        * log_scale.exp()[:, None, None]
+    )
 
 
 def transform_picture(picture: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def wandb_logger(config: TrackingConfig, run: Path, settings: dict[str, Any]) ->
         name=run.name,
         id=id_file.read_text().strip(),
         dir=run,
-        mode=config.wandb,
+        mode=config.wandb,  # type: ignore[arg-type]
         resume="allow" if config.wandb == "online" else None,  # offline, the id alone makes it one run at `wandb sync`
         config=settings,
         settings=wandb.Settings(silent=True),
