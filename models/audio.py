@@ -1,4 +1,4 @@
-"""From speech to tokens: log-mel, a convolutional stem and the transformer blocks that both speech networks are built of.
+"""From speech to tokens: log-mel, a convolutional stem and the transformer blocks of both speech networks.
 
 Shapes: B batch, T frames of video (25 a second), N = T * 640 samples, M mel bands, C channels, H heads.
 Alignment: mel frame 4t is centred on sample t * 640; token t sees mel frames 4t - 4 to 4t + 7, centred on 4t + 1.5.
@@ -33,7 +33,7 @@ def _hz_to_mel(hz: float) -> float:
 
 
 class LogMel(nn.Module):
-    """Speech (B, N) in [-1, 1] -> log-mel (B, M, 4T), about 0 to 2; N is padded with silence to whole frames of video."""
+    """Speech (B, N) in [-1, 1] -> log-mel (B, M, 4T), about 0 to 2; silence fills N up to whole frames of video."""
 
     window: Tensor
     filters: Tensor
@@ -53,7 +53,7 @@ class LogMel(nn.Module):
 
 
 class MelStem(nn.Module):
-    """Log-mel (B, M, 4T) -> tokens (B, T, C). Each convolution halves the rate around the middle of its pair of inputs."""
+    """Log-mel (B, M, 4T) -> tokens (B, T, C). Each halving is centred on the middle of its pair of inputs."""
 
     def __init__(self, num_mels: int, dim: int) -> None:
         super().__init__()

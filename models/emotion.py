@@ -1,4 +1,4 @@
-"""The emotion space (the "AME" of arXiv:2305.02572): text, an image and speech meet in one space that derives from CLIP.
+"""The emotion space (the "AME" of arXiv:2305.02572): text, images and speech meet in one space that derives from CLIP.
 
     text ─── CLIP text tower ──── adapter ─┐
     image ── CLIP image tower ─── adapter ─┼─ L2 norm ─ emotion (B, E)

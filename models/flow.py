@@ -31,6 +31,13 @@ def warp(source: Tensor, flow: Tensor) -> Tensor:
     return sampled.to(source.dtype)
 
 
+def sample(source: Tensor, points: Tensor) -> Tensor:
+    """Read `source` (B, C, H, H) at points (B, P, 2) in crop units -> (B, C, P)."""
+    with torch.autocast(source.device.type, enabled=False):
+        found = F.grid_sample(source.float(), points[:, None].float(), padding_mode="border", align_corners=False)
+    return found[:, :, 0].to(source.dtype)
+
+
 def resize(image: Tensor, size: int) -> Tensor:
     """Bilinear to (B, C, size, size). A flow needs no rescaling: crop units do not depend on the number of pixels."""
     return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)

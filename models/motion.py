@@ -7,7 +7,8 @@
 Lips follow speech, so the expression is regressed. Head pose does not: it is a distribution, of which z picks a member.
 The abstract names inputs and outputs only; the layers, and the pose as a small conditional VAE, are our own choices.
 
-Shapes: B batch, T frames, N = 640 T samples, D = K + 6 values of motion, I identity coefficients, E emotion, Z noise, C channels.
+Shapes: B batch, T frames, N = 640 T samples, D = K + 6 values of motion, I identity coefficients, E emotion, Z noise,
+C channels.
 """
 
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class AudioTo3DMM(nn.Module):
         return (motion.float() - self.motion_mean) / self.motion_std
 
     def forward(self, speech: Tensor, emotion: Tensor, identity: Tensor, pose_noise: Tensor | None = None) -> Tensor:
-        """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> motion (B, T, D)."""
+        """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> (B, T, D)."""
         motion = self.decode(self.mel(speech), emotion, identity)
         return motion if pose_noise is None else self.add_sway(motion, pose_noise)
 
@@ -140,7 +141,7 @@ class AudioTo3DMM(nn.Module):
         return torch.cat([motion[..., :-POSE_DIM], motion[..., -POSE_DIM:] + sway], dim=-1)
 
     def infer_noise(self, motion: Tensor, mean_motion: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior of z (mean and log variance, each (B, Z)) of true motion about the mean pose of this network."""
+        """The posterior of z, mean and log variance (B, Z), of true motion about the mean pose of this network."""
         residual = self.normalise(motion) - self.normalise(mean_motion)
         return self.sway.encode(residual[..., -POSE_DIM:].detach())
 

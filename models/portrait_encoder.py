@@ -1,7 +1,7 @@
 """What the face generator learns from a portrait alone: feature maps, and how the face model fits it.
 
-Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in the picture, refined by a
-small network: the geometry is known, so it need not be learned.
+Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in the picture, corrected by
+what the picture shows where the fit puts the face: the geometry is known, so it need not be learned.
 
 Shapes: B batch, S frame size, s a level's size, P points (vertices of the face model), I identity coefficients, D values of motion, C channels.
 """
@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .flow import pixel_centres, resize
+from .flow import pixel_centres, resize, sample
 
 SLOPE = 0.2
 POINT_NOISE = 0.015  # crop units: how far a found point is trusted against a spread of 1 in every coefficient
 SEARCH_RADIUS = 0.1  # crop units around a point's mean position in which it is looked for first
-UNIT = 10.0  # makes offsets of points about 1 for a network
+SEEN = 8  # channels of a map that a second look reads at each point
+LOOKS = 2
 
 
 class ResidualDown(nn.Module):
@@ -36,10 +37,30 @@ class ResidualDown(nn.Module):
         return F.leaky_relu((self.norms[1](hidden) + self.shortcut(F.avg_pool2d(x, 2))) * 0.7, SLOPE)
 
 
+class LookAgain(nn.Module):
+    """Corrects coefficients by what the maps show at the points where these put the face (a cascade, as Xiong & De la Torre 2013)."""
+
+    def __init__(self, channels: list[int], num_points: int, num_coefficients: int) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(nn.Conv2d(count, SEEN, 1) for count in channels)
+        self.correct = nn.Sequential(
+            nn.Linear(len(channels) * SEEN * num_points + num_coefficients, 256),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(256, num_coefficients),
+        )
+        nn.init.normal_(self.correct[2].weight, std=1e-3)
+
+    def forward(self, maps: list[Tensor], points: Tensor, coefficients: Tensor) -> Tensor:
+        """Maps (B, C_i, s_i, s_i), points (B, P, 2) in crop units -> corrected coefficients (B, I + D)."""
+        seen = [sample(reduce(m), points).flatten(1) for reduce, m in zip(self.reduce, maps, strict=True)]
+        return coefficients + self.correct(torch.cat([*seen, coefficients], dim=1)).float()
+
+
 class PortraitEncoder(nn.Module):
-    """A portrait -> feature maps of every level, points of its face, identity and normalised motion."""
+    """A portrait -> feature maps of every level, places of its points, identity and normalised motion."""
 
     mean_points: Tensor  # (P, 2) crop units, of the mean motion
+    jacobian: Tensor  # (2 P, I + D): how points move with the coefficients there
     fit: Tensor  # (I + D, 2 P): offsets of points -> coefficients
     log_prior: Tensor  # (P, s * s)
 
@@ -47,11 +68,10 @@ class PortraitEncoder(nn.Module):
         super().__init__()
         fine_first = channels[::-1]
         self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            ResidualDown(a, b, norm=True) for a, b in zip(fine_first, fine_first[1:], strict=False)
-        )
+        self.down = nn.ModuleList(ResidualDown(a, b, norm=True) for a, b in zip(fine_first, fine_first[1:], strict=False))
         self.landmark_level = landmark_level
-        found = channels[(landmark_level // 8).bit_length() - 1]
+        self.index = (landmark_level // 8).bit_length() - 1  # of its map, coarsest first
+        found = channels[self.index]
         self.context = nn.Conv2d(channels[0], found, 1)
         self.find = nn.Sequential(
             nn.Conv2d(found, 2 * found, 5, padding=2),
@@ -59,19 +79,17 @@ class PortraitEncoder(nn.Module):
             nn.LeakyReLU(SLOPE),
             nn.Conv2d(2 * found, num_points, 1),
         )
-        self.refine = nn.Sequential(
-            nn.Linear(2 * num_points + channels[0] + num_coefficients, 256),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(256, num_coefficients),
-        )
-        nn.init.normal_(self.refine[2].weight, std=1e-3)
+        looked_at = channels[self.index : self.index + 2]
+        self.looks = nn.ModuleList(LookAgain(looked_at, num_points, num_coefficients) for _ in range(LOOKS))
         self.register_buffer("mean_points", torch.zeros(num_points, 2))
+        self.register_buffer("jacobian", torch.zeros(2 * num_points, num_coefficients))
         self.register_buffer("fit", torch.zeros(num_coefficients, 2 * num_points))
         self.register_buffer("log_prior", torch.zeros(num_points, landmark_level**2))
 
     def adopt(self, mean_points: Tensor, jacobian: Tensor) -> None:
         """Take over where points are on average (P, 2) and how they move with each coefficient (2 P, I + D)."""
         self.mean_points.copy_(mean_points)
+        self.jacobian.copy_(jacobian)
         gram = jacobian.T @ jacobian + POINT_NOISE**2 * torch.eye(jacobian.shape[1])
         self.fit.copy_(torch.linalg.solve(gram, jacobian.T))
         centres = pixel_centres(self.landmark_level)
@@ -87,15 +105,16 @@ class PortraitEncoder(nn.Module):
         maps.reverse()
         places = self.find_points(maps)
         with torch.autocast(image.device.type, enabled=False):
-            offsets = (expected_points(places) - self.mean_points).flatten(1)
-            fitted = offsets @ self.fit.T
-        refined = self.refine(torch.cat([offsets * UNIT, fitted, maps[0].mean((2, 3)).float()], dim=1))
-        return maps, places, fitted + refined.float()
+            coefficients = (expected_points(places) - self.mean_points).flatten(1) @ self.fit.T
+        for look in self.looks:
+            with torch.autocast(image.device.type, enabled=False):
+                points = self.mean_points + (coefficients.detach() @ self.jacobian.T).unflatten(1, (-1, 2))
+            coefficients = look(maps[self.index : self.index + 2], points, coefficients)
+        return maps, places, coefficients
 
     def find_points(self, maps: list[Tensor]) -> Tensor:
         """Where each point is, as log probabilities over the map of `landmark_level` -> (B, P, s, s)."""
-        size = self.landmark_level
-        seen = next(m for m in maps if m.shape[-1] == size)
+        size, seen = self.landmark_level, maps[self.index]
         scores = self.find(F.leaky_relu(seen + resize(self.context(maps[0]), size), SLOPE)).float().flatten(2)
         return (scores + self.log_prior).log_softmax(-1).unflatten(2, (size, size))
 

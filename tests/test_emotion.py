@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.audio import SAMPLES_PER_FRAME, Block, LogMel, MelStem
 from emohead.models.checkpoint import save_checkpoint
@@ -224,9 +223,10 @@ def test_shipped_configs(name):
 
 def distinct_batch() -> dict:
     """Eight emotions, each with a colour and a tone of its own."""
-    batch = made_up_batch("emotion", batch_size=8, size=64)
+    batch = made_up_batch("emotion", batch_size=8, size=64, num_frames=8)
     shades = torch.linspace(0, 255, 8)
-    batch["image"] = torch.stack([shades, shades.flip(0), (shades * 3) % 255], 1).byte()[..., None, None].expand(8, 3, 64, 64)
+    colours = torch.stack([shades, shades.flip(0), (shades * 3) % 255], dim=1).byte()
+    batch["image"] = colours[..., None, None].expand(8, 3, 64, 64)
     time = torch.arange(batch["speech"].shape[1]) / 16_000
     batch["speech"] = 0.2 * torch.sin(2 * torch.pi * 150 * 1.6 ** torch.arange(8)[:, None] * time)
     return batch

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
@@ -185,7 +184,7 @@ def test_validation_and_export(stage, tmp_path):
 
 def test_a_missing_emotion_checkpoint_is_named(tmp_path):
     facts = SimpleNamespace(motion_dim=10, identity_dim=3)
-    with pytest.raises(UserError, match="gone.safetensors"):
+    with pytest.raises(UserError, match=r"gone\.safetensors"):
         MotionStage(MotionStageConfig(emotion=str(tmp_path / "gone.safetensors")), facts)
 
 

@@ -1,7 +1,7 @@
 """Stage 2, `emohead train motion`: speech and a point of the (frozen) emotion space to 3DMM motion.
 
-The emotion of a clip enters as text, as an image or as speech, drawn at random for each clip: afterwards any of them drives the
-network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
+The emotion of a clip enters as text, as an image or as speech, drawn at random for each clip: afterwards any of them
+drives the network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
 
 Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
 """
