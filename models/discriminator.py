@@ -4,6 +4,7 @@ Shapes: B batch, S frame size, C channels.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +25,15 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         reached = self.size // 2 ** (len(self.channels) - 1)
         if reached != LAST or self.size != LAST * 2 ** (len(self.channels) - 1):
-            raise UserError(
-                f"discriminator.channels: {len(self.channels)} of them end at {reached} pixels, not {LAST}; one for each halving"
-            )
+            given = f"{len(self.channels)} of them take {self.size} pixels to {reached}"
+            raise UserError(f"discriminator.channels: {given}; give one for each halving down to {LAST}")
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
-    """Append one map: how much the frames of a group differ. (B, C, H, W) -> (B, C + 1, H, W); without it one face fits all."""
+    """Append a map of how much the frames of a group differ, without which one face fits all.
+
+    (B, C, H, W) -> (B, C + 1, H, W).
+    """
     batch, _, height, width = x.shape
     group = max(g for g in range(1, min(group, batch) + 1) if batch % g == 0)
     grouped = x.float().reshape(group, batch // group, *x.shape[1:])
@@ -47,7 +50,7 @@ class Discriminator(nn.Module):
         self.config = config
         channels = config.channels
         self.stem = nn.Conv2d(3, channels[0], 1)
-        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in zip(channels, channels[1:], strict=False)))
+        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(channels)))
         self.last = nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1)
         self.hidden = nn.Linear(channels[-1] * LAST**2, channels[-1])
         self.logit = nn.Linear(channels[-1], 1)

@@ -1,14 +1,16 @@
 """The style-based face generator: hierarchical flow and residual faces.
 
-The abstract of arXiv:2305.02572 names the two ideas and no more; layers, sizes and the geometry below are our own choices.
+The abstract of arXiv:2305.02572 names the two ideas and no more; layers, sizes and geometry are our own choices.
+The geometry: vertices of the face model, moved from the portrait's motion to the wanted one, give a coarse flow (as in
+first-order motion models); the levels only learn what is left of it.
 
     portrait ─ encoder ─┬─ features, one map a level ───────────────────────────┐ warped by the flow of the level
                         └─ landmarks ─ identity, motion of the portrait ─┐      │
     motion window (27 frames) ───────────────────────────────────────────┴─ style w ─► levels 8, 16, … size ─► frame
                               └─ landmarks of the target ─ coarse flow ───────► (residual flow, mask, residual image)
 
-Shapes: B batch, S frame size, W frames of the motion window, D values of motion a frame, I identity coefficients, P points
-(vertices of the face model: its 68 landmarks and some more), C channels, E style.
+Shapes: B batch, S frame size, W frames of the motion window, D values of motion a frame, I identity coefficients,
+P points (vertices of the face model: its 68 landmarks and some more), C channels, E style.
 """
 
 from dataclasses import dataclass, field
@@ -85,8 +87,8 @@ def to_float(image: Tensor) -> Tensor:
 class StyledConv(nn.Module):
     """A 3x3 convolution whose output channels are scaled and shifted by the style.
 
-    Feature modulation instead of StyleGAN2's modulated weights: one kernel serves the whole batch and each map is touched once, which is what
-    counts on a CPU.
+    Feature modulation instead of StyleGAN2's modulated weights: one kernel serves the whole batch and each map is
+    touched once, which is what counts on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int, style_dim: int) -> None:
@@ -104,7 +106,10 @@ class StyledConv(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """Target window, portrait motion and identity -> style w. Three strided convolutions see 27 frames; the centre frame has its own way."""
+    """Target window, portrait motion and identity -> style w.
+
+    Strided convolutions see the window; the centre frame, which is the one drawn, has its own way.
+    """
 
     def __init__(self, config: FaceGeneratorConfig) -> None:
         super().__init__()
@@ -128,7 +133,7 @@ class StyleEncoder(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution: refine the flow and the mask, warp the portrait's features with them, add to the residual image."""
+    """One resolution: refine flow and mask, warp the portrait's features with them, add to the residual image."""
 
     def __init__(self, size: int, inputs: int, channels: int, config: FaceGeneratorConfig) -> None:
         super().__init__()
@@ -191,7 +196,10 @@ class FaceGenerator(nn.Module):
         return network
 
     def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:
-        """Take over a data set's face model (its landmarks and evenly chosen vertices) and motion statistics; they travel with the weights."""
+        """Take over a data set's face model (landmarks and evenly chosen vertices) and motion statistics.
+
+        They are buffers, so they travel with the weights.
+        """
         landmarks = face_model.landmark_index.tolist()
         others = sorted(set(range(face_model.mean.shape[0])) - set(landmarks))
         chosen = np.linspace(0, len(others) - 1, self.config.num_points - NUM_LANDMARKS).round().astype(int)

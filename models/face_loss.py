@@ -3,6 +3,7 @@
 Shapes: B batch, S frame size, s a level's size; pictures are float in [-1, 1] unless named uint8.
 """
 
+import pickle
 from pathlib import Path
 from typing import Protocol
 
@@ -36,13 +37,13 @@ def shrink(image: Tensor, size: int) -> Tensor:
 
 
 def pyramid_loss(output: FaceOutput, target: Tensor) -> Tensor:
-    """Mean absolute difference at every level, so that coarse levels learn before fine ones; the finest counts half of all."""
+    """Mean absolute difference at every level, so that coarse levels learn too; the finest counts half of all."""
     terms = [(image - shrink(target, image.shape[-1])).abs().mean() for image in output.pyramid]
     return 0.5 * terms[-1] + 0.5 * torch.stack(terms[:-1]).mean()
 
 
 def warp_loss(output: FaceOutput, portrait: Tensor, target: Tensor) -> Tensor:
-    """Warp consistency: the portrait alone, moved by each level's flow, should look like the target where the mask shows it."""
+    """Warp consistency: the portrait moved by each level's flow looks like the target where the mask shows it."""
     terms = []
     for flow, mask in zip(output.flows, output.masks, strict=True):
         size = flow.shape[-1]
@@ -63,14 +64,16 @@ def boxes_mask(landmarks: Tensor, size: int) -> Tensor:
 
 
 def region_loss(frame: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
-    """Mean absolute difference inside the boxes of mouth and eyes: a few per cent of the picture that viewers look at."""
+    """Mean absolute difference in the boxes of mouth and eyes: few per cent of the picture, where viewers look."""
     mask = boxes_mask(landmarks, frame.shape[-1])
     return ((frame - target).abs() * mask).sum() / (3 * mask.sum() + 1)
 
 
 def places_loss(places: Tensor, points: Tensor) -> Tensor:
-    """Cross entropy of the places found (log probabilities (B, P, s, s)) against a bump of one cell at the true points (B, P, 2), which
-    learns faster than the distance of mean positions."""
+    """Cross entropy of places, log probabilities (B, P, s, s), against bumps at the true points (B, P, 2).
+
+    Learns faster than the distance of mean positions.
+    """
     wanted = landmark_maps(points, places.shape[-1], 1.6 / places.shape[-1])
     share = wanted / wanted.sum((2, 3), keepdim=True).clamp(min=1e-6)  # a point outside the picture has none
     return -(share * places).sum((2, 3)).mean()
@@ -96,7 +99,7 @@ def discriminator_adversarial_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """R1: half the squared gradient of the logits of real frames, in float32 (its second derivative needs the digits)."""
+    """R1: half the squared gradient of real frames' logits, in float32 (its second derivative needs the digits)."""
     with torch.autocast(real.device.type, enabled=False):
         real = real.detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
@@ -111,16 +114,13 @@ class VGGFeatures(nn.Module):
         declare_torchvision_ops()
         from torchvision.models import vgg19
 
+        self.layers = vgg19(weights=None).features[: VGG_TAPS[-1] + 1]
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: no such VGG19 weights; set perceptual.vgg to torchvision's vgg19 state dict"
-            ) from None
-        self.layers = vgg19(weights=None).features[: VGG_TAPS[-1] + 1]
-        self.layers.load_state_dict(
-            {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, strict=False
-        )
+            self.layers.load_state_dict({name: state[f"features.{name}"] for name in self.layers.state_dict()})
+        except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"perceptual.vgg={path}: no state dict of torchvision's vgg19 ({reason})") from None
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.eval().requires_grad_(False)

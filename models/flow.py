@@ -2,9 +2,9 @@
 
 Shapes: B batch, C channels, H x W pixels, N landmarks.
 
-Convention: flow (B, 2, H, W) holds (x, y) in crop units, where the image spans [-1, 1] from edge to edge (pixel i covers [i, i + 1), so
-`align_corners=False`). Warping is backward: output(u) = source(u + flow(u)); what lies outside the source repeats its border. Grids are always
-float32: bfloat16 has 8 bits, less than a pixel of a 256-pixel picture.
+Convention: flow (B, 2, H, W) holds (x, y) in crop units, where the image spans [-1, 1] from edge to edge (pixel i
+covers [i, i + 1), so `align_corners=False`). Warping is backward: output(u) = source(u + flow(u)); what lies outside
+the source repeats its border. Grids are always float32: bfloat16 has 8 bits, less than a pixel of a 256-pixel picture.
 """
 
 import torch
@@ -48,8 +48,9 @@ def landmark_flow(
 ) -> Tensor:
     """The coarse flow that carries the landmarks `source` to `target`, both (B, N, 2) -> (B, 2, size, size).
 
-    Inverse-distance (Shepard) weights of the displacements around the target's landmarks; `softness` (crop units) rounds the peaks and
-    `background` is the weight of not moving at all, so the flow fades out away from the face. Detail is left to the network.
+    Inverse-distance (Shepard) weights of the displacements around the target's landmarks; `softness` (crop units)
+    rounds the peaks and `background` is the weight of not moving at all, so the flow fades out away from the face.
+    Detail is left to the network.
     """
     centres = pixel_centres(size, target.device)
     dx = (centres - target[..., :1]).square()  # (B, N, W)
@@ -60,7 +61,7 @@ def landmark_flow(
 
 
 def landmark_maps(landmarks: Tensor, size: int, width: float) -> Tensor:
-    """One Gaussian bump of standard deviation `width` (crop units) for each landmark (B, N, 2) -> (B, N, size, size)."""
+    """A Gaussian bump of deviation `width` (crop units) for each landmark (B, N, 2) -> (B, N, size, size)."""
     centres = pixel_centres(size, landmarks.device)
     bumps = (-0.5 * ((centres - landmarks[..., None]) / width).square()).exp()  # (B, N, 2, size): x, then y
     return bumps[:, :, 1, :, None] * bumps[:, :, 0, None, :]

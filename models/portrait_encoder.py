@@ -1,10 +1,14 @@
 """What the face generator learns from a portrait alone: feature maps, and how the face model fits it.
 
-Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in the picture, corrected by
-what the picture shows where the fit puts the face: the geometry is known, so it need not be learned.
+Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in
+the picture, corrected by what the picture shows where the fit puts the face: the geometry is known, so it need not be
+learned.
 
-Shapes: B batch, S frame size, s a level's size, P points (vertices of the face model), I identity coefficients, D values of motion, C channels.
+Shapes: B batch, S frame size, s a level's size, P points (vertices of the face model), I identity coefficients,
+D values of motion, C channels.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +26,7 @@ LOOKS = 2
 class ResidualDown(nn.Module):
     """Two 3x3 convolutions and a 1x1 shortcut, half the resolution: (B, C, s, s) -> (B, C', s / 2, s / 2).
 
-    `norm` is for the encoder, which learns several times faster with it; a discriminator must not mix the frames of a batch.
+    `norm` is for the encoder, which learns faster with it; a discriminator must not mix the frames of a batch.
     """
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool = False) -> None:
@@ -38,7 +42,7 @@ class ResidualDown(nn.Module):
 
 
 class LookAgain(nn.Module):
-    """Corrects coefficients by what the maps show at the points where these put the face (a cascade, as Xiong & De la Torre 2013)."""
+    """Corrects coefficients by what the maps show where these put the face (a cascade, as Xiong & De la Torre 2013)."""
 
     def __init__(self, channels: list[int], num_points: int, num_coefficients: int) -> None:
         super().__init__()
@@ -68,7 +72,7 @@ class PortraitEncoder(nn.Module):
         super().__init__()
         fine_first = channels[::-1]
         self.stem = nn.Conv2d(3, fine_first[0], 3, padding=1)
-        self.down = nn.ModuleList(ResidualDown(a, b, norm=True) for a, b in zip(fine_first, fine_first[1:], strict=False))
+        self.down = nn.ModuleList(ResidualDown(a, b, norm=True) for a, b in pairwise(fine_first))
         self.landmark_level = landmark_level
         self.index = (landmark_level // 8).bit_length() - 1  # of its map, coarsest first
         found = channels[self.index]
@@ -98,7 +102,10 @@ class PortraitEncoder(nn.Module):
         self.log_prior.copy_((-0.5 * distance / SEARCH_RADIUS**2).flatten(1))
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Image (B, 3, S, S) -> maps (coarsest first), log probabilities of the points' places (B, P, s, s), coefficients (B, I + D)."""
+        """Image (B, 3, S, S) -> maps (coarsest first), places of the points, coefficients (B, I + D).
+
+        Places are log probabilities (B, P, s, s); the motion among the coefficients is normalised.
+        """
         maps = [F.leaky_relu(self.stem(image), SLOPE)]
         for block in self.down:
             maps.append(block(maps[-1]))

@@ -1,8 +1,8 @@
 """Stage 1, `emohead train emotion`: text, images and speech into one emotion space.
 
 Each pair of the three is drawn together by a symmetric contrastive loss (InfoNCE) over the global batch, in which every
-clip of the same emotion counts as a match. The abstract of arXiv:2305.02572 speaks of aligning with CLIP; the losses are
-our own choice.
+clip of the same emotion counts as a match. The abstract of arXiv:2305.02572 speaks of aligning with CLIP; the losses
+are our own choice.
 
 Shapes: B clips of the global batch, E width of the space.
 """

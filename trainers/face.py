@@ -98,9 +98,7 @@ class FaceStage(Stage):
         self.discriminator = Discriminator(config.discriminator)
         self.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.perceptual = [
-            self._feature_network()
-        ]  # in a list: frozen weights of another stage stay out of the checkpoint
+        self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint
 
     def _feature_network(self) -> FeatureNetwork | None:
         c = self.config.perceptual

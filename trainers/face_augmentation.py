@@ -1,4 +1,4 @@
-"""Variety for the face stage: other colours, and heads that are turned, moved and scaled in the picture, with the motion to match.
+"""Variety for the face stage: other colours, and heads turned, moved and scaled, with the motion to match.
 
 A weak perspective makes the second exact: a similarity of the picture is a change of roll, translation and log scale.
 """

@@ -16,8 +16,8 @@ def emotion_retrieval(
 ) -> float:
     """Top-1 retrieval by emotion, chance being 1 / the number of emotions.
 
-    In each round the gallery is cut down to one random item of each emotion; a query is right if the nearest of them has
-    its emotion. Only emotions that both sides hold take part; items without a label (-1) never do.
+    In each round the gallery is cut down to one random item of each emotion; a query is right if the nearest of them
+    has its emotion. Only emotions that both sides hold take part; items without a label (-1) never do.
 
     Args:
         queries, gallery: unit vectors (Q, E) and (G, E); their labels (Q,) and (G,).

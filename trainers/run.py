@@ -33,6 +33,13 @@ LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "open_clip_torch")
 
 
+class CountBatches(pl.Callback):
+    """Counts for the others, so it comes first: Lightning calls callbacks in order, and the module after them."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stage.num_batches += 1
+
+
 class SaveLast(pl.Callback):
     """Keeps `checkpoints/last.ckpt`, written aside and renamed, and ends the run after `max_steps` batches.
 
@@ -147,6 +154,7 @@ def _fit(stage: Stage, data: TalkingFaceData, config: StageConfig, run: Path) ->
         default_root_dir=str(run),
         logger=[jsonl] + ([wandb] if wandb else []),
         callbacks=[
+            CountBatches(),
             ProgressLine(run.name, c.max_steps),
             Pictures(run / "samples"),
             SaveLast(last, c.checkpoint_every, c.max_steps),

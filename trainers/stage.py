@@ -130,9 +130,6 @@ class Stage(pl.LightningModule):
                 group.setdefault("initial_lr", group["lr"])
                 group["lr"] = group["initial_lr"] * scale
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.num_batches += 1
-
     def configure_optimizers(self) -> Any:
         c = self.config.optimizer
         parameters = [p for p in self.parameters() if p.requires_grad]

@@ -1,0 +1,252 @@
+"""The face generator and its stage: what a flow means, what the levels give, what each phase trains."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from emohead.datamodules.batch import made_up_batch
+from emohead.models.checkpoint import save_checkpoint
+from emohead.models.discriminator import Discriminator, DiscriminatorConfig
+from emohead.models.errors import UserError
+from emohead.models.face import FaceGenerator, FaceGeneratorConfig, to_float
+from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
+from emohead.models.face_model import FaceModel
+from emohead.models.flow import identity_grid, landmark_flow, sample, warp
+from emohead.trainers.config import as_dict
+from emohead.trainers.face import FaceStage, FaceStageConfig
+from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
+
+SMALL = {"size": 32, "channels": [16, 12, 8], "style_dim": 16, "landmark_level": 16, "coarse_flow": 16}
+DIMS = {"motion_dim": 10, "identity_dim": 3, "num_points": 72}
+
+
+def face_model() -> FaceModel:
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(-0.8, 0.8, (75, 3))
+    return FaceModel(mean, rng.normal(0, 0.05, (3, 75, 3)), rng.normal(0, 0.05, (4, 75, 3)), np.arange(68))
+
+
+def make_generator() -> FaceGenerator:
+    torch.manual_seed(0)
+    network = FaceGenerator(FaceGeneratorConfig(**SMALL, **DIMS))
+    network.adopt(face_model(), torch.zeros(10), torch.full((10,), 0.2))
+    return network
+
+
+def make_stage(**changes) -> FaceStage:
+    torch.manual_seed(0)
+    config = FaceStageConfig(**changes)
+    config.network = FaceGeneratorConfig(**SMALL)
+    config.discriminator = DiscriminatorConfig(size=32, channels=[8, 12, 16, 16])
+    config.adversary.start = 0
+    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
+    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
+    stage = FaceStage(config, facts)
+    optimizers = stage.configure_optimizers()
+    stage.optimizers = lambda: optimizers  # what Lightning's trainer would provide
+    stage.manual_backward = lambda loss: loss.backward()
+    stage.log_losses = lambda losses: stage.__dict__.setdefault("logged", []).append(losses)
+    stage.configure_gradient_clipping = lambda optimizer: None
+    return stage
+
+
+def test_a_flow_points_to_where_a_pixel_comes_from():
+    picture = torch.rand(1, 3, 16, 16)
+    flow = torch.zeros(1, 2, 16, 16)
+    flow[:, 0] = 2 * 2 / 16  # two pixels to the right, in crop units
+    moved = warp(picture, flow)
+    torch.testing.assert_close(moved[..., :-2], picture[..., 2:])
+    torch.testing.assert_close(moved[..., -1], picture[..., -1])  # beyond the border: the border
+
+
+def test_a_flow_can_turn_a_picture():
+    picture = torch.rand(1, 1, 16, 16)
+    grid = identity_grid(16)
+    quarter = torch.stack([-grid[1], grid[0]])  # source(x, y) = (-y, x): content turns from x to -y
+    turned = warp(picture, (quarter - grid)[None])
+    torch.testing.assert_close(turned, picture.rot90(1, (2, 3)))
+
+
+def test_sample_reads_the_pixel_under_a_point():
+    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+    point = torch.tensor([[[-0.25, 0.75]]])  # centre of column 1, row 3
+    assert sample(picture, point).item() == 13
+
+
+def test_landmark_flow_leads_from_target_to_source():
+    target = torch.tensor([[[0.03, 0.03], [-0.5, 0.4]]])
+    source = target + torch.tensor([[[0.2, -0.1], [0.2, -0.1]]])
+    flow = landmark_flow(source, target, 32, background=0.0)
+    torch.testing.assert_close(flow[0, :, 16, 16], torch.tensor([0.2, -0.1]), atol=1e-4, rtol=0)
+    faded = landmark_flow(source, target, 32)
+    assert faded[0, :, 0, -1].norm() < 0.01 < faded[0, :, 16, 16].norm()
+
+
+def test_augmentation_moves_landmarks_as_the_picture():
+    face, count = face_model(), 2
+    batch = made_up_batch("face", batch_size=count, size=64)
+    roll, log_scale = torch.tensor([0.3, -0.2]), torch.tensor([0.1, -0.1])
+    shift = torch.tensor([[0.1, 0.0], [0.0, -0.1]])
+    matrix = similarity(roll, log_scale)
+    before = face.landmarks(batch["identity"], batch["portrait_motion"])
+    motion = transform_motion(batch["portrait_motion"], roll, matrix, shift, log_scale)
+    torch.testing.assert_close(
+        face.landmarks(batch["identity"], motion), before @ matrix.mT + shift[:, None], atol=1e-5, rtol=1e-5
+    )
+    dot = torch.exp(-((identity_grid(64) - torch.tensor([0.3, 0.2])[:, None, None]) / 0.1).square().sum(0))
+    moved = transform_picture(dot.expand(count, 1, 64, 64), matrix, shift).flatten(1)
+    found = identity_grid(64).flatten(1)[:, moved.argmax(1)].T
+    torch.testing.assert_close(found, (matrix @ torch.tensor([0.3, 0.2])) + shift, atol=0.04, rtol=0)
+
+
+def test_every_level_gives_flow_mask_and_picture():
+    network, batch = make_generator().eval(), made_up_batch("face")
+    output = network(network.encode_portrait(batch["portrait"]), batch["target_motion"])
+    for flow, mask, image, size in zip(output.flows, output.masks, output.pyramid, (8, 16, 32), strict=True):
+        assert flow.shape == (2, 2, size, size)
+        assert mask.shape == (2, 1, size, size)
+        assert image.shape == (2, 3, size, size)
+    assert output.frame is output.pyramid[-1]
+
+
+def test_an_untrained_network_shows_the_portrait_where_nothing_moves():
+    network, batch = make_generator().eval(), made_up_batch("face")
+    features = network.encode_portrait(batch["portrait"])
+    output = network(features, features.motion[:, None].expand(-1, 27, -1))
+    assert output.flows[-1].abs().max() < 0.02
+    assert (output.frame - 0.95 * features.image).abs().mean() < 0.05
+
+
+def test_the_fit_of_the_face_model_inverts_its_projection():
+    network = make_generator()
+    network.encoder.log_prior.zero_()
+    coefficients = torch.randn(4, 13) * 0.3
+    identity, motion = network._split(coefficients)
+    offsets = (network.points(identity, motion) - network.encoder.mean_points).flatten(1)
+    assert (offsets @ network.encoder.fit.T - coefficients).abs().mean() < 0.1
+
+
+def test_one_portrait_serves_many_frames(tmp_path):
+    network, batch = make_generator().eval(), made_up_batch("face")
+    path = tmp_path / "face.safetensors"
+    save_checkpoint(path, network.state_dict(), kind="face", config=as_dict(network.config))
+    network = FaceGenerator.from_checkpoint(path).eval()
+    features = network.encode_portrait(batch["portrait"][:1])
+    together = network(features.repeat(2), batch["target_motion"]).frame
+    alone = network(features, batch["target_motion"][1:]).frame
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_is_close_to_float32():
+    network, batch = make_generator().eval(), made_up_batch("face")
+    with torch.no_grad():
+        # The same features' coefficients for both: it is the drawing that is compared.
+        features = network.encode_portrait(batch["portrait"])
+        exact = network(features, batch["target_motion"]).frame
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network.encode_portrait(batch["portrait"])
+            rounded = rounded._replace(identity=features.identity, motion=features.motion)
+            close = network(rounded, batch["target_motion"]).frame
+    assert close.dtype == torch.float32
+    assert (exact - close).abs().max() < 2e-2 * exact.abs().max()
+
+
+def untouched(network: nn.Module) -> list[str]:
+    return [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_gradient_reaches_every_parameter():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    stage.total(stage.losses(batch)).backward()
+    assert untouched(stage.network) == []
+    stage.zero_grad(set_to_none=True)
+    stage.discriminator(to_float(batch["target"])).square().sum().backward()
+    # The last bias shifts all logits alike, which a square of them notices.
+    assert untouched(stage.discriminator) == []
+
+
+def test_each_phase_trains_its_own_network():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    before = {name: p.detach().clone() for name, p in stage.named_parameters()}
+    seen = []
+    stage._update = lambda optimizer, loss: (
+        seen.append(all(p.requires_grad for p in stage.discriminator.parameters())),
+        FaceStage._update(stage, optimizer, loss),
+    )
+    stage.training_step(batch, 0)
+    assert seen == [False, True, True]  # Gmain, Dmain, R1
+    logged = stage.logged[-1]
+    assert {"adversarial_loss", "discriminator_loss", "gradient_penalty", "loss"} <= logged.keys()
+    assert all(math.isfinite(value) for value in logged.values())
+    changed = {name.split(".")[0] for name, p in stage.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"network", "discriminator", "average"}
+    assert not any(p.requires_grad for p in stage.average.parameters())
+
+
+def test_a_generator_step_leaves_the_discriminator_alone():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    stage.discriminator.requires_grad_(False)
+    stage.total(stage.losses(batch)).backward()
+    assert all(p.grad is None for p in stage.discriminator.parameters())
+
+
+def test_the_second_derivative_of_the_penalty_is_finite():
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(size=32, channels=[8, 12, 16, 16]))
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = gradient_penalty(discriminator, torch.rand(4, 3, 32, 32) * 2 - 1)
+    penalty.backward()
+    gradients = [p.grad for p in discriminator.parameters() if p.grad is not None]
+    assert penalty.dtype == torch.float32
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_losses_fall_on_one_batch():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    stage.config.loss.adversarial_loss = 0.0
+    stage.config.augment = FaceAugmentationConfig(0.0, 0.0, 0.0, 0.0)
+    for step in range(25):
+        stage.num_batches = step
+        stage.training_step(batch, 0)
+    first, last = stage.logged[0], stage.logged[-1]
+    for name in ("loss", "pyramid_loss", "places_loss", "points_loss", "coefficients_loss"):
+        assert last[name] < first[name], name
+
+
+def test_the_average_is_what_is_exported():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    stage.num_batches = 5
+    stage.training_step(batch, 0)
+    exported = stage.export_tensors()
+    assert not torch.equal(exported["start"], stage.network.start)
+    torch.testing.assert_close(exported["face.mean"], stage.network.face.mean)
+    metrics = stage.eval().validate(batch)
+    assert {"psnr", "copy_psnr", "psnr_gain"} <= metrics.keys()
+    assert stage.preview(batch)["frames"].dtype == np.uint8
+
+
+def test_boxes_are_around_mouth_and_eyes_only():
+    landmarks = torch.zeros(1, 68, 2)
+    landmarks[:, 36:42], landmarks[:, 42:48], landmarks[:, 48:] = (
+        torch.tensor([-0.4, -0.4]),
+        torch.tensor([0.4, -0.4]),
+        torch.tensor([0.0, 0.5]),
+    )
+    mask = boxes_mask(landmarks, 64)[0, 0]
+    assert mask[48, 32] == mask[19, 19] == mask[19, 44] == 1
+    assert mask[32, 32] == mask[0, 0] == 0
+    assert mask.mean() < 0.05
+
+
+def test_sizes_that_do_not_fit_are_named():
+    with pytest.raises(UserError, match=r"network\.size: 100"):
+        FaceGeneratorConfig(size=100)
+    with pytest.raises(UserError, match=r"discriminator\.channels"):
+        DiscriminatorConfig(size=256)
+    with pytest.raises(UserError, match=r"perceptual\.vgg=nowhere\.pth"):
+        VGGFeatures("nowhere.pth")
