@@ -40,7 +40,7 @@ def _epilog(*examples: str) -> str:
 @app.command(epilog=_epilog("emohead demo --out runs/demo"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs, videos and report.html.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 1,
     tiny: Annotated[
         bool, typer.Option(help="A few steps of each stage: shows that the chain works, not what it learns.")
     ] = False,

@@ -1,7 +1,7 @@
 """The image tower of "emohead-tiny": a plain convolutional network that learns from nothing in a minute of CPU time.
 
-A CLIP of open_clip may take its image tower from timm; this is one more of timm's models. Its last layer sees where in the
-face something is, which open_clip's own small ResNet and ViT are slow to learn.
+A CLIP of open_clip may take its image tower from timm; this is one more of timm's models. Its last layer sees where in
+the face something is, which open_clip's own small ResNet and ViT are slow to learn.
 """
 
 from typing import Any

@@ -18,7 +18,8 @@ def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
     """Build a `schema` from YAML files and `key=value` overrides, later ones winning.
 
     Raises:
-        UserError: a file that is missing or no YAML, an unknown key (with the nearest valid one), a value of a wrong type.
+        UserError: a file that is missing or no YAML, an unknown key (with the nearest valid one), a value of a wrong
+        type.
     """
     merged = OmegaConf.structured(schema)
     for file in files:

@@ -44,8 +44,8 @@ def evaluate_emotion(
 ) -> dict[str, float]:
     """Top-1 emotion retrieval from text: each of the 8 emotions asks a gallery of one image (or voice) of each emotion.
 
-    The query is the canonical prompt of the emotion without a level. The galleries are drawn by `seed`; a clip gives one
-    random frame and its whole speech. Chance is 1 / 8.
+    The query is the canonical prompt of the emotion without a level. The galleries are drawn by `seed`; a clip gives
+    one random frame and its whole speech. Chance is 1 / 8.
     """
     rng = np.random.default_rng(seed)
     images, voices, labels = [], [], []
@@ -75,7 +75,8 @@ def evaluate_motion(
     """Correlation over time of predicted and true mouth opening, averaged over clips, from audio alone.
 
     The emotion comes from the clip's own voice and the identity is the mean face, so that nothing but sound goes in.
-    `lip_error` is the mean distance of the 20 lip landmarks in face units, after the true pose and identity are put to both.
+    `lip_error` is the mean distance of the 20 lip landmarks in face units, after the true pose and identity are put to
+    both.
     """
     face_model = reader.face_model
     correlations, lip_errors = [], []
@@ -101,8 +102,8 @@ def evaluate_face(
 ) -> dict[str, float]:
     """PSNR in dB of frames made from a portrait of the same clip and the true motion, one figure for each generator.
 
-    `copy_psnr` is that of the portrait itself, the same pairs: what a generator that does nothing would get. Averaged over
-    pairs; all generators have one size; each clip gives one random portrait and a few random other frames.
+    `copy_psnr` is that of the portrait itself, the same pairs: what a generator that does nothing would get. Averaged
+    over pairs; all generators have one size; each clip gives one random portrait and a few random other frames.
     """
     rng = np.random.default_rng(seed)
     (size,) = {generator.config.size for generator in generators.values()}

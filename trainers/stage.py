@@ -69,9 +69,9 @@ def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: 
 class Stage(pl.LightningModule):
     """Base of the four stages.
 
-    A subclass provides `name` (emotion, motion, face, distill), `kind` (of its export), `network` (what is exported; has
-    a dataclass `config`), `losses(batch)` (terms named `..._loss`), and `validate(batch)` (metrics, averaged over the
-    split). `config.loss` holds a weight for each term.
+    A subclass provides `name` (emotion, motion, face, distill), `kind` (of its export), `network` (what is exported;
+    has a dataclass `config`), `losses(batch)` (terms named `..._loss`), and `validate(batch)` (metrics, averaged over
+    the split). `config.loss` holds a weight for each term.
     """
 
     name: ClassVar[str]
