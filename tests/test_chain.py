@@ -58,7 +58,7 @@ def test_videos_are_as_long_as_the_speech(demo: Path, way: str):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, precision: str):
-    """Two steps and then two more are the four steps of an undisturbed run, to the last bit."""
+    """Two steps and then one more are the three steps of an undisturbed run, to the last bit."""
     base = [Path(demo / stage / "config.yaml")]
     overrides = [*STEP, f"trainer.precision={precision}", "trainer.checkpoint_every=1"]
     train(stage, base, [*overrides, f"run={tmp_path / 'a'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
@@ -67,8 +67,8 @@ def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, pre
     train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
     resumed = load_checkpoint(tmp_path / "b" / "export" / f"{EXPORTS[stage]}.safetensors")
     assert resumed.sha256 == whole.sha256
-    steps = [json.loads(line)["step"] for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps)), "no step stands twice"
+    rows = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3], "no step is missing or stands twice"
 
 
 def test_export_of_a_run_is_its_export(demo: Path, tmp_path: Path):

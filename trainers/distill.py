@@ -180,15 +180,16 @@ def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DM
     for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
         part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
     config.motion.noise_dim = motion.config.noise_dim
-    config.face.size, config.face.num_points = face.config.size, face.config.num_points
+    for name in ("size", "num_points", "landmark_level"):
+        setattr(config.face, name, getattr(face.config, name))
     return config
 
 
 def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> None:
     """Motion statistics and face model are the teachers', whatever the student's size."""
-    for student, teacher in ((talker.motion, motion), (talker.face, face)):
-        given = dict(teacher.named_buffers())
-        for name, buffer in student.named_buffers():
+    for student, teacher in ((talker.motion, motion), (talker.face, face), (talker.face.face, face.face)):
+        given = dict(teacher.named_buffers(recurse=False))
+        for name, buffer in student.named_buffers(recurse=False):
             buffer.copy_(given[name])
 
 

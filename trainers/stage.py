@@ -101,7 +101,9 @@ class Stage(pl.LightningModule):
         return torch.stack(weighted).sum()
 
     def log_losses(self, losses: dict[str, Tensor]) -> None:
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        # "step" names the row for the loggers: Lightning's own count starts at 0 and counts some steps twice.
+        step = {"step": float(self.num_batches + 1)}
+        self.log_dict(step | {f"train/{name}": value.detach() for name, value in losses.items()})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
@@ -115,10 +117,13 @@ class Stage(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         metrics = self.validate(batch)
         size = len(batch["key"])
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, batch_size=size, on_epoch=True)
+        step = {"step": float(self.num_batches)}
+        self.log_dict(step | {f"val/{name}": value for name, value in metrics.items()}, batch_size=size, on_epoch=True)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         c = self.config
+        # Dropout and the like draw from the global generator: seeded by position, a resumed run draws the same.
+        torch.manual_seed((c.seed * 1_000_003 + self.num_batches) * 4099 + self.global_rank)
         scale = learning_rate_scale(
             self.num_batches,
             warmup_steps=c.optimizer.warmup_steps,

@@ -26,6 +26,7 @@ class JsonlLogger(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.written: list[tuple] = []  # step and names of the latest rows
 
     @property
     def name(self) -> str:
@@ -41,8 +42,10 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step} | {name: value for name, value in metrics.items() if name != "epoch"}
-        if len(row) > 1:
+        row = {"step": int(step or 0)} | {name: value for name, value in metrics.items() if name != "epoch"}
+        place = (row["step"], *row)
+        if len(row) > 1 and place not in self.written:  # Lightning logs and validates the last step again as it stops
+            self.written = [*self.written[-10:], place]
             with open(self.path, "a") as file:
                 file.write(json.dumps(row) + "\n")
 
