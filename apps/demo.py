@@ -32,7 +32,7 @@ from .pictures import contact_sheet
 from .progress import Follow, progress_bar
 from .report import write_report
 
-CORPUS = {"identities": 96, "clips": 480, "frames": 50, "size": 128, "val_identities": 8, "test_identities": 12}
+CORPUS = {"identities": 160, "clips": 480, "frames": 50, "size": 128, "val_identities": 12, "test_identities": 20}
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {
@@ -104,15 +104,14 @@ def make_videos(out: Path, reader: ClipReader, talker: Path) -> None:
     """One unseen portrait and one sentence, three emotions, each given another way, through `emohead infer`."""
     (out / "videos").mkdir(exist_ok=True)
     clips = [reader.info(key) for key in reader.keys(SPLIT)]
-    person = clips[0].identity
-    neutral = next(clip for clip in clips if clip.emotion == "neutral" and clip.identity == person)
+    neutral = min(clips, key=lambda clip: (clip.emotion != "neutral", clip.level))  # the calmest there is
     write_frame(out / "portrait.png", reader, neutral.key)
     soundfile.write(out / "speech.wav", reader.speech(neutral.key), SAMPLE_RATE)
 
     def example(emotion: str) -> str:
         """The strongest clip of an emotion by somebody else, where there is somebody else."""
         found = [clip for clip in clips if clip.emotion == emotion]
-        return max(found, key=lambda clip: (clip.identity != person, clip.level or 0)).key
+        return max(found, key=lambda clip: (clip.identity != neutral.identity, clip.level or 0)).key
 
     write_frame(out / "emotion.png", reader, example(EMOTIONS_SHOWN["image"]))
     soundfile.write(out / "emotion.wav", reader.speech(example(EMOTIONS_SHOWN["audio"])), SAMPLE_RATE)
