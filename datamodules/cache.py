@@ -63,19 +63,17 @@ class Cache:
         """Bytes of a file, fewer only where it ends; `fetch(offset, size)` gets what the cache lacks."""
         parts = []
         for block in range(offset // self.block, -(-(offset + size) // self.block)):
-            start = block * self.block
-            within = max(0, offset - start), min(self.block, offset + size - start)
-            parts.append(self._read_block(content, block, *within, lambda start=start: fetch(start, self.block)))
+            first = block * self.block
+            start, stop = max(0, offset - first), min(self.block, offset + size - first)
+            path = self._path(content, block)
+            file = self._open(path)
+            if file is not None:
+                parts.append(os.pread(file, stop - start, start))
+                continue
+            data = fetch(first, self.block)
+            self._store(path, data)
+            parts.append(data[start:stop])
         return b"".join(parts)
-
-    def _read_block(self, content: str, block: int, start: int, stop: int, fetch: Callable[[], bytes]) -> bytes:
-        path = self._path(content, block)
-        file = self._open(path)
-        if file is not None:
-            return os.pread(file, stop - start, start)
-        data = fetch()
-        self._store(path, data)
-        return data[start:stop]
 
     def _path(self, content: str, block: int | str) -> Path:
         name = hashlib.sha256(content.encode()).hexdigest()[:40]  # whatever stands in `content`, a plain file name

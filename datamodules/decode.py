@@ -17,7 +17,7 @@ from .sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
 def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:
-    """The speech of `num_frames` video frames from frame `start`: float32 (num_frames * 640,), silence after its end."""
+    """Speech of `num_frames` video frames from frame `start`: float32 (num_frames * 640,), silence after its end."""
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
             raise ValueError(f"{file.channels} channels at {file.samplerate} Hz")

@@ -20,7 +20,7 @@ import simplejpeg
 from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
 from .decode import DECODE, decode_speech, resize
-from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, parse_json, parse_manifest
+from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .sample import ClipInfo
 from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
 from .shards import load_npy
@@ -44,7 +44,7 @@ class DamagedClip(UserError):
 
 @dataclass
 class StoredClip:
-    """One clip of an open shard. Each method reads only the bytes it needs and raises DamagedClip where they are bad."""
+    """One clip of an open shard. A method reads only the bytes it needs and raises DamagedClip where they are bad."""
 
     shard: ShardIndex
     position: int
@@ -93,7 +93,7 @@ class StoredClip:
         return np.stack(images).transpose(0, 3, 1, 2)  # (n, 3, S, S)
 
     def speech(self, start: int = 0, num_frames: int | None = None) -> np.ndarray:
-        """float32 (n * 640,) in [-1, 1] of n frames from `start` (default: all), silence where the speech is shorter."""
+        """float32 (n * 640,) in [-1, 1] of n frames from `start` (default: all), silence after its end."""
         count = self.num_frames - start if num_frames is None else num_frames
         return self.decode("flac", partial(decode_speech, start=start, num_frames=count))
 
