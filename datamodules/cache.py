@@ -103,25 +103,25 @@ class Cache:
         partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(exist_ok=True)
-            self._reserve(len(data))
-            partial.write_bytes(data)
-            partial.replace(path)
+            with self._locked() as usage:  # all of it, so that an eviction sees every byte that is counted
+                self._reserve(usage, len(data))
+                partial.write_bytes(data)
+                partial.replace(path)
         except FileNotFoundError:
-            pass  # another process evicted it, or somebody emptied the folder: then it is not cached
+            pass  # somebody emptied the folder
         except OSError as error:
             self._writes = False
             with suppress(OSError):
                 partial.unlink()
             warnings.warn(f"data.cache={self.folder}: {error.strerror}; reading on without writing to it", stacklevel=2)
 
-    def _reserve(self, size: int) -> None:
-        with self._locked() as usage:
-            text = os.pread(usage, 32, 0).decode("ascii", "replace").strip()
-            used = int(text) if text.isdigit() else self._evict(self.limit)
-            if used + size > self.limit:
-                used = self._evict(min(int(KEEP * self.limit), self.limit - size))
-            os.ftruncate(usage, 0)
-            os.pwrite(usage, str(used + size).encode(), 0)
+    def _reserve(self, usage: int, size: int) -> None:
+        text = os.pread(usage, 32, 0).decode("ascii", "replace").strip()
+        used = int(text) if text.isdigit() else self._evict(self.limit)
+        if used + size > self.limit:
+            used = self._evict(min(int(KEEP * self.limit), self.limit - size))
+        os.ftruncate(usage, 0)
+        os.pwrite(usage, str(used + size).encode(), 0)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -52,11 +52,12 @@ def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
     name = index_path(Path(shard.name)).name
     address, content = folder.address(name), f"{shard.sha256} {shard.bytes}"  # whose bytes a cache holds
     cached = f"index {FORMAT_VERSION} {content}"
+    data = read_file(folder, name, missing=REBUILD, content=cached)
     try:
-        samples, ranges = parse_index(read_file(folder, name, missing=REBUILD, content=cached), address, shard)
-    except UserError:
+        samples, ranges = parse_index(data, address, shard)
+    except UserError:  # the cache may be at fault
         folder.forget(cached)
-        raise
+        samples, ranges = parse_index(read_file(folder, name, missing=REBUILD, content=cached), address, shard)
     try:
         file = folder.open(shard.name, content)
     except OSError as error:
