@@ -5,6 +5,7 @@ S pixels a side. Decoders raise whatever their libraries raise on damaged bytes.
 
 import io
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -14,6 +15,24 @@ import soundfile
 
 from .media import MAX_GOP
 from .sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+
+def decode_npy(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file, read-only and without a copy."""
+    length = int.from_bytes(data[8:10], "little")  # of the header: format 1.0, which np.save writes
+    dtype, shape = _npy_header(data[: 10 + length])
+    return np.frombuffer(data, dtype, offset=10 + length).reshape(shape)
+
+
+@lru_cache(maxsize=4096)  # numpy parses it as Python code, which takes longer than all else; few of them differ
+def _npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...]]:
+    file = io.BytesIO(head)
+    if (version := np.lib.format.read_magic(file)) != (1, 0):
+        raise ValueError(f"npy format {version} instead of (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"npy array of {dtype}, Fortran order {fortran}: wanted are plain numbers in C order")
+    return dtype, shape
 
 
 def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:

@@ -19,11 +19,10 @@ import simplejpeg
 
 from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
-from .decode import DECODE, decode_speech, resize
+from .decode import DECODE, decode_npy, decode_speech, resize
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .sample import ClipInfo
 from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
-from .shards import load_npy
 from .storage import Folder, is_url, open_folder
 
 DECODERS = tuple(DECODE)
@@ -121,7 +120,7 @@ class StoredClip:
             raise self.error(name, f"cannot be decoded ({error}); prepare the shard again") from None
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        array = self.decode(name, load_npy)
+        array = self.decode(name, decode_npy)
         if array.shape != shape:
             raise self.error(name, f"shape {array.shape} instead of {shape}; prepare the shard again")
         if not np.isfinite(array).all():

@@ -90,6 +90,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def _stack(values: list[Any]) -> Tensor | list[str]:
     if isinstance(values[0], str):
         return values
+    if values[0].ndim == 3:  # pictures (3, S, S): decoded as (S, S, 3), and left so in memory
+        return torch.from_numpy(np.stack([value.transpose(1, 2, 0) for value in values])).permute(0, 3, 1, 2)
     return torch.from_numpy(np.stack(values))
 
 
