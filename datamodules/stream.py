@@ -6,6 +6,7 @@ batches already trained on is the whole state. Random choices of a sample are dr
 A damaged clip costs that clip: another one, which the position determines, stands in for it (see bad_samples.py).
 """
 
+import gc
 import os
 import signal
 import threading
@@ -259,6 +260,7 @@ def start_worker(worker: int) -> None:
     very step in which it is to save; the parent's own SIGTERM, at its exit, still ends the worker.
     """
     torch.set_num_threads(1)
+    gc.freeze()  # what the trainer made is neither collected here nor, by being looked at, copied
     cv2.setNumThreads(0)
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

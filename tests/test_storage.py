@@ -266,7 +266,7 @@ def test_a_server_that_goes_away_stops_the_stream_in_one_line(
     server: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("emohead.datamodules.storage.Patience", lambda: QUICK)
-    data = data_of(server.url, num_workers=1)
+    data = data_of(server.url)
     server.always = "500"
     with pytest.raises(UserError, match=r"index\.json: HTTP 500; tried 4 times") as error:
         take(data.train_dataloader(), 1)

@@ -8,6 +8,7 @@ from emohead.datamodules.bad_samples import BadSamples
 from emohead.datamodules.order import Place
 from emohead.datamodules.reader import DamagedClip
 from emohead.models.errors import UserError
+from emohead.trainers.run import train
 
 from .shard_clips import write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take
@@ -146,3 +147,21 @@ def test_processes_count_together_and_a_restart_goes_on(tmp_path: Path) -> None:
     assert "and 6 more" in message
     BadSamples(path, "val", 15_000, 0.001).add(damaged(1), place, **where(0))  # validation is counted apart
     assert len(path.read_text().splitlines()) == 14 * 2 + 1 + 3
+
+
+def test_a_run_keeps_its_bad_samples_and_goes_on_with_other_workers(tmp_path: Path) -> None:
+    corpus, run = corpus_with(tmp_path / "data"), tmp_path / "run"
+    damage(corpus, "clip004", "flac")
+
+    def start(*overrides: str) -> None:
+        fixed = [f"data.shards=[{corpus}]", f"run={run}", "data.batch_size=4", "data.window_frames=12"]
+        fixed += ["trainer.accelerator=cpu", "trainer.val_every=9", "tracking.wandb=disabled"]
+        train("emotion", [Path("emotion-debug")], [*fixed, *overrides])
+
+    start("trainer.max_steps=3", "data.num_workers=0")
+    found = lines_of(run / "bad_samples.jsonl")
+    assert {(line["key"], line["member"]) for line in found} == {("clip004", "flac")}
+    start("trainer.max_steps=6", "data.num_workers=1", "data.max_bad_share=0.5")
+    assert len(lines_of(run / "bad_samples.jsonl")) > len(found)
+    with pytest.raises(UserError, match="was started with another 'data'"):
+        start("trainer.max_steps=6", "data.weights=[1.0]")
