@@ -3,7 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from .manifest import REBUILD, SplitSummary, Tally, group_name, read_json
+import numpy as np
+
+from .manifest import MANIFEST, REBUILD, Tally, group_name, read_json
 from .reader import ClipReader
 from .shards import index_path
 
@@ -12,8 +14,9 @@ Records = dict[int, list[dict[str, Any]]]  # shard -> its entries in the index
 
 def compare_folder(reader: ClipReader) -> list[str]:
     """Tars and indexes that lie in the folder but are no part of the data set."""
-    known = {name for shard in reader.manifest.shards for name in (shard.name, index_path(reader.folder / shard.name).name)}
-    extra = [path for pattern in ("*.tar", "*.index.json") for path in reader.folder.glob(pattern) if path.name not in known]
+    tars = [reader.folder / shard.name for shard in reader.manifest.shards]
+    held = {*reader.folder.glob("*.tar"), *reader.folder.glob("*.index.json")}
+    extra = held - {*tars, *map(index_path, tars)}
     return [f"{path}: not in the manifest; delete it, or take it in: {REBUILD}" for path in sorted(extra)]
 
 
@@ -41,15 +44,17 @@ def compare_index(reader: ClipReader, number: int) -> list[str]:
 
 
 def compare_manifest(reader: ClipReader, records: Records) -> list[str]:
-    """Where the sums over all indexes and the manifest disagree, and keys that are used twice."""
-    path, tally = reader.files.address("manifest.json"), Tally()
-    keys = Counter(record["key"] for number in records for record in records[number])
+    """Where the manifest and the sum over all indexes disagree, and keys that are used twice."""
+    path = reader.files.address(MANIFEST)
+    keys = Counter(record["key"] for samples in records.values() for record in samples)
     problems = [f"{path}: {key}: {count} clips have this key" for key, count in sorted(keys.items()) if count > 1]
+    if len(records) < len(reader.manifest.shards):  # the index that cannot be read is a problem already
+        return problems
+    tally, no_motion = Tally(), np.zeros((1, 1), np.float32)  # the indexes do not hold it
     for number, shard in enumerate(reader.manifest.shards):
         for record in records[number]:
-            tally.count_clip(shard.split, record)
+            tally.add_clip(shard.split, record, no_motion)
     for name in sorted(tally.splits.keys() | reader.manifest.splits.keys()):
-        found, wanted = (splits.get(name, SplitSummary()) for splits in (tally.splits, reader.manifest.splits))
-        if found != wanted:
-            problems.append(f"{path}: split {name!r} does not sum up to what the indexes hold; {REBUILD}")
+        if tally.splits.get(name) != reader.manifest.splits.get(name):
+            problems.append(f"{path}: split {name!r} is not the sum of what the indexes hold; {REBUILD}")
     return problems

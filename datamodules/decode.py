@@ -18,10 +18,10 @@ from .sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
 def decode_npy(data: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file, read-only and without a copy."""
+    """The array in the bytes of a .npy file."""
     length = int.from_bytes(data[8:10], "little")  # of the header: format 1.0, which np.save writes
     dtype, shape = _npy_header(data[: 10 + length])
-    return np.frombuffer(data, dtype, offset=10 + length).reshape(shape)
+    return np.frombuffer(data, dtype, offset=10 + length).reshape(shape).copy()
 
 
 @lru_cache(maxsize=4096)  # numpy parses it as Python code, which takes longer than all else; few of them differ
@@ -33,6 +33,12 @@ def _npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...]]:
     if fortran or dtype.hasobject:
         raise ValueError(f"npy array of {dtype}, Fortran order {fortran}: wanted are plain numbers in C order")
     return dtype, shape
+
+
+def all_finite(array: np.ndarray) -> bool:
+    if array.dtype == np.float16:  # which numpy converts one by one; bit patterns from here on are inf and NaN
+        return bool((array.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+    return bool(np.isfinite(array).all())
 
 
 def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:

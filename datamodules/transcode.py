@@ -8,10 +8,7 @@ S pixels a side, T frames of a clip.
 import json
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from multiprocessing import get_context
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..models.errors import UserError
+from .crew import Lost, run_jobs
 from .manifest import FACE_MODEL, MANIFEST, Manifest, Shard, load_manifest, read_json, write_json
 from .media import encode_clip
 from .reader import ClipReader, StoredClip
@@ -58,7 +56,14 @@ def transcode(
     shards = reader.manifest.shards
     missing = [number for number, shard in enumerate(shards) if not (_part(out, shard) / MANIFEST).exists()]
     progress(len(shards) - len(missing), len(shards), "transcode")
-    for done, _ in enumerate(_pack_all(reader, out, codec, size, missing, workers), len(shards) - len(missing) + 1):
+    packer = Packer(reader, out, codec, size)
+    packing = run_jobs(packer, missing, workers=workers, patience=lambda number: float("inf"))
+    for done, (number, problem) in enumerate(packing, len(shards) - len(missing) + 1):
+        if isinstance(problem, Lost):
+            name = reader.files.address(shards[number].name)
+            raise UserError(f"{name}: packing it anew was {problem.reason}; check it with `emohead shards verify`")
+        if problem:
+            raise UserError(problem)
         progress(done, len(shards), "transcode")
     packed = [_move(out, shard) for shard in shards]
     (work / FACE_MODEL).replace(out / FACE_MODEL)
@@ -131,35 +136,28 @@ def _move(out: Path, shard: Shard) -> Shard:
 # ---------------------------------------------------------------------------------------------- packing
 
 
-def _pack_all(reader: ClipReader, out: Path, codec: str, size: int, numbers: list[int], workers: int) -> Any:
-    """Pack shards, yielding after each."""
-    jobs = [(reader, number, _part(out, reader.manifest.shards[number]), codec, size) for number in numbers]
-    if workers == 0 or not jobs:
-        for job in jobs:
-            yield pack_shard(*job)
-        return
-    # Spawned: FFmpeg holds threads, which a fork would copy in the middle of their work.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+@dataclass(frozen=True)
+class Packer:
+    """Packs one shard after the other, each as a data set of its own; goes to the processes that pack."""
+
+    reader: ClipReader
+    out: Path
+    codec: str
+    size: int
+
+    def __call__(self, number: int) -> str:
+        """Pack a shard and return nothing, or why it cannot be packed."""
+        cv2.setNumThreads(1)
+        reader, part = self.reader, _part(self.out, self.reader.manifest.shards[number])
         try:
-            for future in as_completed([pool.submit(pack_shard, *job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                f"{out}: a process that packed it died (of too little memory, or of a damaged video: see `emohead "
-                "shards verify`); the same command goes on from here"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def pack_shard(reader: ClipReader, number: int, part: Path, codec: str, size: int) -> None:
-    """Pack one shard as a data set of its own into the folder `part`. Runs in worker processes."""
-    cv2.setNumThreads(1)
-    clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]
-    with ShardWriter(part, size=size, codec=codec, clips_per_shard=len(clips)) as writer:
-        for clip in clips:
-            writer.write_members(clip.key, transcode_clip(clip, reader.manifest.codec, codec, size))
-        writer.close(reader.face_model)
+            clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]
+            with ShardWriter(part, size=self.size, codec=self.codec, clips_per_shard=len(clips)) as writer:
+                for clip in clips:
+                    writer.write_members(clip.key, transcode_clip(clip, reader.manifest.codec, self.codec, self.size))
+                writer.close(reader.face_model)
+        except UserError as error:
+            return str(error)
+        return ""
 
 
 def transcode_clip(clip: StoredClip, held: str, codec: str, size: int) -> dict[str, bytes]:

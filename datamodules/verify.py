@@ -1,25 +1,26 @@
 """Checks a data set byte by byte, and makes a data set of tars that were packed elsewhere."""
 
-import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
+from .check_clip import Checker, Job
+from .check_files import Records, compare_folder, compare_index, compare_manifest
+from .crew import Lost, run_jobs
 from .manifest import FACE_MODEL, MANIFEST, Manifest, Tally, load_manifest
-from .media import decode_flac
-from .reader import ClipReader, StoredClip
-from .sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME, SPLITS, ClipInfo
+from .reader import ClipReader
+from .sample import EMOTIONS, LEVELS, SPLITS, ClipInfo
 from .shards import CODECS, MEMBERS, load_npy, sample_record, write_index
+
+JOB_SECONDS = 120.0  # the check of a clip may take, and as long again as its bytes take at the slowest
+SLOWEST = 1e6  # bytes a second
 
 Progress = Callable[[int, int, str], None]  # done, total, label
 
@@ -46,33 +47,38 @@ def verify_shards(
     """
     reader = ClipReader(folder, decoder)
     _ = reader.face_model
-    shards = reader.manifest.shards
-    found: list[tuple[int, int, str]] = []  # shard, clip (-1: the tar), problem
-    jobs = [Job(number, None, shard.bytes) for number, shard in enumerate(shards)]
-    records: dict[int, list[dict[str, Any]]] = {}
-    for number, shard in enumerate(shards):
-        try:
-            records[number] = reader.shard(number).samples
-        except UserError as error:
-            found.append((number, -1, str(error)))
-            continue
-        found += [(number, -1, problem) for problem in compare_index(reader, number)]
-        jobs += [Job(number, i, sum(span[1] for span in s["members"].values())) for i, s in enumerate(records[number])]
+    jobs, records, found = _plan(reader)
     checks = run_jobs(
-        Checker(Path(folder), decoder),
-        jobs,
-        workers=workers,
-        patience=lambda job: patience + job.bytes / SLOWEST,
+        Checker(Path(folder), decoder), jobs, workers=workers, patience=lambda job: patience + job.bytes / SLOWEST
     )
     for done, (job, result) in enumerate(checks, start=1):
-        place = (job.shard, -1 if job.position is None else job.position)
         if isinstance(result, Lost):
-            name = shards[job.shard].name + ("" if job.position is None else f": {records[job.shard][job.position]['key']}")
-            result = [f"{reader.folder / name}: its check was {result.reason}; prepare the shard again"]
-        found += [(*place, problem) for problem in result]
+            shard = reader.files.address(reader.manifest.shards[job.shard].name)
+            key = "" if job.position is None else f"{records[job.shard][job.position]['key']}: "
+            result = [f"{shard}: {key}its check was lost: {result.reason}; copy or prepare the shard again"]
+        found += [(job, problem) for problem in result]
         progress(done, len(jobs), "verify")
-    whole = compare_folder(reader) + (compare_manifest(reader, records) if len(records) == len(shards) else [])
-    return whole + [problem for *_, problem in sorted(found, key=lambda item: item[:2])]
+    found.sort(key=lambda item: (item[0].shard, -1 if item[0].position is None else item[0].position))
+    return compare_folder(reader) + compare_manifest(reader, records) + [problem for _, problem in found]
+
+
+def _plan(reader: ClipReader) -> tuple[list[Job], Records, list[tuple[Job, str]]]:
+    """The jobs, the indexes that can be read, and the problems of the others."""
+    jobs: list[Job] = []
+    records: Records = {}
+    found = []
+    for number, shard in enumerate(reader.manifest.shards):
+        tar = Job(number, None, shard.bytes)
+        jobs.append(tar)
+        try:
+            records[number] = reader.shard(number).samples
+            found += [(tar, problem) for problem in compare_index(reader, number)]
+        except UserError as error:
+            found.append((tar, str(error)))
+            continue
+        sizes = [sum(size for _, size, _ in record["members"].values()) for record in records[number]]
+        jobs += [Job(number, position, size) for position, size in enumerate(sizes)]
+    return jobs, records, found
 
 
 # ---------------------------------------------------------------------------------------------- index
