@@ -66,11 +66,11 @@ def prepare_folder(
     folder(source, out, size=size, codec=codec, workers=workers, face_model=face_model)
 
 
-@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 440"))
+@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 480"))
 def prepare_synthetic(
     out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
     identities: Annotated[int, typer.Option(min=3, help="People.")] = 20,
-    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 440,
+    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 480,
     seed: int = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
     codec: Codec = "mjpeg",

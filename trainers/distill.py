@@ -73,6 +73,7 @@ class DistillStage(Stage):
         self.teachers = Frozen(space, motion, face)
         self.network = Talker(student_config(config.network, space, motion, face))
         if config.start_from_teacher:
+            copy_matching(self.network.emotion.speech, space.speech_encoder)
             copy_matching(self.network.motion, motion)
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
@@ -89,12 +90,13 @@ class DistillStage(Stage):
         # Beside the batch's own prompts a random share of all others: text is cheap, and the student has no tower.
         picks = torch.randperm(len(self.prompts), generator=self.generator())[:32]
         texts = list(batch["prompt"]) + [self.prompts[int(i)] for i in picks]
+        images = torch.cat([batch["image"], batch["portrait"], batch["target"]])  # every frame there is shows one
         with torch.no_grad():
-            text, image = teacher.encode_text(texts), teacher.encode_image(batch["image"])
+            text, image = teacher.encode_text(texts), teacher.encode_image(images)
             speech = teacher.encode_speech(batch["speech"])
         return {
             "text_loss": cosine_distance(student.encode_text(texts), text),
-            "image_loss": cosine_distance(student.encode_image(batch["image"]), image),
+            "image_loss": cosine_distance(student.encode_image(images), image),
             "speech_loss": cosine_distance(student.encode_speech(batch["speech"]), speech),
         }
 
