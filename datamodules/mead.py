@@ -6,12 +6,12 @@ Two layouts are read, also mixed, at any depth below the folder:
     M003/video/front/angry/level_1/001.mp4 with M003/audio/angry/level_1/001.m4a
     M003_ang_1_001.mp4, M003_level_1_angry_001.mp4, M003#angry#level_1#001.mp4, with sound of the same name or none
 
-In the first, `video` may have another name (archives in two parts unpack as `1` and `2`) or be missing, and so may
-the view: no view is front. In the second, a view may stand after the actor or before the number (`M003_top_ang_1_001`).
+In the first, `video` may have another name (archives in two parts unpack as `1` and `2`) or be missing, and there may
+be no view: that is front. In the second, a view may stand after the actor or before the number (`M003_top_ang_1_001`).
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -70,22 +70,18 @@ def parse_take(path: PurePath) -> Take | None:
 
     A view that is not in the name of the file is that of the nearest folder with a view's name, and otherwise front.
     """
-    name = path.name if re.fullmatch(r"\.?\d*", path.suffix) else path.stem  # `a.b_001` has no suffix
     folders = path.parts[:-1]
-    if match := _FLAT.fullmatch(name.replace("#", "_")):
+    if match := _FLAT.fullmatch(path.stem.replace("#", "_")):
         view = match["view"] or match["view_"] or next((part for part in reversed(folders) if part in VIEWS), "front")
         emotion, level = match["emotion"] or match["emotion_"], match["level"] or match["level_"]
         return _checked(match["actor"], view, _EMOTION_NAMES[emotion], int(level), int(match["number"]))
-    if len(folders) < 3 or not re.fullmatch(r"\d{1,3}", name):
-        return None
-    *above, emotion, level = folders
+    *above, emotion, level = folders if len(folders) >= 3 else ("", "", "")
     actor = next((part for part in reversed(above) if _ACTOR.fullmatch(part)), None)
+    named = emotion in _EMOTION_NAMES and re.fullmatch(r"level_\d", level) and re.fullmatch(r"\d{1,3}", path.stem)
+    if actor is None or not named or above[-1] not in (*VIEWS, "video", actor):
+        return None
     view = above[-1] if above[-1] in VIEWS else "front"
-    if actor is None or above[-1] not in (*VIEWS, actor) or emotion not in _EMOTION_NAMES:
-        return None
-    if not re.fullmatch(r"level_\d", level):
-        return None
-    return _checked(actor, view, _EMOTION_NAMES[emotion], int(level[-1]), int(name))
+    return _checked(actor, view, _EMOTION_NAMES[emotion], int(level[-1]), int(path.stem))
 
 
 def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Take | None:
@@ -107,31 +103,28 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     Raises UserError where the folder holds no take, none with sound, or none of one of the views.
     """
     _check(views, split)
-    root = PurePath(folder.resolve().name)  # the folder may itself be that of an actor
-    takes, rejected = _find_takes(folder, root)
-    there = Counter(take.view for take in takes)
+    takes, sounds, rejected = _find_takes(folder)
+    there = {take.view for take in takes}
     if not takes:
         raise UserError(f"{folder}: holds no take of MEAD; unpack its archives so that files are named {LAYOUTS}")
     if lacking := [view for view in views if view not in there]:
         held = ", ".join(view for view in VIEWS if view in there)
         raise UserError(f"{folder}: holds no take from view {', '.join(lacking)}; choose from {held}")
     splits, notes = _split(takes, split)
-    sounds: dict[Take, Path] = {}
-    for path in find_files(folder, SOUND_SUFFIXES):
-        if take := _parse_sound(root / path.relative_to(folder)):
-            sounds.setdefault(take, path)
     sources = []
     for take, path in sorted(takes.items()):
         if take.view not in views:
             continue
+        name = path.relative_to(folder).as_posix()
         # The seven cameras share one sound; a copy of one's own view is nearer to its video.
         sound = sounds.get(take) or sounds.get(replace(take, view="front"))
-        name = path.relative_to(folder).as_posix()
         if sound is None and not _holds_sound(path):
             where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
             rejected.append(Rejected(name, f"no sound: no file such as {where}, and none in the video"))
             continue
-        sources.append(_as_source(take, path, name, sound, splits[take]))
+        source = Source(path, name, take.actor, audio=sound, split=splits[take], view=take.view)
+        source.emotion, source.level = take.emotion, take.level
+        sources.append(source)
     if not sources:
         raise UserError(f"{folder}: no take has sound; unpack audio.tar of each actor beside its videos")
     rejected += _absent_actors(takes, views)
@@ -145,26 +138,28 @@ def _check(views: Sequence[str], split: str) -> None:
         raise UserError(f"split {split!r}: must be one of {', '.join(SPLIT_RULES)}")
 
 
-def _find_takes(folder: Path, root: PurePath) -> tuple[dict[Take, Path], list[Rejected]]:
-    """Every take of every view with its video, and the videos that are none or a second one."""
-    takes: dict[Take, Path] = {}
+def _find_takes(folder: Path) -> tuple[dict[Take, Path], dict[Take, Path], list[Rejected]]:
+    """Every take of every view with its video; those with a sound file; the videos that are none or a second one."""
+    root = PurePath(folder.resolve().name)  # the folder may itself be that of an actor
+    videos: dict[Take, Path] = {}
+    sounds: dict[Take, Path] = {}
     rejected = []
-    for path in find_files(folder, VIDEO_SUFFIXES):
+    for path in find_files(folder, VIDEO_SUFFIXES + SOUND_SUFFIXES):
         inside = path.relative_to(folder)
+        if path.suffix.lower() in SOUND_SUFFIXES:
+            # `M003/audio/angry/level_1/001.m4a` names no view: it counts as front.
+            if take := parse_take(PurePath(*(part for part in (root / inside).parts if part != "audio"))):
+                sounds.setdefault(take, path)
+            continue
         take = parse_take(root / inside)
         if take is None:
             rejected.append(Rejected(inside.as_posix(), "its name is not that of a take of MEAD"))
-        elif take in takes:
-            first = takes[take].relative_to(folder).as_posix()
+        elif take in videos:
+            first = videos[take].relative_to(folder).as_posix()
             rejected.append(Rejected(inside.as_posix(), f"the same take as {first}"))
         else:
-            takes[take] = path
-    return takes, rejected
-
-
-def _parse_sound(path: PurePath) -> Take | None:
-    """As `parse_take`, of `M003/audio/angry/level_1/001.m4a`, which names no view, or a name as videos have."""
-    return parse_take(PurePath(*(part for part in path.parts if part != "audio")))
+            videos[take] = path
+    return videos, sounds, rejected
 
 
 def _holds_sound(path: Path) -> bool:
@@ -172,19 +167,6 @@ def _holds_sound(path: Path) -> bool:
         return probe(path).has_audio
     except UserError:
         return False
-
-
-def _as_source(take: Take, path: Path, name: str, sound: Path | None, split: str) -> Source:
-    return Source(
-        path,
-        name,
-        take.actor,
-        audio=sound,
-        split=split,
-        emotion=take.emotion,
-        level=take.level,
-        view=take.view,
-    )
 
 
 def _absent_actors(takes: Iterable[Take], views: Sequence[str]) -> list[Rejected]:
