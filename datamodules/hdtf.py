@@ -1,15 +1,16 @@
 """HDTF (Zhang et al., CVPR 2021): intervals of YouTube videos, which everyone downloads for themselves.
 
-Its 15 text files are `{RD,WDA,WRA}_{video_url,annotion_time,crop_wh,crop_ratio,resolution}.txt`, with spaces in between:
+Of its 15 text files `{RD,WDA,WRA}_{video_url,annotion_time,crop_wh,crop_ratio,resolution}.txt`, four of each group are
+read; their cells are parted by spaces:
 
-    WRA_video_url.txt       AdamKinzinger0 https://…            (the only one without .mp4)
+    WRA_video_url.txt       AdamKinzinger0 https://…            (without .mp4, here only)
     WRA_annotion_time.txt   AdamKinzinger0.mp4 00:05-02:55      intervals, counted from 0
     WRA_resolution.txt      AdamKinzinger0.mp4 720              height of the video that the crops were made on
     WRA_crop_wh.txt         AdamKinzinger0_0.mp4 306 480 41 480 of an interval: left, width, top, height
 
 The order in the crop lines is the authors' own ("min_width | width | min_height | height", README of MRzzm/HDTF) and
 that of its downloader (`x, out_w, y, out_h`); the second and fourth number are equal in every line, the crops being
-square. `crop_ratio` (how far a face's box was widened) goes into those crops already and is not read.
+square. `crop_ratio` is for those who make the crops anew from landmarks.
 """
 
 import re

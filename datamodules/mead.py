@@ -11,7 +11,7 @@ be no view: that is front. In the second, a view may stand after the actor or be
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -97,8 +97,8 @@ def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Ta
 def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "official") -> SourceList:
     """The takes of `folder` from the given views, in the order of actor, view, emotion, level and number.
 
-    `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are left out without
-    a word; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
+    `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are counted in the
+    notes; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
     is decoded; the header of one is read only where there is no sound file, to see whether it holds sound itself.
     Raises UserError where the folder holds no take, none with sound, or none of one of the views.
     """
@@ -111,19 +111,20 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
         held = ", ".join(view for view in VIEWS if view in there)
         raise UserError(f"{folder}: holds no take from view {', '.join(lacking)}; choose from {held}")
     splits, notes = _split(takes, split)
+    if others := Counter(take.view for take in takes if take.view not in views):
+        notes.append(f"takes of views not asked for: {', '.join(f'{others[v]} {v}' for v in VIEWS if others[v])}")
     sources = []
     for take, path in sorted(takes.items()):
         if take.view not in views:
             continue
-        name = path.relative_to(folder).as_posix()
         # The seven cameras share one sound; a copy of one's own view is nearer to its video.
         sound = sounds.get(take) or sounds.get(replace(take, view="front"))
+        source = Source(path, path.relative_to(folder).as_posix(), take.actor, audio=sound, split=splits[take])
+        source.emotion, source.level, source.view = take.emotion, take.level, take.view
         if sound is None and not _holds_sound(path):
             where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
-            rejected.append(Rejected(name, f"no sound: no file such as {where}, and none in the video"))
+            rejected.append(Rejected(source.name, f"no sound: no file such as {where}, and none in the video"))
             continue
-        source = Source(path, name, take.actor, audio=sound, split=splits[take], view=take.view)
-        source.emotion, source.level = take.emotion, take.level
         sources.append(source)
     if not sources:
         raise UserError(f"{folder}: no take has sound; unpack audio.tar of each actor beside its videos")

@@ -268,7 +268,7 @@ def test_few_videos_are_split_among_themselves(real_data: Path, everything: Path
     for name in ("WDA/AdamSchiff", "WDA/AmyKlobuchar0", "WDA/AmyKlobuchar1", "WRA/TomPrice"):
         (tmp_path / f"{name[4:]}.mp4").symlink_to(everything / f"{name}.mp4")
     found = read_hdtf(tmp_path, annotations=real_data / "annotations" / "hdtf")
-    assert Counter(source.identity for source in found.sources) == {"AmyKlobuchar": 2, "AdamSchiff": 1, "TomPrice": 1}
+    assert {source.identity for source in found.sources} == {"AmyKlobuchar", "AdamSchiff", "TomPrice"}
     assert {source.split for source in found.sources} == {None}
     assert found.split_rule == "identity"
 

@@ -52,6 +52,7 @@ def by_name(found: SourceList) -> dict[str, str | None]:
         ("M003/video/front/angry/level_1/001.mp4", ("M003", "front", "angry", 1, 1)),
         ("W021/1/left_30/fear/level_3/058.mp4", ("W021", "left_30", "fear", 3, 58)),
         ("Part0/W021/video/2/down/neutral/level_1/077.mp4", ("W021", "down", "neutral", 1, 77)),
+        ("M003/W009/front/sad/level_2/010.mp4", ("W009", "front", "sad", 2, 10)),
         ("M003/front/sad/level_2/010.mp4", ("M003", "front", "sad", 2, 10)),
         ("M003/sad/level_2/010.mp4", ("M003", "front", "sad", 2, 10)),
         ("M003/video/sad/level_2/010.mp4", ("M003", "front", "sad", 2, 10)),
@@ -128,7 +129,8 @@ def test_every_name_of_the_published_lists(real_data: Path) -> None:
 def test_the_layout_of_the_archives_is_read(tmp_path: Path) -> None:
     make(tmp_path, actor_files("M003") + actor_files("W021", part="1") + actor_files("W021", "top", part="2"))
     found = read_mead(tmp_path)
-    assert (found.dataset, found.rejected, found.notes) == ("mead", [], [])
+    assert (found.dataset, found.rejected) == ("mead", [])
+    assert found.notes == ["takes of views not asked for: 40 top"]
     assert len(found.sources) == 2 * (16 + 12 + 12)
     first = found.sources[0]
     assert first.name == "M003/video/front/angry/level_1/001.mp4"
@@ -141,6 +143,7 @@ def test_the_layout_of_the_archives_is_read(tmp_path: Path) -> None:
     both = read_mead(tmp_path, views=("top", "front"))
     top = [source for source in both.sources if source.view == "top"]
     assert len(both.sources) == 3 * 40
+    assert both.notes == []
     assert top[0].audio == tmp_path / "W021/audio/angry/level_1/001.m4a"
 
 
