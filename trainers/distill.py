@@ -73,6 +73,7 @@ class DistillStage(Stage):
         self.teachers = Frozen(space, motion, face)
         self.network = Talker(student_config(config.network, space, motion, face))
         if config.start_from_teacher:
+            copy_matching(self.network.emotion.image, space.image_tower)
             copy_matching(self.network.emotion.speech, space.speech_encoder)
             copy_matching(self.network.motion, motion)
             copy_matching(self.network.face, face)
@@ -178,6 +179,7 @@ class Frozen:
 def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> TalkerConfig:
     """Fill in what the teachers and the data decide."""
     config.emotion.embed_dim = space.config.embed_dim
+    config.emotion.image.crop = config.emotion.image.crop or space.config.image_crop
     config.motion.emotion_dim = space.config.embed_dim
     for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
         part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
