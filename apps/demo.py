@@ -37,7 +37,7 @@ CORPUS = {"identities": 160, "clips": 560, "frames": 50, "size": 128, "val_ident
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {
-    "face": ["network.size=64", "network.channels=[16,16,16,8]"],
+    "face": ["network.size=64", "network.channels=[16,16,16,8]", "discriminator.channels=[8,16,16,16,16]"],
     "distill": ["network.face.size=64", "network.face.channels=[16,16,8,8]"],
 }
 SPLIT = "test"  # identities that no stage has seen
