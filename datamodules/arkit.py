@@ -22,16 +22,17 @@ from .manifest import PARTIAL
 from .reader import ClipReader
 from .sample import FPS
 
-ARKIT_NAMES = tuple(
-    "EyeBlinkLeft EyeLookDownLeft EyeLookInLeft EyeLookOutLeft EyeLookUpLeft EyeSquintLeft EyeWideLeft "
-    "EyeBlinkRight EyeLookDownRight EyeLookInRight EyeLookOutRight EyeLookUpRight EyeSquintRight EyeWideRight "
-    "JawForward JawRight JawLeft JawOpen MouthClose MouthFunnel MouthPucker MouthRight MouthLeft "
-    "MouthSmileLeft MouthSmileRight MouthFrownLeft MouthFrownRight MouthDimpleLeft MouthDimpleRight "
-    "MouthStretchLeft MouthStretchRight MouthRollLower MouthRollUpper MouthShrugLower MouthShrugUpper "
-    "MouthPressLeft MouthPressRight MouthLowerDownLeft MouthLowerDownRight MouthUpperUpLeft MouthUpperUpRight "
-    "BrowDownLeft BrowDownRight BrowInnerUp BrowOuterUpLeft BrowOuterUpRight CheekPuff CheekSquintLeft "
-    "CheekSquintRight NoseSneerLeft NoseSneerRight TongueOut".split()
-)
+_NAMES = """
+EyeBlinkLeft EyeLookDownLeft EyeLookInLeft EyeLookOutLeft EyeLookUpLeft EyeSquintLeft EyeWideLeft
+EyeBlinkRight EyeLookDownRight EyeLookInRight EyeLookOutRight EyeLookUpRight EyeSquintRight EyeWideRight
+JawForward JawRight JawLeft JawOpen MouthClose MouthFunnel MouthPucker MouthRight MouthLeft
+MouthSmileLeft MouthSmileRight MouthFrownLeft MouthFrownRight MouthDimpleLeft MouthDimpleRight
+MouthStretchLeft MouthStretchRight MouthRollLower MouthRollUpper MouthShrugLower MouthShrugUpper
+MouthPressLeft MouthPressRight MouthLowerDownLeft MouthLowerDownRight MouthUpperUpLeft MouthUpperUpRight
+BrowDownLeft BrowDownRight BrowInnerUp BrowOuterUpLeft BrowOuterUpRight CheekPuff CheekSquintLeft
+CheekSquintRight NoseSneerLeft NoseSneerRight TongueOut
+"""
+ARKIT_NAMES = tuple(_NAMES.split())
 HEAD_NAMES = ("HeadYaw", "HeadPitch", "HeadRoll")
 EYE_NAMES = ("LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll")
 COLUMNS = ("Timecode", "BlendShapeCount", *ARKIT_NAMES, *HEAD_NAMES, *EYE_NAMES)
@@ -82,9 +83,8 @@ def arkit_blendshapes(expression: np.ndarray) -> np.ndarray:
     place = {name: i for i, name in enumerate(ICT_EXPRESSIONS)}
     found = np.zeros((len(expression), len(ARKIT_NAMES)), np.float32)
     for column, name in enumerate(ARKIT_NAMES):
-        parts = [clipped[:, place[own]] for own in _ict_names(name) if own in place]
-        if parts:
-            found[:, column] = np.mean(parts, axis=0)
+        if name != "TongueOut":
+            found[:, column] = clipped[:, [place[own] for own in _ict_names(name)]].mean(axis=1)
     return found
 
 
@@ -111,7 +111,9 @@ def timecode(frame: int) -> str:
 def _ict_names(name: str) -> list[str]:
     """ARKit's name -> ICT's: EyeBlinkLeft -> eyeBlink_L, JawLeft -> jawLeft, CheekPuff -> cheekPuff_L and _R."""
     plain = name[0].lower() + name[1:]
-    sided = plain.removesuffix("Left") + "_L" if plain.endswith("Left") else plain.removesuffix("Right") + "_R"
-    return (
-        [plain] if plain in ICT_EXPRESSIONS else [sided] if sided in ICT_EXPRESSIONS else [f"{plain}_{s}" for s in "LR"]
-    )
+    if plain in ICT_EXPRESSIONS:
+        return [plain]
+    for side in ("Left", "Right"):
+        if plain.endswith(side):
+            return [f"{plain.removesuffix(side)}_{side[0]}"]
+    return [f"{plain}_L", f"{plain}_R"]

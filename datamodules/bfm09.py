@@ -11,13 +11,13 @@ pitch = a, yaw = -b, roll = -c in our order.
 
 Translation and scale. Their camera stands 10 dm off, focal length 1015, in a picture of 224 pixels with y down:
 u = 112 + 1015 p_x / (10 - p_z), v = 112 - 1015 p_y / (10 - p_z). Ours is weak perspective: all points are taken to lie
-as deep as the origin of the face, 10 - t_z. So the origin is at u = 112 + 1015 t_x / (10 - t_z), v likewise, and one face
-unit (0.9 dm, models/bfm.py) is 0.9 * 1015 / (10 - t_z) pixels. A point h dm before the origin is off by h / 10 of its
-distance from it, a few per cent: that is perspective, which our model leaves out.
+as deep as the origin of the face, 10 - t_z. So the origin is at u = 112 + 1015 t_x / (10 - t_z), v likewise, and one
+face unit (0.9 dm, models/bfm.py) is 0.9 * 1015 / (10 - t_z) pixels. A point h dm before the origin is off by h / 10 of
+its distance from it, a few per cent: that is perspective, which our model leaves out.
 
 Crop. Those 224 pixels were cut at (left, up) out of the picture resized to (w, h) = (int(W s), int(H s)), where
-left = int(w / 2 - 112 + (t0 - W / 2) s) and up = int(h / 2 - 112 + (H / 2 - t1) s); t1 counts upwards. Undone that gives
-pixels of the picture, and these give units of our own crop.
+left = int(w / 2 - 112 + (t0 - W / 2) s) and up = int(h / 2 - 112 + (H / 2 - t1) s); t1 counts upwards. Undone that
+gives pixels of the picture, and these give units of our own crop.
 """
 
 from pathlib import Path

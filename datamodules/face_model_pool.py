@@ -2,7 +2,7 @@
 
 Tars hold no 3D tracks, but motion, identity and face model give back the 468 vertices of every frame at pose zero. The
 pooled model is built from evenly spread frames of all of them: what each model has left out of its tracks (below 0.3 %
-of the eye distance on real clips) is lost. Motion stays in the old models: the data sets are prepared again in this one.
+of the eye distance on real clips) is lost. Motion stays in the old models: prepare the data sets again in this one.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_
         raise UserError("facemodel fit: no data set given; name the folders that `emohead prepare` wrote")
     readers = [ClipReader(folder) for folder in folders]
     for reader in readers:
-        kind = reader.manifest.face_model["kind"]
-        if kind != KIND:
+        model = reader.face_model
+        if model.kind != KIND or len(model.mean) != NUM_TRACKED:
             raise UserError(
-                f"{reader.folder}: its face model is `{kind}`; only `{KIND}` models are pooled, others are the same "
-                "for all data: prepare all data sets with one --face-model"
+                f"{reader.folder}: its face model is `{model.kind}` with {len(model.mean)} vertices, and only `{KIND}` "
+                f"ones with {NUM_TRACKED} are pooled; prepare all data sets with one --face-model instead"
             )
     total = sum(shard.frames for reader in readers for shard in reader.manifest.shards)
     clips, people = _faces(readers, stride=-(-total // max_frames))
@@ -53,7 +53,6 @@ def _faces(readers: Sequence[ClipReader], stride: int) -> tuple[list[np.ndarray]
     clips, people, position = [], [], 0
     for reader in readers:
         model = reader.face_model
-        assert len(model.mean) == NUM_TRACKED
         for key in reader.keys(None):
             frames, info = len(motion := reader.motion(key)), reader.info(key)
             chosen = motion[-position % stride :: stride, :-POSE_DIM]

@@ -52,10 +52,10 @@ def load_bfm09(path: Path | str) -> FaceModel:
 
 def load_mat(path: Path | str, *names: str) -> dict[str, np.ndarray]:
     """Numeric arrays of a MATLAB file as float64; raises UserError where it lacks one or it is no plain array."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
     try:
         content: dict[str, Any] = loadmat(path, variable_names=names)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     except Exception as error:  # SciPy raises all sorts of errors on damaged files
         raise UserError(f"{path}: cannot be read as a MATLAB file ({error})") from None
     for name in names:

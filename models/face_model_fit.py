@@ -256,11 +256,16 @@ def _canonical(face: np.ndarray) -> np.ndarray:
 
 def _principal_axes(samples: np.ndarray, count: int) -> np.ndarray:
     """The first principal axes (count, N, 3) of centred samples (S, N, 3), each scaled to its standard deviation."""
-    flat = samples.reshape(len(samples), -1)
-    values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))  # ascending
-    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    signs = np.sign(
-        vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
-    )  # an axis has no sign of its own
-    deviations = np.sqrt(np.where(values > 1e-9 * max(values[0], 1e-12), values, 0))
-    return (vectors * signs * deviations).T.reshape(count, *samples.shape[1:])
+    flat = samples.reshape(len(samples), -1)  # (S, 3N)
+    if len(flat) < flat.shape[1]:  # the smaller of the two matrices with the same eigenvalues
+        values, vectors = np.linalg.eigh(flat @ flat.T / len(flat))  # ascending
+        scaled = flat.T @ vectors / np.sqrt(len(flat))  # (3N, S), as long as the standard deviation
+    else:
+        values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
+        scaled = vectors * np.sqrt(np.maximum(values, 0))
+    values, scaled = values[::-1][:count], scaled[:, ::-1][:, :count]
+    scaled = np.where(values > 1e-9 * max(values[0], 1e-12), scaled, 0)
+    largest = scaled[np.abs(scaled).argmax(axis=0), np.arange(scaled.shape[1])]
+    axes = np.zeros((count, flat.shape[1]))
+    axes[: scaled.shape[1]] = (scaled * np.sign(largest)).T  # an axis has no sign of its own
+    return axes.reshape(count, *samples.shape[1:])

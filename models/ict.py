@@ -22,15 +22,16 @@ from .errors import UserError
 from .face_model import OUTER_EYE_CORNERS, FaceModel
 
 KIND = "ict"
-ICT_EXPRESSIONS = tuple(
-    "eyeBlink_L eyeLookDown_L eyeLookIn_L eyeLookOut_L eyeLookUp_L eyeSquint_L eyeWide_L "
-    "eyeBlink_R eyeLookDown_R eyeLookIn_R eyeLookOut_R eyeLookUp_R eyeSquint_R eyeWide_R "
-    "jawForward jawRight jawLeft jawOpen mouthClose mouthFunnel mouthPucker mouthRight mouthLeft "
-    "mouthSmile_L mouthSmile_R mouthFrown_L mouthFrown_R mouthDimple_L mouthDimple_R mouthStretch_L mouthStretch_R "
-    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthPress_L mouthPress_R "
-    "mouthLowerDown_L mouthLowerDown_R mouthUpperUp_L mouthUpperUp_R browDown_L browDown_R browInnerUp_L browInnerUp_R "
-    "browOuterUp_L browOuterUp_R cheekPuff_L cheekPuff_R cheekSquint_L cheekSquint_R noseSneer_L noseSneer_R".split()
-)
+_NAMES = """
+eyeBlink_L eyeLookDown_L eyeLookIn_L eyeLookOut_L eyeLookUp_L eyeSquint_L eyeWide_L
+eyeBlink_R eyeLookDown_R eyeLookIn_R eyeLookOut_R eyeLookUp_R eyeSquint_R eyeWide_R
+jawForward jawRight jawLeft jawOpen mouthClose mouthFunnel mouthPucker mouthRight mouthLeft
+mouthSmile_L mouthSmile_R mouthFrown_L mouthFrown_R mouthDimple_L mouthDimple_R mouthStretch_L mouthStretch_R
+mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthPress_L mouthPress_R
+mouthLowerDown_L mouthLowerDown_R mouthUpperUp_L mouthUpperUp_R browDown_L browDown_R browInnerUp_L browInnerUp_R
+browOuterUp_L browOuterUp_R cheekPuff_L cheekPuff_R cheekSquint_L cheekSquint_R noseSneer_L noseSneer_R
+"""
+ICT_EXPRESSIONS = tuple(_NAMES.split())  # in the order of ARKit's, see datamodules/arkit.py
 NUM_IDENTITY = 80
 NUM_FACE_VERTICES = 9409  # of the 26,719 of a checkout's meshes; the others are head, teeth, eyes and so on
 # ICT's landmarks on the jaw lie elsewhere than those of models/face_model_fit.py. These vertices are the nearest to
