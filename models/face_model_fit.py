@@ -34,6 +34,8 @@ PRIOR = 1e-5  # variance of tracking noise in face units squared, beside coeffic
 MISMATCH = 5e-5  # the same where landmarks of two meshes stand for each other, which never lie at quite one place
 BLENDSHAPE_KINDS = ("ict",)  # models whose expression coefficients run from 0 (neutral) to 1 (the full shape)
 BLENDSHAPE_VARIANCE = 0.1  # about that of a coefficient in [0, 1]
+BLENDSHAPE_IDENTITY_VARIANCE = 2.0  # so that mismatch goes into identity rather than into a lasting expression
+BLENDSHAPE_REST = 6e-4  # squared face units that an axis must be worth: most of a face is at rest
 MAX_BUILD_FRAMES = 20_000  # frames that the bases are estimated from, evenly spread
 
 
@@ -170,8 +172,9 @@ class _LinearSolver:
 class _BoundedSolver:
     """Identity in closed form, expression within [0, 1] by coordinate descent from the last one, all frames at once.
 
-    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + MISMATCH (T |i|^2 + sum_t |c_t|^2 / BLENDSHAPE_VARIANCE).
-    Each step is the exact minimum along one axis, cut to the bounds: it never raises the sum.
+    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + MISMATCH (T |i|^2 / BLENDSHAPE_IDENTITY_VARIANCE +
+    sum_t |c_t|^2 / BLENDSHAPE_VARIANCE) + 2 BLENDSHAPE_REST sum_t |c_t|_1. Each step is the exact minimum along one
+    axis, cut to the bounds: it never raises the sum.
     """
 
     rounds = 10
@@ -183,14 +186,15 @@ class _BoundedSolver:
         self.gram = (self.expression_basis @ self.expression_basis.T + prior).astype(np.float32)  # (K, K)
         self.shared = (identity_basis @ self.expression_basis.T).astype(np.float32)  # (I, K)
         own = identity_basis @ identity_basis.T
-        self.identity = np.linalg.solve(own + MISMATCH * np.eye(len(own)), identity_basis)
+        prior = MISMATCH / BLENDSHAPE_IDENTITY_VARIANCE * np.eye(len(own))
+        self.identity = np.linalg.solve(own + prior, identity_basis)
 
     def __call__(
         self, mean_offset: np.ndarray, products: np.ndarray, expression: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean offset (3N,), products of each offset with B_ex (T, K), expression so far -> identity, expression."""
         identity = (self.identity @ (mean_offset - expression.mean(axis=0) @ self.expression_basis)).astype(np.float32)
-        wanted = np.ascontiguousarray((products - identity @ self.shared).T)  # (K, T): a row is an axis
+        wanted = np.ascontiguousarray((products - identity @ self.shared).T) - np.float32(BLENDSHAPE_REST)  # (K, T)
         found = np.ascontiguousarray(expression.T)
         for _ in range(self.sweeps):
             for axis, row in enumerate(self.gram):
