@@ -50,7 +50,7 @@ def export_arkit(folder: Path | str, out: Path | str) -> list[Path]:
     if kind != KIND:
         raise UserError(
             f"{folder}: its face model is `{kind}`, and only `{KIND}` has ARKit's blendshapes; prepare the data again "
-            "with --face-model and a facemodel.npz that `emohead facemodel import` made of ICT-FaceKit"
+            "with --face-model and a folder of ICT-FaceKit"
         )
     out.mkdir(parents=True, exist_ok=True)
     paths = []

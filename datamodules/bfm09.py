@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models.bfm import DECIMETRES_PER_UNIT, NUM_EXPRESSION, NUM_IDENTITY, load_mat
+from ..models.bfm import DECIMETRES_PER_UNIT, NUM_IDENTITY, load_mat
 from ..models.errors import UserError
 
 NUM_COEFFICIENTS, NUM_TRANSFORM = 257, 5
@@ -37,11 +37,12 @@ def read_coefficients(
     path: Path | str,
     *,
     crop: tuple[float, float, float] | None = None,  # left, top, side in pixels of the picture
+    picture: tuple[int, int] | None = None,  # width and height that the file must have been made of
 ) -> tuple[np.ndarray, np.ndarray]:
     """A `.mat` -> identity (80,), the mean over frames, and motion (N, 64 + 6) in units of `crop`.
 
     Without a `crop` it is the centred square as wide as the picture's longer side: the whole of a square picture.
-    Raises UserError where the file is damaged or has another layout.
+    Raises UserError where the file is damaged, has another layout or was made of pictures of another size.
     """
     arrays = load_mat(path, "coeff", "transform_params")
     coeff, transform = arrays["coeff"], arrays["transform_params"]
@@ -53,6 +54,9 @@ def read_coefficients(
         raise UserError(f"{path}: holds nan, infinite values or a picture without size; run Deep3DFaceRecon again")
     if (coeff[:, TRANSLATION.stop - 1] >= CAMERA_DISTANCE).any():
         raise UserError(f"{path}: puts the face behind the camera; run Deep3DFaceRecon again")
+    if picture is not None and not (transform[:, :2] == picture).all():
+        made_of = f"{transform[0, 0]:.0f} x {transform[0, 1]:.0f}"
+        raise UserError(f"{path}: made of pictures of {made_of}, the clip has {picture[0]} x {picture[1]}")
     centre, scale = _in_picture(coeff[:, TRANSLATION], transform)
     if crop is None:
         width, height = transform[0, :2]
@@ -78,15 +82,9 @@ def clip_coefficients(
     clip, where there is no such file, it counts other frames, or it was made of pictures of another size.
     """
     path = Path(folder) / f"{stem}.mat"
-    identity, motion = read_coefficients(path, crop=crop)
+    identity, motion = read_coefficients(path, crop=crop, picture=picture)
     if abs(len(motion) - frames) > 1:
         raise UserError(f"{path}: {len(motion)} frames of coefficients for a clip of {frames} at 25 fps")
-    size = load_mat(path, "transform_params")["transform_params"][:, :2]
-    if not (size == picture).all():
-        raise UserError(
-            f"{path}: made of pictures of {size[0, 0]:.0f} x {size[0, 1]:.0f}, the clip has {picture[0]} x {picture[1]}"
-        )
-    assert motion.shape[1] == NUM_EXPRESSION + 6
     return identity, motion[np.minimum(np.arange(frames), len(motion) - 1)]
 
 

@@ -219,10 +219,13 @@ def build_landmark_model(
     """
     if not clips:
         raise UserError("no tracked clip to build a face model from")
-    stride = max(1, sum(map(len, clips)) // MAX_BUILD_FRAMES)
-    grouped = defaultdict(list)
+    stride = -(-sum(map(len, clips)) // MAX_BUILD_FRAMES)
+    grouped, position = defaultdict(list), 0
     for person, clip in zip(people, clips, strict=True):
-        grouped[person].append(clip[::stride].astype(np.float64))
+        chosen = clip[-position % stride :: stride]  # counted through, as most clips may be shorter than a stride
+        position += len(clip)
+        if len(chosen):
+            grouped[person].append(chosen.astype(np.float64))
     faces = [np.concatenate(grouped[person]) for person in sorted(grouped)]  # each (T, 468, 3)
     mean, faces = _align(faces)
     means = np.stack([face.mean(axis=0) for face in faces])  # (people, 468, 3)
