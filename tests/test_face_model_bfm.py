@@ -65,7 +65,7 @@ def mat(tmp_path: Path) -> Path:
     return tmp_path / "clip.mat"
 
 
-@pytest.mark.parametrize(("size", "tolerance"), [(0.01, 0.002), (0.5, 0.06)])
+@pytest.mark.parametrize(("size", "tolerance"), [(0.05, 0.0012), (0.5, 0.06)])
 def test_projects_as_deep3dfacerecon_does(mat: Path, size: float, tolerance: float) -> None:
     """Small things exactly; a face half a decimetre deep to within its perspective. In units of the eye distance."""
     coeff, transform = made_up_coefficients(20)
