@@ -1,6 +1,7 @@
 """Milliseconds a frame of fitting a face model, and the residual: python benchmarks/face_fit.py [CLIPS [ICT]]
 
-CLIPS is a folder of videos, ICT one of ICT-FaceKit. Without them: made-up tracks, and a made-up model of ICT's size.
+CLIPS is a folder of videos, ICT one of ICT-FaceKit. Without them: made-up tracks, and a made-up model of ICT's size,
+whose residual says nothing.
 Both processor time and time on the clock are given, as other work on the machine only shows in the second.
 """
 
