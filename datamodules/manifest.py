@@ -17,6 +17,7 @@ from .sample import FORMAT_VERSION, FPS, SAMPLE_RATE, SPLITS, Rejected
 MANIFEST = "manifest.json"
 FACE_MODEL = "facemodel.npz"
 PARTIAL = ".partial"
+NO_MANIFEST = "`emohead prepare` writes one, `emohead shards index` makes one for tars"
 REBUILD = "run `emohead shards index` to rebuild it"
 
 
@@ -74,11 +75,15 @@ class Manifest:
 def load_manifest(folder: Path | str) -> Manifest:
     """Read `manifest.json`; raises UserError where there is none, or one of another format version."""
     path = Path(folder) / MANIFEST
-    content = read_json(path, missing="`emohead prepare` writes one, `emohead shards index` makes one for tars")
+    return parse_manifest(read_json(path, missing=NO_MANIFEST), path)
+
+
+def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
+    """The manifest that was read from `path`."""
     check_version(content, path)
     try:
         return Manifest(
-            **content
+            **dict(content)
             | {
                 "shards": [Shard(**shard) for shard in content["shards"]],
                 "splits": {name: SplitSummary(**split) for name, split in content["splits"].items()},
@@ -93,17 +98,26 @@ def load_manifest(folder: Path | str) -> Manifest:
 def read_json(path: Path, missing: str) -> dict[str, Any]:
     """A JSON object; raises UserError, with `missing` as the explanation where the file does not exist."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: {missing}") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, path: Path | str) -> dict[str, Any]:
+    """The JSON object that was read from `path`."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no JSON object; {REBUILD}")
     return content
 
 
-def check_version(content: Mapping[str, Any], path: Path) -> None:
+def check_version(content: Mapping[str, Any], path: Path | str) -> None:
     """Refuse another format version."""
     version = content.get("version")
     if version != FORMAT_VERSION:

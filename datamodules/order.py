@@ -2,8 +2,12 @@
 
 Shards are permuted, then the samples within windows of shards: near to a full shuffle, while only a window of indexes
 is in use at a time. Positions run on without end; position p lies in epoch p // num_samples.
+
+A sample that turns out to be bad is replaced by another, which depends on nothing but its position and on how many
+replacements were bad as well: an order is the same whatever was found before, and by whom.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,18 +24,36 @@ class Place:
     sample: int  # within the shard's selected samples
 
 
-class EpochOrder:
-    """Maps positions to samples; `counts` holds the number of selected samples of each shard."""
+class Order(ABC):
+    """Maps positions to samples."""
+
+    num_samples: int  # of an epoch
+    endless: bool  # whether positions run on after an epoch
+
+    @abstractmethod
+    def sample_at(self, position: int) -> Place:
+        """The sample at a position; consecutive positions cost little."""
+
+    @abstractmethod
+    def replacement(self, position: int, attempt: int) -> Place:
+        """The sample that stands in where the one at a position and `attempt` - 1 replacements of it are bad."""
+
+
+class EpochOrder(Order):
+    """Every sample once an epoch, shuffled; `counts` holds the number of selected samples of each shard."""
+
+    endless = True
 
     def __init__(self, counts: Sequence[int], *, seed: int, window_shards: int = 16) -> None:
         self.counts = np.asarray(counts, np.int64)
+        self.ends = np.cumsum(self.counts)
         self.num_samples = int(self.counts.sum())
         self.seed, self.window_shards = seed, window_shards
         self._epoch, self._shards, self._starts = -1, np.zeros(0, np.int64), np.zeros(1, np.int64)
         self._window = (-1, -1, np.zeros(0, np.int64))  # epoch, window, its permutation
 
     def sample_at(self, position: int) -> Place:
-        """The sample at a position; consecutive positions cost little, a jump costs one permutation of a window."""
+        """A jump costs one permutation of a window."""
         epoch, index = divmod(position, self.num_samples)
         if epoch != self._epoch:
             self._start_epoch(epoch)
@@ -42,10 +64,14 @@ class EpochOrder:
             self._window = (epoch, window, rng.permutation(size))
         within = int(self._window[2][index - self._starts[window]])  # counts through the shards of the window
         shards = self._shards[window * self.window_shards :][: self.window_shards]
-        ends = np.cumsum(self.counts[shards])
-        which = int(np.searchsorted(ends, within, side="right"))
-        sample = within - int(ends[which - 1] if which else 0)
+        which, sample = locate(within, np.cumsum(self.counts[shards]))
         return Place(epoch, index, int(shards[which]), sample)
+
+    def replacement(self, position: int, attempt: int) -> Place:
+        """Any sample: the neighbours of a bad one may be as bad."""
+        epoch, index = divmod(position, self.num_samples)
+        number = int(np.random.default_rng([self.seed, epoch, 2, index, attempt]).integers(self.num_samples))
+        return Place(epoch, index, *locate(number, self.ends))
 
     def _start_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -56,16 +82,27 @@ class EpochOrder:
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
 
-class FixedOrder:
+class FixedOrder(Order):
     """Every selected sample once, as stored; its random choices are the same in every epoch."""
+
+    endless = False
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.ends = np.cumsum(np.asarray(counts, np.int64))
         self.num_samples = int(self.ends[-1]) if len(self.ends) else 0
 
     def sample_at(self, position: int) -> Place:
-        shard = int(np.searchsorted(self.ends, position, side="right"))
-        return Place(0, position, shard, position - int(self.ends[shard - 1] if shard else 0))
+        return Place(0, position, *locate(position, self.ends))
+
+    def replacement(self, position: int, attempt: int) -> Place:
+        """The next ones, from the first again after the last."""
+        return Place(0, position, *locate((position + attempt) % self.num_samples, self.ends))
+
+
+def locate(number: int, ends: np.ndarray) -> tuple[int, int]:
+    """Shard and sample in it of a number that counts through all samples; `ends` sums up the shards' counts."""
+    shard = int(np.searchsorted(ends, number, side="right"))
+    return shard, number - int(ends[shard - 1] if shard else 0)
 
 
 def rank_slice(first: int, size: int, *, rank: int, num_ranks: int) -> range:

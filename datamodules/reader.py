@@ -1,13 +1,12 @@
 """Random access to the clips of one data set: every read goes straight to its bytes in the tar.
 
 T frames of a clip, S pixels a side (as stored, or as asked for), D values of motion, I identity coefficients.
-Reading is `os.pread` at offsets of the index, so a reader may be used after a fork and sent to a spawned process.
+Reading is by offsets of the index, so a reader may be used after a fork and sent to a spawned process. Where the data
+set lies (a local folder, a URL) is storage.py's business.
 """
 
 import hashlib
-import io
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,41 +14,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 import simplejpeg
 
 from ..models.errors import UserError
-from ..models.face_model import FaceModel
-from .manifest import FACE_MODEL, REBUILD, Shard, check_version, load_manifest, read_json
-from .media import MAX_GOP, decode_flac
-from .sample import FPS, SAMPLES_PER_FRAME, ClipInfo
-from .shards import index_path, load_npy
+from ..models.face_model import POSE_DIM, FaceModel
+from .decode import DECODE, decode_speech, resize
+from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
+from .sample import ClipInfo
+from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
+from .shards import load_npy
+from .storage import Folder, is_url, open_folder
 
-DECODERS = ("pyav", "decord")
+DECODERS = tuple(DECODE)
 
 
-@dataclass
-class ShardIndex:
-    """A parsed index and the open tar. `ranges[i]` is uint32 (T, 3): offset, bytes, CRC-32 of each frame, or None."""
+class DamagedClip(UserError):
+    """One clip cannot be used: its bytes are damaged, cannot be decoded or do not fit together."""
 
-    path: Path
-    file: int
-    samples: list[dict[str, Any]]
-    ranges: list[np.ndarray | None]
+    def __init__(self, *, shard: str, key: str, member: str, problem: str) -> None:
+        self.shard, self.key, self.member = shard, key, member
+        self.problem = " ".join(problem.split())[:300]
+        super().__init__(f"{shard}: {key}.{member}: {self.problem}")
 
-    def __del__(self) -> None:
-        os.close(self.file)
+    def __reduce__(self) -> tuple[Any, ...]:
+        words = {"shard": self.shard, "key": self.key, "member": self.member, "problem": self.problem}
+        return partial(DamagedClip, **words), ()
 
 
 @dataclass
 class StoredClip:
-    """One clip of an open shard. Each method reads only the bytes it needs and raises UserError where they are bad."""
+    """One clip of an open shard. A method reads only the bytes it needs and raises DamagedClip where they are bad."""
 
     shard: ShardIndex
     position: int
     size: int
+    dims: tuple[int, int]  # D, I
     decoder: str
 
     @property
@@ -63,13 +63,14 @@ class StoredClip:
 
     @property
     def num_frames(self) -> int:
+        """T"""
         return self.record["frames"]
 
     def member(self, name: str) -> bytes:
         """A whole member, its SHA-256 compared with the index."""
         offset, size, digest = self._entry(name)
-        data = os.pread(self.shard.file, size, offset)
-        if hashlib.sha256(data).hexdigest() != digest:
+        data = self._read(name, offset, size, lambda data: hashlib.sha256(data).hexdigest() == digest)
+        if data is None:
             raise self.error(name, "its bytes differ from the index (SHA-256); copy or prepare the shard again")
         return data
 
@@ -88,27 +89,44 @@ class StoredClip:
             images = [self._jpeg(ranges[index], side) for index in wanted]
         else:
             decode = partial(DECODE[self.decoder], indices=wanted)
-            images = [resize(image, side) for image in self.decode("mp4", decode)]
+            images = self.decode("mp4", lambda data: [resize(image, side) for image in decode(data)])
         return np.stack(images).transpose(0, 3, 1, 2)  # (n, 3, S, S)
 
-    def speech(self) -> np.ndarray:
-        """float32 (T * 640,) in [-1, 1]: cut or filled with silence to the length of the video."""
-        return fit_speech(self.decode("flac", decode_flac), self.num_frames)
+    def speech(self, start: int = 0, num_frames: int | None = None) -> np.ndarray:
+        """float32 (n * 640,) in [-1, 1] of n frames from `start` (default: all), silence after its end."""
+        count = self.num_frames - start if num_frames is None else num_frames
+        return self.decode("flac", partial(decode_speech, start=start, num_frames=count))
 
     def motion(self) -> np.ndarray:
         """float32 (T, D)"""
-        return self.decode("motion.npy", load_npy)
+        return self._array("motion.npy", (self.num_frames, self.dims[0]))
 
     def identity(self) -> np.ndarray:
         """float32 (I,)"""
-        return self.decode("identity.npy", load_npy)
+        return self._array("identity.npy", (self.dims[1],))
 
     def landmarks(self) -> np.ndarray:
         """float16 (T, 68, 2), pixels of the stored frame."""
-        return self.decode("landmarks.npy", load_npy)
+        return self._array("landmarks.npy", (self.num_frames, 68, 2))
 
-    def error(self, member: str, problem: str) -> UserError:
-        return UserError(f"{self.shard.path}: {self.key}.{member}: {problem}")
+    def error(self, member: str, problem: str) -> DamagedClip:
+        return DamagedClip(shard=self.shard.address, key=self.key, member=member, problem=problem)
+
+    def decode(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+        """A member as `decode` makes it of its bytes."""
+        data = self.member(name)
+        try:
+            return decode(data)
+        except Exception as error:  # decoders raise all kinds of things on damaged bytes
+            raise self.error(name, f"cannot be decoded ({error}); prepare the shard again") from None
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        array = self.decode(name, load_npy)
+        if array.shape != shape:
+            raise self.error(name, f"shape {array.shape} instead of {shape}; prepare the shard again")
+        if not np.isfinite(array).all():
+            raise self.error(name, "holds values that are not finite; prepare the shard again")
+        return array
 
     def _entry(self, name: str) -> tuple[int, int, str]:
         try:
@@ -116,18 +134,21 @@ class StoredClip:
         except KeyError:
             raise self.error(name, f"missing from the index; {REBUILD}") from None
 
-    def decode(self, name: str, decode: Callable[[bytes], Any]) -> Any:
-        """A member as `decode` makes it of its bytes."""
-        data = self.member(name)
-        try:
-            return decode(data)
-        except (ValueError, RuntimeError, OSError, EOFError, TypeError, AssertionError, av.error.FFmpegError) as error:
-            raise self.error(name, f"cannot be decoded ({error}); prepare the shard again") from None
+    def _read(self, name: str, offset: int, size: int, right: Callable[[bytes], bool]) -> bytes | None:
+        """Bytes of the tar, None where they are wrong. Wrong ones are read twice: the cache may be at fault."""
+        for fresh in (False, True):
+            try:
+                data = self.shard.file.read(offset, size, fresh=fresh)
+            except OSError as error:
+                raise self.error(name, f"cannot be read ({error.strerror}); copy the shard again") from None
+            if right(data):
+                return data
+        return None
 
     def _jpeg(self, span: np.ndarray, side: int) -> np.ndarray:
         start, size, checksum = (int(value) for value in span)
-        data = os.pread(self.shard.file, size, self._entry("mp4")[0] + start)
-        if zlib.crc32(data) != checksum:
+        data = self._read("mp4", self._entry("mp4")[0] + start, size, lambda data: zlib.crc32(data) == checksum)
+        if data is None:
             raise self.error(
                 "mp4", f"the frame at byte {start} differs from the index; copy or prepare the shard again"
             )
@@ -138,64 +159,29 @@ class StoredClip:
         return resize(image, side)
 
 
-def fit_speech(speech: np.ndarray, num_frames: int) -> np.ndarray:
-    """Cut or fill with silence to num_frames * 640 samples."""
-    wanted = num_frames * SAMPLES_PER_FRAME
-    return np.pad(speech[:wanted], (0, max(0, wanted - len(speech))))
-
-
-def resize(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale (S, S, 3) to (side, side, 3), averaging where it shrinks."""
-    if image.shape[0] == side:
-        return image
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR)
-
-
-def decode_pyav(video: bytes, indices: Sequence[int]) -> list[np.ndarray]:
-    """Frames of an mp4 in memory, each (S, S, 3), reached through the nearest key frame before them."""
-    found: dict[int, np.ndarray] = {}
-    container: Any  # its type depends on the mode, and the time base on the stream
-    with av.open(io.BytesIO(video)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        frames, position = container.decode(stream), -1
-        for index in sorted(set(indices)):
-            if index - position > MAX_GOP:
-                container.seek(round(index / FPS / stream.time_base), stream=stream)
-                frames = container.decode(stream)
-            for frame in frames:
-                position = round(frame.pts * stream.time_base * FPS)
-                if position >= index:
-                    break
-            if position != index:
-                raise ValueError(f"frame {index} is missing")
-            found[index] = frame.to_ndarray(format="rgb24")
-    return [found[index] for index in indices]
-
-
-def decode_decord(video: bytes, indices: Sequence[int]) -> list[np.ndarray]:
-    """The same with decord, which crashes on damaged bytes: give it only those whose checksum was compared."""
-    import decord  # optional, x86-64 only, and slow to import
-
-    return list(decord.VideoReader(io.BytesIO(video), num_threads=1).get_batch(list(indices)).asnumpy())
-
-
-DECODE: dict[str, Callable[..., list[np.ndarray]]] = {"pyav": decode_pyav, "decord": decode_decord}
-
-
 class ClipReader:
     """The clips of one prepared folder, by key or by (shard, position).
 
     Raises UserError where the folder is no data set, of another version, or where bytes are damaged.
     """
 
-    def __init__(self, folder: Path | str, decoder: str = "pyav", max_open_shards: int = 64) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: Path | str,
+        decoder: str = "pyav",
+        max_open_shards: int = 64,
+        files: Folder | None = None,  # where they lie, for a URL that is to be cached
+    ) -> None:
         if decoder not in DECODERS:
             raise UserError(f"decoder {decoder!r}: choose one of {', '.join(DECODERS)}")
+        self.folder: Any = folder if is_url(folder) else Path(folder)  # the path or URL, as messages call it
+        self.files = files or open_folder(folder)
         self.decoder, self.max_open_shards = decoder, max_open_shards
-        self.manifest = load_manifest(folder)
-        self._open: dict[int, ShardIndex] = {}
+        address = self.files.address(MANIFEST)
+        self.manifest = parse_manifest(parse_json(self._file(MANIFEST, NO_MANIFEST), address), address)
+        size = self.manifest.face_model
+        self.dims = (size["num_expression"] + POSE_DIM, size["num_identity"])  # D, I
+        self._open: dict[int, ShardIndex] = {}  # the longest unused first
         self._places: dict[str, tuple[int, int]] = {}  # key -> shard, position; filled when a key is first asked for
 
     def __getstate__(self) -> dict[str, Any]:
@@ -204,10 +190,13 @@ class ClipReader:
     @property
     def face_model(self) -> FaceModel:
         """The face model of the folder, its checksum compared with the manifest."""
-        path = self.folder / FACE_MODEL
-        model = FaceModel.load(path)
+        address = self.files.address(FACE_MODEL)
+        data = NamedBytes(self._file(FACE_MODEL, "`emohead prepare` writes it beside the tars"), address)
+        model = FaceModel.load(data)  # type: ignore[arg-type]  # numpy reads an open file as well
         if model.checksum() != self.manifest.face_model["checksum"]:
-            raise UserError(f"{path}: another face model than the one in the manifest; restore the one written with it")
+            raise UserError(
+                f"{address}: another face model than the one in the manifest; restore the one written with it"
+            )
         return model
 
     def provenance(self) -> dict[str, Any]:
@@ -215,7 +204,7 @@ class ClipReader:
         splits = self.manifest.splits.values()
         digests = "".join(shard.sha256 for shard in self.manifest.shards)
         return {
-            "folder": self.folder.resolve().name,
+            "folder": self.files.name,
             "clips": sum(split.clips for split in splits),
             "seconds": round(sum(split.seconds for split in splits), 2),
             "face_model": self.manifest.face_model["checksum"],
@@ -238,15 +227,20 @@ class ClipReader:
 
     def clip_at(self, shard: int, position: int) -> StoredClip:
         """The clip at a position of a shard, both counted from 0 in the manifest's order."""
-        return StoredClip(self.shard(shard), position, self.manifest.size, self.decoder)
+        return StoredClip(self.shard(shard), position, self.manifest.size, self.dims, self.decoder)
 
     def shard(self, number: int) -> ShardIndex:
         """Open a shard, or take it from those still open."""
-        if number not in self._open:
+        shard = self._open.pop(number, None)
+        if shard is None:
             while len(self._open) >= self.max_open_shards:
-                self._open.pop(next(iter(self._open)))  # the longest open one; closes when its last clip is let go
-            self._open[number] = open_shard(self.folder, self.manifest.shards[number])
-        return self._open[number]
+                self._open.pop(next(iter(self._open)))  # it closes when its last clip is let go
+            shard = open_shard(self.files, self.manifest.shards[number])
+        self._open[number] = shard
+        return shard
+
+    def _file(self, name: str, missing: str) -> bytes:
+        return read_file(self.files, name, missing=missing)
 
     def info(self, key: str) -> ClipInfo:
         return self.clip(key).info()
@@ -270,19 +264,3 @@ class ClipReader:
     def landmarks(self, key: str) -> np.ndarray:
         """float16 (T, 68, 2), pixels of the stored frame"""
         return self.clip(key).landmarks()
-
-
-def open_shard(folder: Path, shard: Shard) -> ShardIndex:
-    """Read the index of a tar and open the tar; raises UserError where either is missing or they do not belong."""
-    path = folder / shard.name
-    content = read_json(index_path(path), missing=REBUILD)
-    check_version(content, index_path(path))
-    samples = content.get("samples", [])
-    if len(samples) != shard.clips:
-        raise UserError(f"{index_path(path)}: {len(samples)} clips, the manifest says {shard.clips}; {REBUILD}")
-    ranges = [np.array(sample.pop("ranges"), np.uint32) if "ranges" in sample else None for sample in samples]
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); copy or prepare the shard again") from None
-    return ShardIndex(path, file, samples, ranges)

@@ -1,5 +1,6 @@
 """Which clips are read: the configuration, the checks that data sets fit together, and the selection."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..models.errors import UserError
-from .manifest import Shard, group_name
+from .cache import Cache
+from .manifest import REBUILD, Shard, group_name
+from .mixture import MixedOrder, whole_shares
+from .order import EpochOrder, Order
 from .reader import DECODERS, ClipReader, StoredClip
 from .sample import EMOTIONS, LEVELS, SPLITS
+from .storage import open_folder
 
 MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 
@@ -18,7 +23,8 @@ MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 class DataConfig:
     """Which clips are read, and how. Empty selections take everything, clips without a label included."""
 
-    shards: list[str] = field(default_factory=list)  # folders that `emohead prepare` wrote
+    shards: list[str] = field(default_factory=list)  # folders that `emohead prepare` wrote, or their URLs
+    weights: list[float] = field(default_factory=list)  # one for each of `shards`; empty: every clip once an epoch
     batch_size: int = 8  # global: shared out evenly among the ranks
     size: int = 0  # pixels a side of the frames; 0: as stored
     window_frames: int = 50  # T: frames of speech and motion of a sample
@@ -31,6 +37,13 @@ class DataConfig:
     levels: list[int] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
     decoder: str = "pyav"  # of H.264; or decord
+    cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
+    cache_gb: float = 100.0  # size it may grow to, all processes of a machine together
+    max_bad_share: float = 0.001  # of the clips may be damaged before a run stops; 3 always may
+
+
+# What changes no sample: a run may go on with other values of these.
+FREE = ("num_workers", "prefetch", "cache", "cache_gb", "max_bad_share")
 
 
 class ClipSource:
@@ -40,11 +53,13 @@ class ClipSource:
         self.readers, self.config = readers, config
         self.shards: list[tuple[int, int]] = []  # reader, shard in it
         self.counts: list[int] = []
+        self.counts_of: list[list[int]] = [[] for _ in readers]  # the same, data set by data set
         for i, reader in enumerate(readers):
             for j, shard in enumerate(reader.manifest.shards):
                 if shard.split in splits:
                     self.shards.append((i, j))
                     self.counts.append(sum(shard.groups[name] for name in self._selected_groups(shard)))
+                    self.counts_of[i].append(self.counts[-1])
         self._selected: dict[int, list[int]] = {}  # shard -> positions of its selected clips; a few shards at a time
 
     @property
@@ -58,6 +73,13 @@ class ClipSource:
         present = {name.split("/")[0] for name in groups}
         return [emotion for emotion in EMOTIONS if emotion in present]
 
+    def training_order(self, seed: int) -> Order:
+        """The endless order in which training reads the clips."""
+        c = self.config
+        if not c.weights:
+            return EpochOrder(self.counts, seed=seed, window_shards=c.window_shards)
+        return MixedOrder(self.counts_of, c.weights, seed=seed, window_shards=c.window_shards)
+
     def clip(self, shard: int, sample: int) -> StoredClip:
         """The clip at a place of an order over `counts`."""
         i, j = self.shards[shard]
@@ -68,6 +90,8 @@ class ClipSource:
             wanted = set(self._selected_groups(reader.manifest.shards[j]))
             names = [group_name(s["emotion"], s["level"], s["view"]) for s in reader.shard(j).samples]
             self._selected[shard] = [position for position, name in enumerate(names) if name in wanted]
+            if len(self._selected[shard]) != self.counts[shard]:
+                raise UserError(f"{reader.shard(j).address}: its index and the manifest do not agree; {REBUILD}")
         return reader.clip_at(j, self._selected[shard][sample])
 
     def _selected_groups(self, shard: Shard) -> list[str]:
@@ -75,6 +99,13 @@ class ClipSource:
         chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
         names = [name.split("/", 2) for name in shard.groups]
         return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
+
+
+def open_readers(config: DataConfig) -> list[ClipReader]:
+    """One reader for each of `config.shards`; those of URLs share a cache."""
+    cache = Cache(config.cache, int(config.cache_gb * 1e9)) if config.cache else None
+    most = 2 * max(config.window_shards, 16)  # the windows that two batches may lie in
+    return [ClipReader(at, config.decoder, most, open_folder(at, cache)) for at in config.shards]
 
 
 def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +155,33 @@ def check_config(config: DataConfig) -> None:
     for name in ("batch_size", "window_frames", "window_shards", "prefetch"):
         if getattr(config, name) < 1:
             raise UserError(f"data.{name}={getattr(config, name)}: must be 1 or more")
-    for name in ("num_workers", "size"):
+    for name in ("num_workers", "size", "max_bad_share"):
         if getattr(config, name) < 0:
             raise UserError(f"data.{name}={getattr(config, name)}: must be 0 or more")
+    if config.cache and not config.cache_gb > 0:
+        raise UserError(f"data.cache_gb={config.cache_gb}: must be more than 0")
+    if config.weights:
+        check_weights(config)
 
 
-def describe_selection(config: DataConfig) -> str:
+def check_weights(config: DataConfig) -> None:
+    """Refuse weights that are not one for each data set, or that leave one out."""
+    shards, weights = config.shards, config.weights
+    if len(weights) != len(shards):
+        raise UserError(f"data.weights: {len(weights)} of them for {len(shards)} data.shards; wanted is one for each")
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise UserError(f"data.weights={weights}: wanted are numbers above 0; leave out of data.shards what is unused")
+    for folder, share in zip(shards, whole_shares(weights), strict=True):
+        if share == 0:
+            raise UserError(f"data.weights: {folder} has less than a ten-thousandth; give it more or leave it out")
+
+
+def check_selection(source: ClipSource, config: DataConfig) -> None:
+    """Refuse a selection that leaves nothing, or nothing of a data set that has a weight."""
     names = ("train_splits", "emotions", "levels", "views")
-    return ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
+    selection = ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
+    for counts, folder in zip(source.counts_of, config.shards, strict=True):
+        if config.weights and not sum(counts):
+            raise UserError(f"{folder}: no clip for training is selected, but it has a weight; {selection}")
+    if not source.num_clips:
+        raise UserError(f"{', '.join(config.shards)}: no clip for training is selected; {selection}")

@@ -3,14 +3,17 @@
 Global batch b holds positions [b * G, (b + 1) * G) of an endless order over epochs. Rank r takes its slice of it,
 worker w of W every W-th batch: the sequence of keys is the same for any number of ranks and workers, and the number of
 batches already trained on is the whole state. Random choices of a sample are drawn from (seed, epoch, index in it).
+A damaged clip costs that clip: another one, which the position determines, stands in for it (see bad_samples.py).
 """
 
+import gc
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,12 +24,23 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
+from .bad_samples import BadSamples
 from .batch import STAGES, Batch
-from .order import EpochOrder, FixedOrder, rank_slice
-from .reader import ClipReader
+from .order import FixedOrder, Order, Place, rank_slice
+from .reader import DamagedClip
 from .sample import FPS
 from .samples import SAMPLES, collate
-from .source import ClipSource, DataConfig, check_alike, check_config, describe_selection, pooled_statistics
+from .source import (
+    ClipSource,
+    DataConfig,
+    check_alike,
+    check_config,
+    check_selection,
+    open_readers,
+    pooled_statistics,
+)
+
+MAX_ATTEMPTS = 100  # clips that are tried for one position
 
 
 @dataclass
@@ -45,6 +59,13 @@ class DataFacts:
     emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
 
 
+@dataclass
+class Failure:
+    """What a stream brings in place of a batch that it cannot make: an exception would lose its one line on the way."""
+
+    message: str
+
+
 class BatchStream(IterableDataset):
     """Collated micro-batches of one rank: an endless stream from `start_batch` on, or one pass over a fixed order."""
 
@@ -52,37 +73,53 @@ class BatchStream(IterableDataset):
         self,
         stage: str,
         source: ClipSource,
-        order: EpochOrder | FixedOrder,
+        order: Order,
+        bad: BadSamples,
         *,
         size: int,
         seed: int,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        self.stage, self.source, self.order, self.size, self.seed = stage, source, order, size, seed
+        self.stage, self.source, self.order, self.bad = stage, source, order, bad
+        self.size, self.seed = size, seed
         self.rank, self.num_ranks = rank, num_ranks
         self.batch_size = source.config.batch_size
         self.start_batch = 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator["Batch | Failure"]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
         batch = self.start_batch + number
         while (size := self.global_size(batch)) > 0:
             first = batch * self.batch_size
             positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
-            yield collate([self.sample(position) for position in positions])
+            try:
+                made: Batch | Failure = collate([self.sample(position, worker=number) for position in positions])
+            except UserError as error:
+                made = Failure(str(error))
+            yield made
             batch += step
 
     def global_size(self, batch: int) -> int:
         """Samples in a global batch: batch_size, less in the last one of a fixed order, 0 after it."""
-        if isinstance(self.order, EpochOrder):
+        if self.order.endless:
             return self.batch_size
         return min(self.batch_size, self.order.num_samples - batch * self.batch_size)
 
-    def sample(self, position: int) -> dict[str, Any]:
-        place = self.order.sample_at(position)
-        rng = np.random.default_rng([self.seed, place.epoch, place.index])
+    def sample(self, position: int, worker: int = 0) -> dict[str, Any]:
+        """The sample of a position, or what stands in for it; raises UserError where too many are bad."""
+        for attempt in range(MAX_ATTEMPTS):
+            place = self.order.replacement(position, attempt) if attempt else self.order.sample_at(position)
+            try:
+                return self._read(place, attempt)
+            except DamagedClip as error:
+                where = {"position": position, "attempt": attempt, "rank": self.rank, "worker": worker}
+                self.bad.add(error, place, **where)
+        raise UserError(f"{self.bad.path or 'data'}: {MAX_ATTEMPTS} clips read in a row are bad; repair the data")
+
+    def _read(self, place: Place, attempt: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.sample)
         return SAMPLES[self.stage](clip, rng, window_frames=self.source.config.window_frames, size=self.size)
 
@@ -103,7 +140,26 @@ class StreamLoader(DataLoader):
 
     def __iter__(self) -> Any:
         self.dataset.start_batch = self.start()  # type: ignore[attr-defined]
-        return super().__iter__()
+        return Batches(super().__iter__())
+
+
+class Batches:
+    """The batches of a loader; raises UserError in place of a failure."""
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        made = next(self.iterator)
+        if isinstance(made, Failure):
+            raise UserError(made.message)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.iterator, name)
 
 
 class TalkingFaceData(pl.LightningDataModule):
@@ -112,20 +168,23 @@ class TalkingFaceData(pl.LightningDataModule):
     Raises UserError where a folder is no data set, where data sets do not fit together or a selection leaves nothing.
     """
 
-    def __init__(self, stage: str, config: DataConfig, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        stage: str,
+        config: DataConfig,
+        *,
+        seed: int = 0,
+        bad_samples: Path | None = None,  # the file that names them
+    ) -> None:
         super().__init__()
         assert stage in STAGES
-        self.stage, self.config, self.seed = stage, config, seed
+        self.stage, self.config, self.seed, self.bad_samples = stage, config, seed, bad_samples
         check_config(config)
-        max_open = 2 * max(config.window_shards, 16)
-        self.readers = [ClipReader(folder, config.decoder, max_open_shards=max_open) for folder in config.shards]
+        self.readers = open_readers(config)
         check_alike(self.readers, config)
         self.train_source = ClipSource(self.readers, config, config.train_splits)
         self.val_source = ClipSource(self.readers, config, config.val_splits)
-        if not self.train_source.num_clips:
-            raise UserError(
-                f"{', '.join(config.shards)}: no clip for training is selected; {describe_selection(config)}"
-            )
+        check_selection(self.train_source, config)
 
     @cached_property
     def facts(self) -> DataFacts:
@@ -163,18 +222,20 @@ class TalkingFaceData(pl.LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.config.batch_size}: must be a multiple of the {num_ranks} processes"
             )
-        order = EpochOrder(self.train_source.counts, seed=self.seed, window_shards=self.config.window_shards)
-        return self._loader(BatchStream, self.train_source, order, self.seed, self._batches_done)
+        order = self.train_source.training_order(self.seed)
+        return self._loader(BatchStream, "train", order, self.seed, self._batches_done)
 
     def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
         if not self.val_source.num_clips:
             return []
         order = FixedOrder(self.val_source.counts)  # seed 0: the same draws in every run, so that runs compare
-        return self._loader(FiniteBatchStream, self.val_source, order, 0, lambda: 0)
+        return self._loader(FiniteBatchStream, "val", order, 0, lambda: 0)
 
-    def _loader(self, kind: type[BatchStream], source: ClipSource, order: Any, seed: int, start: Any) -> StreamLoader:
+    def _loader(self, kind: type[BatchStream], use: str, order: Order, seed: int, start: Any) -> StreamLoader:
         rank, num_ranks = self._ranks()
-        stream = kind(self.stage, source, order, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
+        source = self.train_source if use == "train" else self.val_source
+        bad = BadSamples(self.bad_samples, use, source.num_clips, self.config.max_bad_share)
+        stream = kind(self.stage, source, order, bad, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
         workers = self.config.num_workers
         return StreamLoader(  # workers are not kept from one pass to the next: they would not learn of a new start
             stream,
@@ -199,6 +260,7 @@ def start_worker(worker: int) -> None:
     very step in which it is to save; the parent's own SIGTERM, at its exit, still ends the worker.
     """
     torch.set_num_threads(1)
+    gc.freeze()  # what the trainer made is neither collected here nor, by being looked at, copied
     cv2.setNumThreads(0)
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

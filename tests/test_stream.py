@@ -1,24 +1,22 @@
-"""The order of samples, its independence of ranks and workers, and the batches of every stage."""
+"""Batches: the same for any ranks and workers, resumed exactly, of every stage, and inside Lightning."""
 
 import itertools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from emohead.datamodules.batch import STAGES, Batch, check_batch
-from emohead.datamodules.order import EpochOrder, FixedOrder, rank_slice
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.samples import draw_pair, motion_window
 from emohead.datamodules.stream import DataConfig, TalkingFaceData, pl
-from emohead.models.errors import UserError
 
-from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips
+from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
+from .stream_data import FakeTrainer, data_of, keys_of, take
 
 NUM_TRAIN, NUM_VAL = 10, 5
 
@@ -28,79 +26,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stream") / "data"
     write_clips(out, counts={"train": NUM_TRAIN, "val": NUM_VAL})
     return out
-
-
-class FakeTrainer:
-    """As much of a trainer as the data module asks for."""
-
-    def __init__(self, rank: int = 0, num_ranks: int = 1, num_batches: int = 0) -> None:
-        self.global_rank, self.world_size = rank, num_ranks
-        self.lightning_module = self
-        self.num_batches = num_batches
-
-
-def data_of(*corpora: Path, stage: str = "motion", trainer: FakeTrainer | None = None, **changes) -> TalkingFaceData:
-    defaults = {"batch_size": 4, "window_frames": 12, "num_workers": 0, "window_shards": 2}
-    config = DataConfig(shards=[str(corpus) for corpus in corpora], **(defaults | changes))
-    data = TalkingFaceData(stage, config, seed=3)
-    data.trainer = trainer or FakeTrainer()  # type: ignore[assignment]
-    return data
-
-
-def take(batches: Iterable[Batch], count: int) -> list[Batch]:
-    return list(itertools.islice(iter(batches), count))
-
-
-def keys_of(batches: Iterable[Batch]) -> list[str]:
-    return [key for batch in batches for key in batch["key"]]
-
-
-# ---------------------------------------------------------------------------------------------- order
-
-
-def test_every_sample_comes_once_in_an_epoch() -> None:
-    counts = [3, 0, 5, 2, 1, 7, 0, 4]
-    everything = {(shard, i) for shard, count in enumerate(counts) for i in range(count)}
-    order = EpochOrder(counts, seed=1, window_shards=3)
-    epochs = []
-    for epoch in range(3):
-        places = [order.sample_at(epoch * 22 + i) for i in range(22)]
-        assert {(p.shard, p.sample) for p in places} == everything
-        assert [(p.epoch, p.index) for p in places] == [(epoch, i) for i in range(22)]
-        epochs.append([(p.shard, p.sample) for p in places])
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_the_order_is_a_function_of_seed_and_position() -> None:
-    first = EpochOrder([4] * 9, seed=1, window_shards=4)
-    sequence = [first.sample_at(i) for i in range(100)]
-    again = EpochOrder([4] * 9, seed=1, window_shards=4)
-    for position in np.random.default_rng(0).permutation(100):
-        assert again.sample_at(int(position)) == sequence[position]
-    other = EpochOrder([4] * 9, seed=2, window_shards=4)
-    assert [other.sample_at(i) for i in range(100)] != sequence
-
-
-def test_shuffling_goes_across_the_shards_of_a_window() -> None:
-    order = EpochOrder([50] * 8, seed=0, window_shards=4)
-    first = [order.sample_at(i).shard for i in range(200)]
-    assert len(set(first)) == 4
-    assert len(set(first[:20])) > 2
-
-
-def test_fixed_order_and_slices() -> None:
-    order = FixedOrder([2, 0, 3])
-    assert [(order.sample_at(i).shard, order.sample_at(i).sample) for i in range(5)] == [
-        (0, 0),
-        (0, 1),
-        (2, 0),
-        (2, 1),
-        (2, 2),
-    ]
-    for size, num_ranks in itertools.product((4, 7, 8), (1, 2, 3, 4)):
-        parts = [rank_slice(10, size, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-        assert list(itertools.chain(*parts)) == list(range(10, 10 + size))
-    assert [list(rank_slice(8, 1, rank=rank, num_ranks=3)) for rank in range(3)] == [[8], [8], [8]]
 
 
 # ---------------------------------------------------------------------------------------------- ranks, workers, resume
@@ -255,84 +180,7 @@ def test_unlabelled_clips_have_no_class(corpus: Path) -> None:
             )
 
 
-# ---------------------------------------------------------------------------------------------- selection, data sets
-
-
-def test_selections_need_no_rewriting(corpus: Path) -> None:
-    reader = ClipReader(corpus)
-    wanted = sorted(key for key in reader.keys("train") if reader.info(key).emotion in ("contempt", "sad"))
-    data = data_of(corpus, emotions=["contempt", "sad"])
-    assert data.facts.num_train == len(wanted) > 1
-    assert data.facts.emotions == ["contempt", "sad"]
-    assert sorted(set(keys_of(take(data.train_dataloader(), 4)))) == wanted
-    both = data_of(corpus, train_splits=["train", "val"], levels=[2])
-    assert {reader.info(key).level for key in keys_of(take(both.train_dataloader(), 6))} == {2}
-    with pytest.raises(UserError, match="no clip for training is selected"):
-        data_of(corpus, views=["left_60"])
-
-
-def test_facts(corpus: Path) -> None:
-    facts = data_of(corpus).facts
-    assert (facts.motion_dim, facts.identity_dim, facts.size) == (NUM_EXPRESSION + 6, NUM_IDENTITY, SIZE)
-    assert (facts.num_train, facts.num_val) == (NUM_TRAIN, NUM_VAL)
-    np.testing.assert_allclose(facts.motion_mean, 14.5, rtol=1e-6)
-    np.testing.assert_allclose(facts.motion_std, np.arange(30).std(), rtol=1e-6)
-    assert facts.face_model.checksum() == face_model().checksum()
-
-
-def test_several_data_sets_are_one(corpus: Path, tmp_path: Path) -> None:
-    write_clips(tmp_path / "more", counts={"train": 4}, num_frames=60)
-    data = data_of(corpus, tmp_path / "more")
-    assert data.facts.num_train == NUM_TRAIN + 4
-    assert len(keys_of(take(data.train_dataloader(), 7))) == 2 * (NUM_TRAIN + 4)
-    values = np.concatenate([np.tile(np.arange(30), NUM_TRAIN), np.tile(np.arange(60), 4)])
-    np.testing.assert_allclose(data.facts.motion_mean, values.mean(), rtol=1e-5)
-    np.testing.assert_allclose(data.facts.motion_std, values.std(), rtol=1e-5)
-    assert [part["clips"] for part in data.provenance()] == [NUM_TRAIN + NUM_VAL, 4]
-
-
-def test_data_sets_that_do_not_fit_are_refused(corpus: Path, tmp_path: Path) -> None:
-    write_clips(tmp_path / "other", counts={"train": 1}, model=face_model(seed=5))
-    with pytest.raises(UserError, match=r"data and .*other are in different face models"):
-        data_of(corpus, tmp_path / "other")
-    write_clips(tmp_path / "large", counts={"train": 1}, size=64)
-    with pytest.raises(UserError, match=r"\(32\) and .*large \(64\) have frames of different sizes; set data.size"):
-        data_of(corpus, tmp_path / "large")
-    batch = take(data_of(corpus, tmp_path / "large", stage="face", size=32).train_dataloader(), 1)[0]
-    assert batch["portrait"].shape[-1] == 32
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"emotions": ["joyful"]}, "data.emotions: 'joyful' is none of angry"),
-        ({"levels": [4]}, "data.levels: 4 is none of 1, 2, 3"),
-        ({"val_splits": ["dev"]}, "data.val_splits: 'dev'"),
-        ({"decoder": "ffmpeg"}, "data.decoder: 'ffmpeg'"),
-        ({"batch_size": 0}, "data.batch_size=0"),
-        ({"num_workers": -1}, "data.num_workers=-1"),
-    ],
-)
-def test_values_that_cannot_be_meant_are_refused(corpus: Path, changes: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        data_of(corpus, **changes)
-
-
-def test_no_folder_and_uneven_batches_are_refused(corpus: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.shards: empty"):
-        data_of()
-    with pytest.raises(UserError, match="must be a multiple of the 3 processes"):
-        data_of(corpus, trainer=FakeTrainer(0, 3)).train_dataloader()
-
-
-def test_a_damaged_clip_stops_the_stream_by_name(tmp_path: Path) -> None:
-    write_clips(tmp_path, counts={"train": 1})
-    tar = tmp_path / "train-000000.tar"
-    data = tar.read_bytes()
-    at = data.index(b"fLaC") + 400
-    tar.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    with pytest.raises(UserError, match=r"train-000000\.tar: clip000\.flac"):
-        take(data_of(tmp_path).train_dataloader(), 1)
+# ---------------------------------------------------------------------------------------------- signals
 
 
 SIGNALLED = """

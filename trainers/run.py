@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ..datamodules.source import FREE
 from ..datamodules.stream import TalkingFaceData
 from ..models.errors import UserError
 from .config import as_dict, load_config, save_config
@@ -81,10 +82,10 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
-    data = TalkingFaceData(name, config.data, seed=config.seed)
+    run = Path(config.run or f"runs/{name}")
+    data = TalkingFaceData(name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     stage = stage_type(config, data.facts)
 
-    run = Path(config.run or f"runs/{name}")
     _check_same_run(config, config_type, run)
     (run / LAST_CHECKPOINT.parent).mkdir(parents=True, exist_ok=True)
     save_config(config, run / "config.yaml")
@@ -168,10 +169,12 @@ def _fit(stage: Stage, data: TalkingFaceData, config: StageConfig, run: Path) ->
 
 
 def _check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
-    """A run folder goes on with what it was started with; only `trainer` and `tracking` may change."""
+    """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
     if not (run / LAST_CHECKPOINT).exists():
         return
     started, now = as_dict(load_config(config_type, [run / "config.yaml"], [])), as_dict(config)
+    for name in FREE:
+        started["data"][name] = now["data"][name]
     for key in started.keys() - {"trainer", "tracking", "run"}:
         if started[key] != now[key]:
             raise UserError(f"{run}: was started with another '{key}'; set run= to a new folder, or delete this one")
