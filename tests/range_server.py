@@ -84,9 +84,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
                 time.sleep(0.05)
         else:
-            self.wfile.write(body)
-            with self.server.lock:
+            with self.server.lock:  # before it is sent: whoever has got it may ask
                 self.server.sent += len(body)
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         """Keep the tests quiet."""
