@@ -26,6 +26,7 @@ CODES = (
     "too_short",
     "av_offset",
     "tracking_residual",
+    "no_coefficients",
 )
 
 

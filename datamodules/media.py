@@ -119,7 +119,7 @@ def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, 
                 stamp = frame.time if frame.time is not None else (first or 0.0) + time + step
                 first = stamp if first is None else first
                 time = max(stamp - first, time + 1e-6)  # damaged time stamps may run backwards
-                yield frame, time, step
+                yield frame, time, float(frame.duration * frame.time_base) if frame.duration else step
         except av.error.FFmpegError as error:
             raise UserError(f"{path}: damaged video ({_reason(error)})") from None
         if first is None:

@@ -19,7 +19,7 @@ from .folder import read_folder
 from .manifest import FACE_MODEL, Tally, load_manifest, read_json
 from .prepare_pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
 from .prepare_plan import Plan, inputs_digest, load_plan, make_plan, refuse_all
-from .prepare_work import LANDMARK, PrepareConfig, WorkFolder, describe, load_face_model, track_key
+from .prepare_work import LANDMARK, PrepareConfig, WorkFolder, describe, track_key
 from .processes import run_jobs
 from .sample import ClipInfo, Rejected
 from .shards import index_path, load_npy
@@ -79,7 +79,8 @@ def prepare_sources(
     run = _Run(listing, WorkFolder(out), config, workers, part, progress)
     if run.work.finished:
         return run.known()
-    run.work.open()
+    if only in (None, PASSES[0]):
+        run.work.open()
     if part[1] == 1:
         run.work.drop_partials()
     run.refuse_other_options()
@@ -97,7 +98,6 @@ def prepare_sources(
 
 def _check(listing: SourceList, config: PrepareConfig, only: str | None, part: tuple[int, int]) -> None:
     config.check()
-    load_face_model(config.face_model)  # a wrong file must not cost hours of tracking
     if not listing.sources:
         refuse_all(listing.rejected)
     if only is not None and only not in PASSES:
@@ -170,12 +170,14 @@ class _Run:
         todo = [job for job in jobs if read_packed(self.work, job.name, job.plan) is None]
         total = sum(len(job.pieces) for job in jobs)
         done, rejected = total - sum(len(job.pieces) for job in todo), 0
-        label = "pack"
-        self.tell(done, total, label)
-        for packed in run_jobs(pack_shard, todo, self.workers, lambda count: self.tell(done + count, total, label)):
+
+        def tell(count: int) -> None:
+            self.tell(done + count, total, f"pack, {rejected} rejected" if rejected else "pack")
+
+        tell(0)
+        for packed in run_jobs(pack_shard, todo, self.workers, tell):
             rejected += len(packed.rejected)
-            label = f"pack, {rejected} rejected" if rejected else "pack"
-        self.tell(total, total, label)
+        tell(total - done)
 
     def _finish(self, plan: Plan, packed: list[PackedShard]) -> None:
         """Face model and, last of all, the manifest; whoever else does so at the same time writes the same bytes."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -121,11 +120,12 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | tuple[int, int, Re
         frames = iterate_video(source.path, start=own[0].start, stop=own[-1].stop, origin=source.start)
         position = own[0].start
         for piece in own:
-            points = piece_points(piece, track)
-            identity, motion, residual = coefficients(model, points)
-            if refused := check_residual(residual, job.config.gates, f"{source.name} ({piece.key})"):
-                yield number, piece.number, refused
+            points, name = piece_points(piece, track), f"{source.name} ({piece.key})"
+            found = coefficients(piece, source, points, model, job.config, name)
+            if isinstance(found, Rejected):
+                yield number, piece.number, found
                 continue
+            identity, motion, residual = found
             for _ in range(piece.start - position):
                 next(frames, None)
             position = piece.stop
@@ -139,10 +139,37 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | tuple[int, int, Re
             )
 
 
-def coefficients(model: FaceModel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Points (T, 468, 3) of a clip, crop units -> identity (I,), motion (T, D), and the residual of the fit."""
-    identity, (motion,) = fit_face(model, [points])
-    return identity, motion, tracking_residual(model, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
+def coefficients(
+    piece: Piece,
+    source: Source,
+    points: np.ndarray,  # (T, 468, 3) in crop units
+    model: FaceModel,
+    config: PrepareConfig,
+    name: str,
+) -> tuple[np.ndarray, np.ndarray, float] | Rejected:
+    """Identity (I,), motion (T, D) and the residual of a clip, fitted or from its file; or why it is left out."""
+    if config.coefficients is None:
+        identity, (motion,) = fit_face(model, [points])
+    else:
+        try:
+            identity, motion = _stored_coefficients(config.coefficients, piece, source)
+        except UserError as error:
+            return Rejected(name, str(error), "no_coefficients")
+    residual = tracking_residual(model, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
+    return check_residual(residual, config.gates, name) or (identity, motion, residual)
+
+
+def _stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Identity and motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
+    from .bfm09 import read_coefficients
+
+    path = folder / f"{source.path.stem}.mat"
+    left, top, side = piece.crop
+    identity, motion = read_coefficients(path, crop=(left, top, side))
+    first = round(source.start * FPS) + piece.start
+    if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
+        raise UserError(f"{path}: {len(motion)} frames, {first + piece.frames} at 25 fps are needed")
+    return identity, motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
 
 
 @functools.lru_cache(maxsize=1)
@@ -170,13 +197,14 @@ def _tools() -> dict[str, str]:
 
 def _describe(piece: Piece, source: Source, job: PackJob, residual: float) -> ClipInfo:
     left, top, side = piece.crop
-    facts: dict[str, Any] = {
-        name: getattr(source, name) for name in ("identity", "emotion", "level", "view", "sentence")
-    }
     return ClipInfo(
-        **facts,
         key=piece.key,
         dataset=job.dataset,
+        identity=source.identity,
+        emotion=source.emotion,
+        level=source.level,
+        view=source.view,
+        sentence=source.sentence,
         split=piece.split,
         frames=piece.frames,
         size=job.config.size,

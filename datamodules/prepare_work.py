@@ -29,7 +29,7 @@ from .sources import Source, SourceList
 from .tracks import VERSION
 
 WORK = ".work"
-LANDMARK, ICT = "landmark", "ict"
+LANDMARK, ICT, BFM09 = "landmark", "ict", "bfm09"
 ICT_FOLDER = "EMOHEAD_ICT"  # environment variable
 SHARD_FILES = re.compile(r"(train|val|test)-\d{6}(\.tar|\.index\.json)")
 
@@ -42,6 +42,7 @@ class PrepareConfig:
     codec: str = "h264"
     clips_per_shard: int = 64
     face_model: str = LANDMARK  # built from the tracks; or a facemodel.npz, a folder of ICT-FaceKit, "ict"
+    coefficients: Path | None = None  # folder of Deep3DFaceRecon's .mat files, which are taken instead of a fit
     gates: GateConfig = field(default_factory=GateConfig)
 
     def check(self) -> None:
@@ -50,6 +51,12 @@ class PrepareConfig:
             raise UserError(f"size {self.size}: must be even and at least 32")
         if self.codec not in CODECS:
             raise UserError(f"codec {self.codec!r}: choose one of {', '.join(CODECS)}")
+        model = load_face_model(self.face_model)
+        if self.coefficients is not None:
+            if not self.coefficients.is_dir():
+                raise UserError(f"{self.coefficients}: no such folder of coefficients")
+            if model is None or model.kind != BFM09:
+                raise UserError("--coefficients: these are of the bfm09 face model; give it as --face-model FILE")
 
 
 @functools.lru_cache(maxsize=1)
@@ -84,6 +91,7 @@ def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
         "codec": config.codec,
         "clips_per_shard": config.clips_per_shard,
         "face_model": LANDMARK if model is None else model.checksum(),
+        "coefficients": "fit" if config.coefficients is None else "file",
         "gates": asdict(config.gates),
         "sources": len(sources),
         "sources_sha256": digest([sources, [asdict(clip) for clip in listing.rejected]]),
@@ -133,7 +141,7 @@ class WorkFolder:
 
     def drop_partials(self) -> None:
         """Remove what a killed run was writing; only where no other part can be at work."""
-        for path in [*(self.root / "partial").iterdir(), *self.tracks.glob("*.partial")]:
+        for path in [*(self.root / "partial").glob("*"), *self.tracks.glob("*.partial")]:
             path.unlink(missing_ok=True)
 
     def drop_shards(self) -> None:
@@ -152,7 +160,7 @@ class WorkFolder:
 
     def untracked(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys whose source has no track yet."""
-        there = {path.stem for path in self.tracks.iterdir() if path.suffix in (".npz", ".json")}
+        there = {path.stem for path in self.tracks.glob("*") if path.suffix in (".npz", ".json")}
         return [key for key in keys if key not in there]
 
     @property
