@@ -53,7 +53,7 @@ class Speed(ProgressColumn):
 
 
 class Follow:
-    """A progress callback `(done, total, label)`: a bar for each pass; lines now and then where there is no terminal."""
+    """A progress callback `(done, total, label)`: a bar for each pass; lines where there is no terminal."""
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stderr)

@@ -1,6 +1,5 @@
 """How fast videos become a data set: frames a second of each pass, and the most memory that a process took.
 
-    python -m emohead.apps.cli prepare synthetic ...   is not measured: this takes real or drawn videos in a folder
     python benchmarks/prepare.py clips/ --size 512 --workers 2 --repeat 3
 
 Each video is taken `--repeat` times, as so many sources. The data set is written to a temporary folder.
@@ -40,9 +39,8 @@ def main() -> None:
             started = time.monotonic()
             report = prepare_sources(listing, out, config, workers=options.workers, only=name)
             seconds[name] = time.monotonic() - started
-    print(
-        f"{len(report.kept)} clips, {report.frames} frames at {options.size}, {options.codec}, {options.workers} workers"
-    )
+    kind = f"{options.size} pixels, {options.codec}, {options.workers} workers"
+    print(f"{len(report.kept)} clips, {report.frames} frames, {kind}")
     for name, value in (*seconds.items(), ("all", sum(seconds.values()))):
         print(f"{name:5s} {value:7.1f} s {report.frames / value:7.1f} frames/s")
     for label, who in (("this process", resource.RUSAGE_SELF), ("largest worker", resource.RUSAGE_CHILDREN)):
