@@ -17,7 +17,7 @@ NOISE = 0.06  # energy of a band that counts as silence: about 60 dB under full 
 MAX_LAG = 15  # frames
 PEAK_WIDTH = 3  # frames around the best lag that belong to its peak
 SMOOTHING = 1.0  # frames
-MIN_FRAMES = 2 * FPS
+MIN_FRAMES = 3 * FPS
 LIPS = ((13, 14), (82, 87), (312, 317))  # MediaPipe vertices of the inner lips, above and below
 EYES = (33, 263)  # outer corners
 
@@ -48,7 +48,7 @@ def mouth_opening(points: np.ndarray) -> np.ndarray:
 
 
 def estimate_offset(opening: np.ndarray, energies: np.ndarray) -> Offset | None:
-    """Mouth opening (T,) and log energies (T, bands) -> the sound's delay; None for clips under two seconds.
+    """Mouth opening (T,) and log energies (T, bands) -> the sound's delay; None for clips under three seconds.
 
     The confidence is (peak - highest value outside the peak) * sqrt(T). Of speech paired with other people's mouths
     one in a hundred reaches 3.1 and none of 255 reaches 3.5; of clips of 3 to 10 s that belong together a third does.
