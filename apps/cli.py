@@ -25,6 +25,25 @@ app.add_typer(facemodel, name="facemodel")
 
 Codec = Annotated[str, typer.Option(help="mjpeg: fast random frames; h264: a fifth of the disk.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Out = Annotated[Path, typer.Argument(help="Folder for the data set.")]
+Size = Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")]
+Pass = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--pass", help="track, fit or pack: this pass only, all of them in this order make a data set."),
+]
+Part = Annotated[str, typer.Option(help="I/N: the I-th of N parts of a pass, each in a process of its own.")]
+Model = Annotated[
+    str, typer.Option(help="landmark (built from the clips), a facemodel.npz, ict or a folder of ICT-FaceKit.")
+]
+Coefficients = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder of Deep3DFaceRecon's .mat files to take instead of a fit; needs a bfm09 face model."),
+]
+Gates = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),
+]
+ExportArkit = Annotated[bool, typer.Option(help="Also write ARKit blendshapes as CSV; needs the ict face model.")]
 Configs = Annotated[
     Optional[list[Path]],  # noqa: UP045 (typer reads it at run time)
     typer.Option(
@@ -54,16 +73,76 @@ def demo(
 @prepare.command("folder", epilog=_epilog("emohead prepare folder clips/ data/mine --size 256 --codec mjpeg"))
 def prepare_folder(
     source: Annotated[Path, typer.Argument(help="Folder of videos, searched through; labels.csv in it is read.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")] = 256,
+    out: Out,
+    size: Size = 256,
     codec: Codec = "mjpeg",
     workers: Workers = 1,
-    face_model: Annotated[Optional[Path], typer.Option(help="facemodel.npz of another data set.")] = None,  # noqa: UP045
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
 ) -> None:
-    """Any folder of talking-face videos: track, fit the face model, crop, pack."""
-    from .prepare import folder
+    """Any folder of talking-face videos: track, fit the face model, crop, pack. The same command again goes on."""
+    from .prepare import PrepareOptions, folder
 
-    folder(source, out, size=size, codec=codec, workers=workers, face_model=face_model)
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    folder(source, out, options)
+
+
+@prepare.command(
+    "mead",
+    epilog=_epilog(
+        "emohead prepare mead MEAD/ data/mead --size 512 --workers 16",
+        "emohead prepare mead MEAD/ data/mead --size 512 --pass track --part 3/40",
+    ),
+)
+def prepare_mead(
+    source: Annotated[Path, typer.Argument(help="MEAD's folder, with one folder an actor.")],
+    out: Out,
+    views: Annotated[str, typer.Option(help="Views, with commas between: front,left_30,...")] = "front",
+    split: Annotated[str, typer.Option(help="official, identity or random.")] = "official",
+    size: Size = 256,
+    codec: Codec = "mjpeg",
+    workers: Workers = 1,
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
+) -> None:
+    """MEAD: emotions at three levels, several views."""
+    from .prepare import PrepareOptions, mead
+
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    mead(source, out, options, views=views, split=split)
+
+
+@prepare.command("hdtf", epilog=_epilog("emohead prepare hdtf HDTF/ data/hdtf --size 512 --annotations HDTF_dataset/"))
+def prepare_hdtf(
+    source: Annotated[Path, typer.Argument(help="Folder of the downloaded videos.")],
+    out: Out,
+    annotations: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the data set's text files, where they do not lie with the videos."),
+    ] = None,
+    size: Size = 512,
+    codec: Codec = "mjpeg",
+    workers: Workers = 1,
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
+) -> None:
+    """HDTF: intervals of YouTube videos."""
+    from .prepare import PrepareOptions, hdtf
+
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    hdtf(source, out, options, annotations=annotations)
 
 
 @prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 480"))
