@@ -1,4 +1,4 @@
-"""`emohead prepare`, `shards` and `facemodel`: data sets in, tables out."""
+"""`emohead prepare` and `shards`: data sets in, tables out."""
 
 import re
 from collections import Counter
@@ -13,7 +13,6 @@ from ..datamodules.manifest import Manifest, load_manifest
 from ..datamodules.sample import EMOTIONS, FPS, LEVELS, SPLITS
 from ..datamodules.sources import SourceList
 from ..models.errors import UserError
-from ..models.face_model import FaceModel
 from .progress import Follow
 
 if TYPE_CHECKING:
@@ -196,11 +195,3 @@ def index(out: Path) -> None:
 
     index_shards(out)
     info(out)
-
-
-def face_model_info(file: Path) -> None:
-    """Print what a face model is."""
-    model = FaceModel.load(file)
-    axes = f"{model.num_identity} identity and {model.num_expression} expression axes"
-    print(f"{file}: {model.kind}, {len(model.mean)} vertices, {axes}")
-    print(f"checksum {model.checksum()}")

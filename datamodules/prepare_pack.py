@@ -14,7 +14,7 @@ from ..models.face_model import FaceModel
 from ..models.face_model_fit import MEDIAPIPE_IBUG_68, fit_face, tracking_residual
 from .gates import check_residual
 from .manifest import Shard, describe_shard, read_json
-from .media import iterate_video
+from .media import iterate_video, probe
 from .prepare_plan import Piece, Plan, load_track, piece_points
 from .prepare_work import PrepareConfig, WorkFolder
 from .processes import count_one
@@ -165,7 +165,8 @@ def _stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np
 
     path = folder / f"{source.path.stem}.mat"
     left, top, side = piece.crop
-    identity, motion = read_coefficients(path, crop=(left, top, side))
+    video = probe(source.path)
+    identity, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
     first = round(source.start * FPS) + piece.start
     if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
         raise UserError(f"{path}: {len(motion)} frames, {first + piece.frames} at 25 fps are needed")
