@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from emohead.datamodules.media import VIDEO_SUFFIXES
-from emohead.datamodules.tracking import crop_box, to_crop_units, track_video
+from emohead.datamodules.sources import Source
+from emohead.datamodules.tracking import crop_box, to_crop_units
+from emohead.datamodules.tracks import Track, track_source
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
 from emohead.models.ict import load_ict
@@ -54,7 +56,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
         videos = sorted(p for p in Path(sys.argv[1]).rglob("*") if p.suffix in VIDEO_SUFFIXES)
-        tracked = [track.points for track in map(track_video, videos) if track.found.all()]
+        tracks = [track_source(Source(path, path.name, path.stem)) for path in videos]
+        tracked = [track.points for track in tracks if isinstance(track, Track) and track.found.all()]
         clips = [to_crop_units(points, crop_box(points)) for points in tracked]
     else:
         clips = made_up_tracks()

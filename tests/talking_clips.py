@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from emohead.datamodules.encoding import write_video
+from emohead.datamodules.prepare_work import PrepareConfig
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import SAMPLES_PER_FRAME
 from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
 
 Talk = tuple[np.ndarray, np.ndarray]  # frames uint8 (T, 192, 192, 3), speech (T * 640,)
+
+SMALL = PrepareConfig(size=64, codec="mjpeg", clips_per_shard=1)
 
 
 def talks(folder: Path, frames: int = 75) -> list[Talk]:

@@ -167,9 +167,13 @@ def test_fit_recovers_blendshapes_from_landmarks(ict: FaceModel) -> None:
 @pytest.mark.parametrize("clip", ["grid/lbax4n.mpg", "hdtf/WDA_KatieHill_000.mp4"])
 def test_real_clips(ict: FaceModel, real_data: Path, clip: str) -> None:
     pytest.importorskip("mediapipe")
-    from emohead.datamodules.tracking import crop_box, to_crop_units, track_video
+    from emohead.datamodules.sources import Source
+    from emohead.datamodules.tracking import crop_box, to_crop_units
+    from emohead.datamodules.tracks import Track, track_source
 
-    points = track_video(real_data / "clips" / clip).points
+    track = track_source(Source(real_data / "clips" / clip, clip, "anybody"))
+    assert isinstance(track, Track)
+    points = track.points
     points = to_crop_units(points, crop_box(points))
     identity, (motion,) = fit_face(ict, [points])
     assert tracking_residual(ict, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2]) < MAX_RESIDUAL

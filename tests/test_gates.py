@@ -104,7 +104,7 @@ def test_a_cut_is_a_jump_of_picture_and_face() -> None:
 
 
 @pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
+def voices(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mouth opening (T,) and speech of clips in which they belong together exactly."""
     out = tmp_path_factory.mktemp("spoken") / "data"
     prepare_synthetic(out, SyntheticConfig(identities=4, clips=8, seed=3, size=32, frames=100, workers=1))
@@ -117,15 +117,15 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, n
 
 
 @pytest.mark.parametrize("delay", [0, 3, -3, 12, -12])
-def test_the_delay_of_the_sound_is_found(spoken: list[tuple[np.ndarray, np.ndarray]], delay: int) -> None:
-    found = [estimate_offset(mouth, band_energies(shifted(speech, delay), len(mouth))) for mouth, speech in spoken]
+def test_the_delay_of_the_sound_is_found(voices: list[tuple[np.ndarray, np.ndarray]], delay: int) -> None:
+    found = [estimate_offset(mouth, band_energies(shifted(speech, delay), len(mouth))) for mouth, speech in voices]
     sure = [offset for offset in found if offset and offset.confidence >= GateConfig().min_av_confidence]
-    assert len(sure) >= len(spoken) // 2
+    assert len(sure) >= len(voices) // 2
     assert all(abs(offset.frames - delay) <= 1 for offset in sure)
 
 
-def test_strangers_voices_are_not_believed(spoken: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    pairs = [(a, b) for i, (a, _) in enumerate(spoken) for j, (_, b) in enumerate(spoken) if i != j]
+def test_strangers_voices_are_not_believed(voices: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    pairs = [(a, b) for i, (a, _) in enumerate(voices) for j, (_, b) in enumerate(voices) if i != j]
     found = [estimate_offset(mouth, band_energies(speech, len(mouth))) for mouth, speech in pairs]
     confidences = np.array([offset.confidence for offset in found if offset])
     assert len(confidences) == len(pairs)
