@@ -107,7 +107,7 @@ def test_a_cut_is_a_jump_of_picture_and_face() -> None:
 def voices(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mouth opening (T,) and speech of clips in which they belong together exactly."""
     out = tmp_path_factory.mktemp("spoken") / "data"
-    prepare_synthetic(out, SyntheticConfig(identities=4, clips=8, seed=3, size=32, frames=100, workers=1))
+    prepare_synthetic(out, SyntheticConfig(identities=4, clips=8, seed=3, size=32, frames=160, workers=1))
     reader = ClipReader(out)
     clips = []
     for key in reader.keys(None):
