@@ -5,6 +5,7 @@ S pixels a side. Decoders raise whatever their libraries raise on damaged bytes.
 
 import io
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -14,6 +15,30 @@ import soundfile
 
 from .media import MAX_GOP
 from .sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+
+def decode_npy(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file."""
+    length = int.from_bytes(data[8:10], "little")  # of the header: format 1.0, which np.save writes
+    dtype, shape = _npy_header(data[: 10 + length])
+    return np.frombuffer(data, dtype, offset=10 + length).reshape(shape).copy()
+
+
+@lru_cache(maxsize=4096)  # numpy parses it as Python code, which takes longer than all else; few of them differ
+def _npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...]]:
+    file = io.BytesIO(head)
+    if (version := np.lib.format.read_magic(file)) != (1, 0):
+        raise ValueError(f"npy format {version} instead of (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"npy array of {dtype}, Fortran order {fortran}: wanted are plain numbers in C order")
+    return dtype, shape
+
+
+def all_finite(array: np.ndarray) -> bool:
+    if array.dtype == np.float16:  # which numpy converts one by one; bit patterns from here on are inf and NaN
+        return bool((array.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+    return bool(np.isfinite(array).all())
 
 
 def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:

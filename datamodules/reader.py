@@ -19,11 +19,10 @@ import simplejpeg
 
 from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
-from .decode import DECODE, decode_speech, resize
+from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .sample import ClipInfo
 from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
-from .shards import load_npy
 from .storage import Folder, is_url, open_folder
 
 DECODERS = tuple(DECODE)
@@ -79,18 +78,25 @@ class StoredClip:
 
     def frames(self, indices: Sequence[int] | None = None, size: int | None = None) -> np.ndarray:
         """Frames (default: all) as uint8 (n, 3, S, S), at the stored size or resized to `size`."""
-        wanted = list(range(self.num_frames) if indices is None else indices)
-        assert all(0 <= index < self.num_frames for index in wanted), (
-            f"{self.key}: {wanted} of {self.num_frames} frames"
-        )
+        wanted = range(self.num_frames) if indices is None else indices
         side = size or self.size
+        images = np.empty((len(wanted), side, side, 3), np.uint8)
+        self.decode_frames(wanted, images)
+        return images.transpose(0, 3, 1, 2)  # (n, 3, S, S)
+
+    def decode_frames(self, indices: Sequence[int], out: Sequence[np.ndarray] | np.ndarray) -> None:
+        """Decode frames into arrays of the caller, each uint8 (S, S, 3), whose S they are resized to."""
+        assert all(0 <= index < self.num_frames for index in indices), f"{self.key}: {indices} of {self.num_frames}"
         ranges = self.shard.ranges[self.position]
         if ranges is not None:
-            images = [self._jpeg(ranges[index], side) for index in wanted]
-        else:
-            decode = partial(DECODE[self.decoder], indices=wanted)
-            images = self.decode("mp4", lambda data: [resize(image, side) for image in decode(data)])
-        return np.stack(images).transpose(0, 3, 1, 2)  # (n, 3, S, S)
+            for index, image in zip(indices, out, strict=True):
+                self._jpeg(ranges[index], image)
+            return
+        frames = self.decode("mp4", partial(DECODE[self.decoder], indices=indices))
+        for frame, image in zip(frames, out, strict=True):
+            if frame.shape != (self.size, self.size, 3):
+                raise self.error("mp4", f"a frame has shape {frame.shape}; prepare the shard again")
+            image[:] = resize(frame, len(image))
 
     def speech(self, start: int = 0, num_frames: int | None = None) -> np.ndarray:
         """float32 (n * 640,) in [-1, 1] of n frames from `start` (default: all), silence after its end."""
@@ -121,10 +127,10 @@ class StoredClip:
             raise self.error(name, f"cannot be decoded ({error}); prepare the shard again") from None
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        array = self.decode(name, load_npy)
+        array = self.decode(name, decode_npy)
         if array.shape != shape:
             raise self.error(name, f"shape {array.shape} instead of {shape}; prepare the shard again")
-        if not np.isfinite(array).all():
+        if not all_finite(array):
             raise self.error(name, "holds values that are not finite; prepare the shard again")
         return array
 
@@ -145,18 +151,23 @@ class StoredClip:
                 return data
         return None
 
-    def _jpeg(self, span: np.ndarray, side: int) -> np.ndarray:
+    def _jpeg(self, span: np.ndarray, out: np.ndarray) -> None:
+        """Decode the frame in a range into `out` (S, S, 3)."""
         start, size, checksum = (int(value) for value in span)
         data = self._read("mp4", self._entry("mp4")[0] + start, size, lambda data: zlib.crc32(data) == checksum)
         if data is None:
             raise self.error(
                 "mp4", f"the frame at byte {start} differs from the index; copy or prepare the shard again"
             )
+        side, place = len(out), out if len(out) == self.size else None  # in place where it need not be resized
         try:  # a smaller size is decoded from fewer coefficients, down to the nearest the codec offers
-            image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+            image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side, buffer=place)
         except ValueError as error:
             raise self.error("mp4", f"the frame at byte {start} is no JPEG ({error}); prepare it again") from None
-        return resize(image, side)
+        if place is None:
+            out[:] = resize(image, side)
+        elif image.shape != out.shape:
+            raise self.error("mp4", f"the frame at byte {start} has shape {image.shape}; prepare it again")
 
 
 class ClipReader:

@@ -1,10 +1,12 @@
 """From a stored clip to a sample of each stage. Random choices come from the generator that is passed in.
 
+Pictures are decoded to where they stay: a sample asks its `Room` for the place of each, in the end a row of the batch.
 S pixels a side, T = window_frames, D values of motion, I identity coefficients, W = 27 frames around a target frame.
 motion[t] belongs to speech[640 t : 640 (t + 1)].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,32 +19,50 @@ from .reader import StoredClip
 from .sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
 
 Sample = dict[str, Any]
+Room = Callable[[str], np.ndarray]  # the name of a picture in the batch -> uint8 (S, S, 3) to decode it into
 
 
-def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+class Pictures:
+    """Room for the pictures of a batch: copying them together would take half as long again as decoding them."""
+
+    def __init__(self, batch_size: int, size: int) -> None:
+        self.batch_size, self.size = batch_size, size
+        self.arrays: dict[str, np.ndarray] = {}  # uint8 (B, S, S, 3)
+
+    def of_row(self, row: int) -> Room:
+        return partial(self._place, row)
+
+    def _place(self, row: int, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            self.arrays[name] = np.empty((self.batch_size, self.size, self.size, 3), np.uint8)
+        return self.arrays[name][row]
+
+
+def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
     """A frame from anywhere in the clip, a window of its speech, its label and a description."""
     start = draw_start(clip.num_frames, window_frames, rng)
-    return _condition(clip, rng, start, window_frames, size)
+    return _condition(clip, rng, start, window_frames, room)
 
 
-def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
     """What `emotion_sample` gives, and the motion of the same window."""
     start = draw_start(clip.num_frames, window_frames, rng)
     frames = np.arange(start, start + window_frames).clip(max=clip.num_frames - 1)
-    return _condition(clip, rng, start, window_frames, size) | {
+    return _condition(clip, rng, start, window_frames, room) | {
         "motion": clip.motion()[frames],  # (T, D)
         "identity": clip.identity(),  # (I,)
     }
 
 
-def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
     """Two different frames of the clip and the motion that belongs to them; `window_frames` plays no part."""
     portrait, target = draw_pair(clip.num_frames, rng)
-    images = clip.frames([portrait, target], size)  # (2, 3, S, S)
+    images = [room("portrait"), room("target")]
+    clip.decode_frames([portrait, target], images)
     motion = clip.motion()  # (clip's T, D)
     return {
         "key": clip.key,
-        "portrait": images[0],
+        "portrait": images[0],  # (S, S, 3)
         "portrait_motion": motion[portrait],  # (D,)
         "target": images[1],
         "target_motion": motion_window(motion, target),  # (W, D)
@@ -51,10 +71,10 @@ def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: in
     }
 
 
-def distill_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, size: int) -> Sample:
+def distill_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
     """Everything, of one clip."""
-    motion = motion_sample(clip, rng, window_frames=window_frames, size=size)
-    return motion | face_sample(clip, rng, window_frames=window_frames, size=size)
+    motion = motion_sample(clip, rng, window_frames=window_frames, room=room)
+    return motion | face_sample(clip, rng, window_frames=window_frames, room=room)
 
 
 SAMPLES: dict[str, Callable[..., Sample]] = {
@@ -82,9 +102,16 @@ def motion_window(motion: np.ndarray, centre: int, width: int = MOTION_WINDOW) -
     return motion[frames.clip(0, len(motion) - 1)]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples to one batch: arrays and integers are stacked as tensors, strings are listed."""
-    return {name: _stack([sample[name] for sample in samples]) for name in samples[0]}
+def collate(samples: Sequence[Sample], pictures: Mapping[str, np.ndarray]) -> Batch:
+    """Samples and their pictures (B, S, S, 3) to one batch: arrays and integers become tensors, strings are listed."""
+    return {
+        name: _pictures(pictures[name]) if name in pictures else _stack([sample[name] for sample in samples])
+        for name in samples[0]
+    }
+
+
+def _pictures(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory, as decoders write them
 
 
 def _stack(values: list[Any]) -> Tensor | list[str]:
@@ -93,13 +120,14 @@ def _stack(values: list[Any]) -> Tensor | list[str]:
     return torch.from_numpy(np.stack(values))
 
 
-def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, size: int) -> Sample:
+def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, room: Room) -> Sample:
     info = clip.info()
-    first = start * SAMPLES_PER_FRAME
-    speech = clip.speech()[first : first + window_frames * SAMPLES_PER_FRAME]
+    image = room("image")
+    clip.decode_frames([int(rng.integers(clip.num_frames))], [image])
+    speech = clip.speech(start, min(window_frames, clip.num_frames - start))
     return {
         "key": clip.key,
-        "image": clip.frames([int(rng.integers(clip.num_frames))], size)[0],  # (3, S, S)
+        "image": image,  # (S, S, 3)
         "speech": np.pad(speech, (0, window_frames * SAMPLES_PER_FRAME - len(speech))),  # (640 T,)
         "emotion": np.int64(NO_LABEL if info.emotion is None else EMOTIONS.index(info.emotion)),
         "level": np.int64(NO_LABEL if info.level is None else info.level),

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from .batch import STAGES, Batch
 from .order import FixedOrder, Order, Place, rank_slice
 from .reader import DamagedClip
 from .sample import FPS
-from .samples import SAMPLES, collate
+from .samples import SAMPLES, Pictures, Room, collate
 from .source import (
     ClipSource,
     DataConfig,
@@ -95,7 +95,7 @@ class BatchStream(IterableDataset):
             first = batch * self.batch_size
             positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
             try:
-                made: Batch | Failure = collate([self.sample(position, worker=number) for position in positions])
+                made: Batch | Failure = self.batch(positions, worker=number)
             except UserError as error:
                 made = Failure(str(error))
             yield made
@@ -107,21 +107,27 @@ class BatchStream(IterableDataset):
             return self.batch_size
         return min(self.batch_size, self.order.num_samples - batch * self.batch_size)
 
-    def sample(self, position: int, worker: int = 0) -> dict[str, Any]:
+    def batch(self, positions: Sequence[int], worker: int = 0) -> Batch:
+        pictures = Pictures(len(positions), self.size)
+        rooms = [pictures.of_row(row) for row in range(len(positions))]
+        samples = [self.sample(p, room, worker=worker) for p, room in zip(positions, rooms, strict=True)]
+        return collate(samples, pictures.arrays)
+
+    def sample(self, position: int, room: Room, worker: int = 0) -> dict[str, Any]:
         """The sample of a position, or what stands in for it; raises UserError where too many are bad."""
         for attempt in range(MAX_ATTEMPTS):
             place = self.order.replacement(position, attempt) if attempt else self.order.sample_at(position)
             try:
-                return self._read(place, attempt)
+                return self._read(place, attempt, room)
             except DamagedClip as error:
                 where = {"position": position, "attempt": attempt, "rank": self.rank, "worker": worker}
                 self.bad.add(error, place, **where)
         raise UserError(f"{self.bad.path or 'data'}: {MAX_ATTEMPTS} clips read in a row are bad; repair the data")
 
-    def _read(self, place: Place, attempt: int) -> dict[str, Any]:
+    def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.sample)
-        return SAMPLES[self.stage](clip, rng, window_frames=self.source.config.window_frames, size=self.size)
+        return SAMPLES[self.stage](clip, rng, window_frames=self.source.config.window_frames, room=room)
 
 
 class FiniteBatchStream(BatchStream):

@@ -1,25 +1,26 @@
 """Checks a data set byte by byte, and makes a data set of tars that were packed elsewhere."""
 
-import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
+from .check_clip import Checker, Job
+from .check_files import Records, compare_folder, compare_index, compare_manifest
+from .crew import Lost, run_jobs
 from .manifest import FACE_MODEL, MANIFEST, Manifest, Tally, load_manifest
-from .media import decode_flac
-from .reader import ClipReader, StoredClip
-from .sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME, SPLITS, ClipInfo
+from .reader import ClipReader
+from .sample import EMOTIONS, LEVELS, SPLITS, ClipInfo
 from .shards import CODECS, MEMBERS, load_npy, sample_record, write_index
+
+JOB_SECONDS = 120.0  # the check of a clip may take, and as long again as its bytes take at the slowest
+SLOWEST = 1e6  # bytes a second
 
 Progress = Callable[[int, int, str], None]  # done, total, label
 
@@ -31,93 +32,53 @@ def no_progress(done: int, total: int, label: str) -> None:
 # ---------------------------------------------------------------------------------------------- verify
 
 
-def verify_shards(folder: Path | str, *, workers: int = 1, progress: Progress = no_progress) -> list[str]:
+def verify_shards(
+    folder: Path | str,
+    *,
+    workers: int = 0,  # processes; 0: this one, which a decoder that crashes takes along
+    decoder: str = "pyav",
+    patience: float = JOB_SECONDS,
+    progress: Progress = no_progress,
+) -> list[str]:
     """Compare every checksum, decode every member, and return the problems found, one line each.
 
+    With `workers`, clips are shared out one by one, and one that crashes or hangs its process is a problem like others.
     Raises UserError where the folder is no data set or its face model is not the one of its manifest.
     """
-    reader = ClipReader(folder)
-    face_model = reader.face_model
-    dims = (face_model.motion_dim, face_model.num_identity)
-    total = len(reader.manifest.shards)
-    found: dict[int, list[str]] = {}
-    for number, problems in _each_shard(Path(folder), total, dims, workers):
-        found[number] = problems
-        progress(len(found), total, "verify")
-    return [problem for number in sorted(found) for problem in found[number]]
+    reader = ClipReader(folder, decoder)
+    _ = reader.face_model
+    jobs, records, found = _plan(reader)
+    checks = run_jobs(
+        Checker(Path(folder), decoder), jobs, workers=workers, patience=lambda job: patience + job.bytes / SLOWEST
+    )
+    for done, (job, result) in enumerate(checks, start=1):
+        if isinstance(result, Lost):
+            shard = reader.files.address(reader.manifest.shards[job.shard].name)
+            key = "" if job.position is None else f"{records[job.shard][job.position]['key']}: "
+            result = [f"{shard}: {key}its check was lost: {result.reason}; copy or prepare the shard again"]
+        found += [(job, problem) for problem in result]
+        progress(done, len(jobs), "verify")
+    found.sort(key=lambda item: (item[0].shard, -1 if item[0].position is None else item[0].position))
+    return compare_folder(reader) + compare_manifest(reader, records) + [problem for _, problem in found]
 
 
-def verify_shard(folder: Path, number: int, dims: tuple[int, int]) -> list[str]:
-    """Problems of one shard; `dims` is D of the motion and I of the identity."""
-    reader = ClipReader(folder)
-    shard = reader.manifest.shards[number]
-    path = folder / shard.name
-    try:
-        index = reader.shard(number)
-    except UserError as error:
-        return [str(error)]
-    problems = []
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-            problems.append(f"{path}: its bytes differ from the manifest (SHA-256)")
-    for position in range(len(index.samples)):
-        problems += check_clip(reader.clip_at(number, position), dims)
-    return problems
-
-
-def check_clip(clip: StoredClip, dims: tuple[int, int]) -> list[str]:
-    """Problems of one clip: members that are damaged, cannot be decoded or do not fit together."""
-    frames, (motion_dim, identity_dim) = clip.num_frames, dims
-    shapes: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
-        "motion.npy": (clip.motion, (frames, motion_dim)),
-        "identity.npy": (clip.identity, (identity_dim,)),
-        "landmarks.npy": (clip.landmarks, (frames, 68, 2)),
-        "mp4": (lambda: _decode_all(clip), (frames, 3, clip.size, clip.size)),
-    }
-    problems = []
-    for name, (read, shape) in shapes.items():
+def _plan(reader: ClipReader) -> tuple[list[Job], Records, list[tuple[Job, str]]]:
+    """The jobs, the indexes that can be read, and the problems of the others."""
+    jobs: list[Job] = []
+    records: Records = {}
+    found = []
+    for number, shard in enumerate(reader.manifest.shards):
+        tar = Job(number, None, shard.bytes)
+        jobs.append(tar)
         try:
-            value = read()
+            records[number] = reader.shard(number).samples
+            found += [(tar, problem) for problem in compare_index(reader, number)]
         except UserError as error:
-            problems.append(str(error))
+            found.append((tar, str(error)))
             continue
-        if value.shape != shape:
-            problems.append(str(clip.error(name, f"shape {value.shape} instead of {shape}")))
-        elif not np.isfinite(value).all():
-            problems.append(str(clip.error(name, "holds values that are not finite")))
-    return problems + _check_speech_and_info(clip)
-
-
-def _decode_all(clip: StoredClip) -> np.ndarray:
-    clip.member("mp4")  # the frames alone do not cover the container around them
-    return clip.frames()
-
-
-def _check_speech_and_info(clip: StoredClip) -> list[str]:
-    problems = []
-    try:
-        samples = len(clip.decode("flac", decode_flac))
-        if abs(samples - clip.num_frames * SAMPLES_PER_FRAME) > SAMPLES_PER_FRAME:
-            problems.append(str(clip.error("flac", f"{samples} samples for {clip.num_frames} frames")))
-    except UserError as error:
-        problems.append(str(error))
-    try:
-        info = clip.info()
-        if (info.key, info.frames, info.emotion) != (clip.key, clip.num_frames, clip.record["emotion"]):
-            problems.append(str(clip.error("json", "says something else than the index")))
-    except UserError as error:
-        problems.append(str(error))
-    return problems
-
-
-def _each_shard(folder: Path, total: int, dims: tuple[int, int], workers: int) -> Iterator[tuple[int, list[str]]]:
-    if workers <= 1 or total <= 1:
-        yield from ((number, verify_shard(folder, number, dims)) for number in range(total))
-        return
-    with ProcessPoolExecutor(min(workers, total), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(verify_shard, folder, number, dims): number for number in range(total)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        sizes = [sum(size for _, size, _ in record["members"].values()) for record in records[number]]
+        jobs += [Job(number, position, size) for position, size in enumerate(sizes)]
+    return jobs, records, found
 
 
 # ---------------------------------------------------------------------------------------------- index
