@@ -164,7 +164,7 @@ def prepare_synthetic(
 @shards.command("info", epilog=_epilog("emohead shards info data/mine"))
 def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")]) -> None:
     """Counts, hours, identities, emotions x levels, sizes, rejected clips."""
-    from .prepare import info
+    from .shards import info
 
     info(out)
 
@@ -172,7 +172,7 @@ def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")
 @shards.command("verify", epilog=_epilog("emohead shards verify data/mine --workers 4"))
 def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.")], workers: Workers = 2) -> None:
     """Check every checksum and decode every member."""
-    from .prepare import verify
+    from .shards import verify
 
     if not verify(out, workers=workers):
         raise typer.Exit(1)
@@ -181,9 +181,23 @@ def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.
 @shards.command("index", epilog=_epilog("emohead shards index data/mine"))
 def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")]) -> None:
     """Rebuild the indexes of tars."""
-    from .prepare import index
+    from .shards import index
 
     index(out)
+
+
+@shards.command("transcode", epilog=_epilog("emohead shards transcode data/mine data/small --codec h264 --size 128"))
+def shards_transcode(
+    source: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    out: Out,
+    codec: Codec = "mjpeg",
+    size: Annotated[Optional[int], typer.Option(min=32, max=1024, help="Pixels a side; default: as they are.")] = None,  # noqa: UP045
+    workers: Workers = 2,
+) -> None:
+    """The same data set in another codec or size, without tracking again. The same command again goes on."""
+    from .shards import transcode
+
+    transcode(source, out, codec=codec, size=size, workers=workers)
 
 
 @facemodel.command("fit", epilog=_epilog("emohead facemodel fit data/mead data/hdtf pooled.npz"))
