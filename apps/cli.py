@@ -18,13 +18,32 @@ app = typer.Typer(
 )
 prepare = typer.Typer(help="Turn clips into shards of WebDataset tars.", no_args_is_help=True)
 shards = typer.Typer(help="Look at prepared data sets.", no_args_is_help=True)
-facemodel = typer.Typer(help="Look at face models.", no_args_is_help=True)
+facemodel = typer.Typer(help="Make, pool and look at face models.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
 
 Codec = Annotated[str, typer.Option(help="mjpeg: fast random frames; h264: a fifth of the disk.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Out = Annotated[Path, typer.Argument(help="Folder for the data set.")]
+Size = Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")]
+Pass = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--pass", help="track, fit or pack: this pass only, all of them in this order make a data set."),
+]
+Part = Annotated[str, typer.Option(help="I/N: the I-th of N parts of a pass, each in a process of its own.")]
+Model = Annotated[
+    str, typer.Option(help="landmark (built from the clips), a facemodel.npz, ict or a folder of ICT-FaceKit.")
+]
+Coefficients = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder of Deep3DFaceRecon's .mat files to take instead of a fit; needs a bfm09 face model."),
+]
+Gates = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),
+]
+ExportArkit = Annotated[bool, typer.Option(help="Also write ARKit blendshapes as CSV; needs the ict face model.")]
 Configs = Annotated[
     Optional[list[Path]],  # noqa: UP045 (typer reads it at run time)
     typer.Option(
@@ -54,23 +73,83 @@ def demo(
 @prepare.command("folder", epilog=_epilog("emohead prepare folder clips/ data/mine --size 256 --codec mjpeg"))
 def prepare_folder(
     source: Annotated[Path, typer.Argument(help="Folder of videos, searched through; labels.csv in it is read.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")] = 256,
+    out: Out,
+    size: Size = 256,
     codec: Codec = "mjpeg",
     workers: Workers = 1,
-    face_model: Annotated[Optional[Path], typer.Option(help="facemodel.npz of another data set.")] = None,  # noqa: UP045
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
 ) -> None:
-    """Any folder of talking-face videos: track, fit the face model, crop, pack."""
-    from .prepare import folder
+    """Any folder of talking-face videos: track, fit the face model, crop, pack. The same command again goes on."""
+    from .prepare import PrepareOptions, folder
 
-    folder(source, out, size=size, codec=codec, workers=workers, face_model=face_model)
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    folder(source, out, options)
 
 
-@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 440"))
+@prepare.command(
+    "mead",
+    epilog=_epilog(
+        "emohead prepare mead MEAD/ data/mead --size 512 --workers 16",
+        "emohead prepare mead MEAD/ data/mead --size 512 --pass track --part 3/40",
+    ),
+)
+def prepare_mead(
+    source: Annotated[Path, typer.Argument(help="MEAD's folder, with one folder an actor.")],
+    out: Out,
+    views: Annotated[str, typer.Option(help="Views, with commas between: front,left_30,...")] = "front",
+    split: Annotated[str, typer.Option(help="official, identity or random.")] = "official",
+    size: Size = 256,
+    codec: Codec = "mjpeg",
+    workers: Workers = 1,
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
+) -> None:
+    """MEAD: emotions at three levels, several views."""
+    from .prepare import PrepareOptions, mead
+
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    mead(source, out, options, views=views, split=split)
+
+
+@prepare.command("hdtf", epilog=_epilog("emohead prepare hdtf HDTF/ data/hdtf --size 512 --annotations HDTF_dataset/"))
+def prepare_hdtf(
+    source: Annotated[Path, typer.Argument(help="Folder of the downloaded videos.")],
+    out: Out,
+    annotations: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the data set's text files, where they do not lie with the videos."),
+    ] = None,
+    size: Size = 512,
+    codec: Codec = "mjpeg",
+    workers: Workers = 1,
+    only: Pass = None,
+    part: Part = "1/1",
+    face_model: Model = "landmark",
+    coefficients: Coefficients = None,
+    gate: Gates = None,
+    export_arkit: ExportArkit = False,
+) -> None:
+    """HDTF: intervals of YouTube videos."""
+    from .prepare import PrepareOptions, hdtf
+
+    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
+    hdtf(source, out, options, annotations=annotations)
+
+
+@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 480"))
 def prepare_synthetic(
     out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
     identities: Annotated[int, typer.Option(min=3, help="People.")] = 20,
-    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 440,
+    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 480,
     seed: int = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
     codec: Codec = "mjpeg",
@@ -85,7 +164,7 @@ def prepare_synthetic(
 @shards.command("info", epilog=_epilog("emohead shards info data/mine"))
 def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")]) -> None:
     """Counts, hours, identities, emotions x levels, sizes, rejected clips."""
-    from .prepare import info
+    from .shards import info
 
     info(out)
 
@@ -93,7 +172,7 @@ def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")
 @shards.command("verify", epilog=_epilog("emohead shards verify data/mine --workers 4"))
 def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.")], workers: Workers = 2) -> None:
     """Check every checksum and decode every member."""
-    from .prepare import verify
+    from .shards import verify
 
     if not verify(out, workers=workers):
         raise typer.Exit(1)
@@ -102,17 +181,65 @@ def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.
 @shards.command("index", epilog=_epilog("emohead shards index data/mine"))
 def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")]) -> None:
     """Rebuild the indexes of tars."""
-    from .prepare import index
+    from .shards import index
 
     index(out)
+
+
+@shards.command("transcode", epilog=_epilog("emohead shards transcode data/mine data/small --codec h264 --size 128"))
+def shards_transcode(
+    source: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    out: Out,
+    codec: Codec = "mjpeg",
+    size: Annotated[Optional[int], typer.Option(min=32, max=1024, help="Pixels a side; default: as they are.")] = None,  # noqa: UP045
+    workers: Workers = 2,
+) -> None:
+    """The same data set in another codec or size, without tracking again. The same command again goes on."""
+    from .shards import transcode
+
+    transcode(source, out, codec=codec, size=size, workers=workers)
+
+
+@facemodel.command("fit", epilog=_epilog("emohead facemodel fit data/mead data/hdtf pooled.npz"))
+def facemodel_fit(
+    files: Annotated[list[Path], typer.Argument(help="Prepared data sets, and last the .npz to write.")],
+) -> None:
+    """Pool the landmark models of several data sets into one, so that they can be mixed."""
+    from .facemodel import fit
+
+    if len(files) < 2:
+        raise UserError("facemodel fit: give one or more data sets, and last the .npz to write")
+    fit(files[:-1], files[-1])
+
+
+@facemodel.command("import", epilog=_epilog("emohead facemodel import BFM_model_front.mat bfm09.npz"))
+def facemodel_import(
+    source: Annotated[Path, typer.Argument(help="Folder of ICT-FaceKit, or BFM_model_front.mat.")],
+    out: Annotated[Path, typer.Argument(help="The .npz to write.")],
+) -> None:
+    """Make a facemodel.npz of ICT-FaceKit or of the Basel Face Model 2009."""
+    from .facemodel import convert
+
+    convert(source, out)
 
 
 @facemodel.command("info", epilog=_epilog("emohead facemodel info data/mine/facemodel.npz"))
 def facemodel_info(file: Annotated[Path, typer.Argument(help="A facemodel.npz.")]) -> None:
     """Kind, sizes and checksum of a face model."""
-    from .prepare import face_model_info
+    from .facemodel import info
 
-    face_model_info(file)
+    info(file)
+
+
+@facemodel.command("arkit", epilog=_epilog("emohead facemodel arkit data/mine blendshapes/"))
+def facemodel_arkit(
+    data: Annotated[Path, typer.Argument(help="A data set prepared with --face-model ict.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the CSV files.")],
+) -> None:
+    """Write the expressions of a data set as ARKit blendshapes, a CSV a clip."""
+    from .facemodel import arkit
+
+    arkit(data, out)
 
 
 @app.command(

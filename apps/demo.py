@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from rich.table import Table
 from ..datamodules.manifest import MANIFEST
 from ..datamodules.prompts import class_prompt
 from ..datamodules.reader import ClipReader
-from ..datamodules.sample import SAMPLE_RATE
-from ..datamodules.synthetic import SyntheticConfig, prepare_synthetic
+from ..datamodules.sample import SAMPLE_RATE, Clip
+from ..datamodules.synthetic import Script, SyntheticConfig, make_clip, prepare_synthetic
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
@@ -32,14 +33,15 @@ from .pictures import contact_sheet
 from .progress import Follow, progress_bar
 from .report import write_report
 
-CORPUS = {"identities": 160, "clips": 480, "frames": 50, "size": 128, "val_identities": 12, "test_identities": 20}
+CORPUS = {"identities": 160, "clips": 560, "frames": 50, "size": 128, "val_identities": 12, "test_identities": 20}
 TINY_CORPUS = {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1}
 TINY = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0"]
 TINY_STAGE = {
-    "face": ["network.size=64", "network.channels=[16,16,16,8]"],
+    "face": ["network.size=64", "network.channels=[16,16,16,8]", "discriminator.channels=[8,16,16,16,16]"],
     "distill": ["network.face.size=64", "network.face.channels=[16,16,8,8]"],
 }
 SPLIT = "test"  # identities that no stage has seen
+LAST_TAKE = 999  # number of a clip that no identity of the corpus has
 EMOTIONS_SHOWN = {"text": "happy", "image": "surprised", "audio": "angry"}  # one for each way of giving it
 
 
@@ -74,7 +76,7 @@ def run_demo(out: Path, *, seed: int = 0, tiny: bool = False) -> None:
     shutil.copyfile(exports["distill"], talker)
 
     reader = ClipReader(out / "data")
-    clock("videos", lambda: make_videos(out, reader, talker))
+    clock("videos", lambda: make_videos(out, corpus, reader, talker))
     figures = clock("evaluation", lambda: evaluate(reader, exports))
     make_pictures(out, reader)
     write_json(out / "metrics.json", describe(figures, clock.seconds, reader, corpus))
@@ -93,25 +95,23 @@ def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: in
     overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
     if stage in ("motion", "distill"):
         overrides.append(f"emotion={exports['emotion']}")
-    if stage == "face":
-        overrides.append(f"perceptual.emotion={exports['emotion']}")
     if stage == "distill":
         overrides += [f"motion={exports['motion']}", f"face={exports['face']}"]
     return overrides + (TINY + TINY_STAGE.get(stage, []) if tiny else [])
 
 
-def make_videos(out: Path, reader: ClipReader, talker: Path) -> None:
+def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: Path) -> None:
     """One unseen portrait and one sentence, three emotions, each given another way, through `emohead infer`."""
     (out / "videos").mkdir(exist_ok=True)
+    someone = talking_calmly(corpus)
+    write_picture(out / "portrait.png", someone.frames[calmest(someone.landmarks)])
+    soundfile.write(out / "speech.wav", someone.speech, SAMPLE_RATE)
     clips = [reader.info(key) for key in reader.keys(SPLIT)]
-    neutral = min(clips, key=lambda clip: (clip.emotion != "neutral", clip.level))  # the calmest there is
-    write_frame(out / "portrait.png", reader, neutral.key)
-    soundfile.write(out / "speech.wav", reader.speech(neutral.key), SAMPLE_RATE)
 
     def example(emotion: str) -> str:
         """The strongest clip of an emotion by somebody else, where there is somebody else."""
         found = [clip for clip in clips if clip.emotion == emotion]
-        return max(found, key=lambda clip: (clip.identity != neutral.identity, clip.level or 0)).key
+        return max(found, key=lambda clip: (clip.identity != someone.info.identity, clip.level or 0)).key
 
     write_frame(out / "emotion.png", reader, example(EMOTIONS_SHOWN["image"]))
     soundfile.write(out / "emotion.wav", reader.speech(example(EMOTIONS_SHOWN["audio"])), SAMPLE_RATE)
@@ -128,10 +128,22 @@ def make_videos(out: Path, reader: ClipReader, talker: Path) -> None:
         write_json(video.with_suffix(".json"), {"emotion": EMOTIONS_SHOWN[way], "given": said[way]})
 
 
+def talking_calmly(corpus: SyntheticConfig) -> Clip:
+    """A longer clip, not in the corpus, of the first person of its test split: 4 s without an emotion."""
+    first = corpus.identities - (corpus.test_identities or 0)
+    return make_clip(Script(replace(corpus, frames=100), first, LAST_TAKE, "neutral", 1, SPLIT))
+
+
+def calmest(landmarks: np.ndarray) -> int:
+    """The frame of landmarks (T, 68, 2) with open eyes and a closed mouth, as one chooses a portrait."""
+    height = lambda low, high: landmarks[:, low, 1].astype(np.float32) - landmarks[:, high, 1]  # noqa: E731
+    eyes = height([40, 41, 46, 47], [38, 37, 44, 43]).mean(axis=1)
+    return int((eyes - height([66], [62]).mean(axis=1)).argmax())
+
+
 def write_frame(path: Path, reader: ClipReader, key: str) -> None:
-    """The middle frame of a clip as a picture."""
-    middle = reader.clip(key).num_frames // 2
-    write_picture(path, reader.frames(key, [middle])[0].transpose(1, 2, 0))
+    """The frame of a clip with the eyes widest open, as a picture."""
+    write_picture(path, reader.frames(key, [calmest(reader.landmarks(key))])[0].transpose(1, 2, 0))
 
 
 def evaluate(reader: ClipReader, exports: dict[str, Path]) -> list[dict[str, Any]]:

@@ -1,35 +1,130 @@
-"""`emohead prepare`, `shards` and `facemodel`: data sets in, tables out."""
+"""`emohead prepare`: data sets in, a table of what was kept and left out."""
 
+import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from ..datamodules.manifest import Manifest, load_manifest
-from ..datamodules.sample import EMOTIONS, LEVELS, SPLITS
-from ..models.face_model import FaceModel
+from ..datamodules.sample import FPS, SPLITS
+from ..datamodules.sources import SourceList
+from ..models.errors import UserError
 from .progress import Follow
+from .shards import info
 
-GIGABYTE = 1e9
+if TYPE_CHECKING:
+    from ..datamodules.prepare import PrepareReport
+
+NAMED = 20  # rejected clips that are listed by name
 
 
-def folder(source: Path, out: Path, *, size: int, codec: str, workers: int, face_model: Path | None) -> None:
-    """Prepare a folder of videos; prints what was kept and what was left out."""
-    from ..datamodules.prepare import prepare_folder
+@dataclass
+class PrepareOptions:
+    """What the commands `prepare folder`, `mead` and `hdtf` have in common, as it was typed."""
 
+    size: int
+    codec: str
+    workers: int
+    only: str | None
+    part: str
+    face_model: str
+    coefficients: Path | None
+    gates: list[str]
+    export_arkit: bool
+
+
+def folder(source: Path, out: Path, options: PrepareOptions) -> None:
+    """Prepare a folder of videos."""
+    from ..datamodules.folder import read_folder
+
+    _prepare(read_folder(source), source, out, options)
+
+
+def mead(source: Path, out: Path, options: PrepareOptions, *, views: str, split: str) -> None:
+    """Prepare MEAD."""
+    from ..datamodules.mead import read_mead
+
+    names = tuple(name.strip() for name in views.split(",") if name.strip())
+    _prepare(read_mead(source, views=names, split=split), source, out, options)
+
+
+def hdtf(source: Path, out: Path, options: PrepareOptions, *, annotations: Path | None) -> None:
+    """Prepare HDTF."""
+    from ..datamodules.hdtf import read_hdtf
+
+    _prepare(read_hdtf(source, annotations=annotations), source, out, options)
+
+
+def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptions) -> None:
+    """Run the passes; prints what was kept and what was left out."""
+    from ..datamodules.gates import parse_gates
+    from ..datamodules.prepare import prepare_sources
+    from ..datamodules.prepare_work import ICT, PrepareConfig, load_face_model
+
+    config = PrepareConfig(
+        size=options.size,
+        codec=options.codec,
+        face_model=options.face_model,
+        coefficients=options.coefficients,
+        gates=parse_gates(options.gates),
+    )
+    if options.export_arkit:
+        model = load_face_model(config.face_model)
+        if model is None or model.kind != ICT:
+            raise UserError("--export-arkit: only the ict face model has ARKit's blendshapes; give it as --face-model")
     with Follow() as follow:
-        report = prepare_folder(
-            source, out, size=size, codec=codec, workers=workers, face_model=face_model, progress=follow
+        report = prepare_sources(
+            listing,
+            out,
+            config,
+            workers=options.workers,
+            only=options.only,
+            part=_part(options.part),
+            progress=follow,
         )
-    table = Table(title=f"{source} -> {out}")
-    for column in ("clip", "frames", "split", "residual", "left out because"):
-        table.add_column(column)
-    for info in report.kept:
-        table.add_row(info.key, str(info.frames), info.split, f"{100 * info.tracking_residual:.2f} %", "")
-    for rejected in report.rejected:
-        table.add_row(rejected.source, "", "", "", rejected.reason)
     console = Console()
-    console.print(table)
+    for note in listing.notes:
+        console.print(note, highlight=False, markup=False)
+    if report.open:
+        console.print(f"{out}: {report.open}", highlight=False, markup=False)
+        return
+    _print_report(report, f"{source} -> {out}", console)
+    if options.export_arkit:
+        from ..datamodules.arkit import export_arkit
+
+        paths = export_arkit(out, out / "arkit")
+        console.print(f"{out / 'arkit'}: {len(paths)} files of blendshapes", highlight=False)
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise UserError(f"--part {text}: write it as I/N, such as 2/8")
+    return int(match[1]), int(match[2])
+
+
+def _print_report(report: "PrepareReport", title: str, console: Console) -> None:
+    """What was kept by split, the first rejected by name, and all rejected by code."""
+    kept = Table(title=title)
+    for column in ("split", "clips", "minutes", "residual", "sound shifted"):
+        kept.add_column(column, justify="left" if column == "split" else "right")
+    for split in SPLITS:
+        infos = [info for info in report.kept if info.split == split]
+        if infos:
+            minutes = sum(info.frames for info in infos) / FPS / 60
+            residual = sum(info.tracking_residual for info in infos) / len(infos)
+            shifted = sum(info.av_shift != 0 for info in infos)
+            kept.add_row(split, str(len(infos)), f"{minutes:.2f}", f"{residual:.2%}", str(shifted))
+    console.print(kept)
+    for clip in report.rejected[:NAMED]:
+        console.print(f"left out: {clip.source}: {clip.reason}", highlight=False, markup=False)
+    if len(report.rejected) > NAMED:
+        console.print(f"... and {len(report.rejected) - NAMED} more: `emohead shards info` names all")
+    for code, count in Counter(clip.code for clip in report.rejected).most_common():
+        console.print(f"{count:6d} {code}", highlight=False)
     console.print(f"{len(report.kept)} clips kept, {len(report.rejected)} left out", highlight=False)
 
 
@@ -41,68 +136,3 @@ def synthetic(out: Path, *, identities: int, clips: int, seed: int, size: int, c
     with Follow() as follow:
         prepare_synthetic(out, config, codec=codec, progress=follow)
     info(out)
-
-
-def info(out: Path) -> None:
-    """Print what a data set holds."""
-    manifest = load_manifest(out)
-    console = Console()
-    table = Table(title=f"{out}: {manifest.codec}, {manifest.size} px, face model {_face_model(manifest)}")
-    for column in ("split", "shards", "clips", "hours", "identities", "gigabytes"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for name in SPLITS:
-        split, tars = manifest.splits.get(name), [shard for shard in manifest.shards if shard.split == name]
-        if split is not None:
-            size = sum(shard.bytes for shard in tars) / GIGABYTE
-            row = (len(tars), split.clips, f"{split.seconds / 3600:.3f}", len(split.identities), f"{size:.3f}")
-            table.add_row(name, *map(str, row))
-    console.print(table)
-    console.print(_emotions(manifest))
-    for rejected in manifest.rejected:
-        console.print(f"left out: {rejected.source}: {rejected.reason}", highlight=False)
-
-
-def _face_model(manifest: Manifest) -> str:
-    return f"{manifest.face_model['kind']} {manifest.face_model['checksum'][:12]}"
-
-
-def _emotions(manifest: Manifest) -> Table:
-    """Clips by emotion and level, all splits together."""
-    table = Table(title="clips by emotion and level")
-    for column in ("emotion", *map(str, LEVELS), "no level"):
-        table.add_column(column, justify="left" if column == "emotion" else "right")
-    for emotion in (*EMOTIONS, "none"):
-        counts = [split.emotions.get(emotion, {}) for split in manifest.splits.values()]
-        row = [sum(count.get(level, 0) for count in counts) for level in (*map(str, LEVELS), "none")]
-        if any(row):
-            table.add_row(emotion, *map(str, row))
-    return table
-
-
-def verify(out: Path, *, workers: int) -> bool:
-    """Check a data set; prints each problem and returns whether there was none."""
-    from ..datamodules.verify import verify_shards
-
-    with Follow() as follow:
-        problems = verify_shards(out, workers=workers, progress=follow)
-    for problem in problems:
-        print(problem)
-    clips = sum(split.clips for split in load_manifest(out).splits.values())
-    print(f"{out}: {clips} clips checked, {len(problems)} problems")
-    return not problems
-
-
-def index(out: Path) -> None:
-    """Rebuild the indexes of a folder of tars."""
-    from ..datamodules.verify import index_shards
-
-    index_shards(out)
-    info(out)
-
-
-def face_model_info(file: Path) -> None:
-    """Print what a face model is."""
-    model = FaceModel.load(file)
-    axes = f"{model.num_identity} identity and {model.num_expression} expression axes"
-    print(f"{file}: {model.kind}, {len(model.mean)} vertices, {axes}")
-    print(f"checksum {model.checksum()}")

@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+LINE_SECONDS = 60.0  # between lines in a log
 
 
 @contextmanager
@@ -33,14 +45,22 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+class Speed(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
 class Follow:
-    """A progress callback `(done, total, label)` as a bar that changes its label from pass to pass."""
+    """A progress callback `(done, total, label)`: a bar for each pass; lines where there is no terminal."""
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
+        self.spoken, self.line = 0.0, ""
 
     def __enter__(self) -> "Follow":
         self.bar.start()
@@ -54,3 +74,8 @@ class Follow:
         if name not in self.tasks:
             self.tasks[name] = self.bar.add_task(label, total=total)
         self.bar.update(self.tasks[name], completed=done, total=total, description=label)
+        line = f"{label}: {done}/{total}"
+        due = done == total or time.monotonic() > self.spoken + LINE_SECONDS
+        if not self.console.is_terminal and due and line != self.line:
+            self.spoken, self.line = time.monotonic(), line
+            self.console.print(line, soft_wrap=True, highlight=False)

@@ -64,12 +64,15 @@ class Manifest:
     splits: dict[str, SplitSummary]
     motion: MotionStatistics
     rejected: list[Rejected] = field(default_factory=list)
+    rejected_counts: dict[str, int] = field(default_factory=dict)  # by code
+    preparation: dict[str, Any] = field(default_factory=dict)  # options and inputs of `emohead prepare`, split rule
     fps: int = FPS
     sample_rate: int = SAMPLE_RATE
     version: int = FORMAT_VERSION
 
-    def save(self, folder: Path) -> None:
-        write_json(folder / MANIFEST, asdict(self), indent=1)
+    def save(self, folder: Path, partial: Path | None = None) -> None:
+        """Write it aside, at `partial` where several may do so at once, and rename it."""
+        write_json(folder / MANIFEST, asdict(self), indent=1, partial=partial)
 
 
 def load_manifest(folder: Path | str) -> Manifest:
@@ -126,9 +129,9 @@ def check_version(content: Mapping[str, Any], path: Path | str) -> None:
         )
 
 
-def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-    """Write aside and rename."""
-    partial = path.with_name(path.name + PARTIAL)
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None, partial: Path | None = None) -> None:
+    """Write aside and rename; `partial` is where, if several processes may write the same file at once."""
+    partial = partial or path.with_name(path.name + PARTIAL)
     separators = (",", ":") if indent is None else None
     partial.write_text(json.dumps(content, indent=indent, separators=separators) + "\n", encoding="utf-8")
     partial.replace(path)
@@ -163,14 +166,17 @@ class Tally:
 
     def add_shard(self, path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Count a finished tar, `path` being where it lies now."""
-        groups = Counter(group_name(record["emotion"], record["level"], record["view"]) for record in records)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        frames = sum(record["frames"] for record in records)
-        size = path.stat().st_size
-        self.shards.append(Shard(name, split, len(records), frames, size, digest, dict(sorted(groups.items()))))
+        self.shards.append(describe_shard(path, name, split, records))
 
-    def manifest(self, *, codec: str, size: int, face_model: FaceModel, rejected: Sequence[Rejected]) -> Manifest:
+    def manifest(
+        self,
+        *,
+        codec: str,
+        size: int,
+        face_model: FaceModel,
+        rejected: Sequence[Rejected],
+        preparation: Mapping[str, Any] | None = None,
+    ) -> Manifest:
         std = np.sqrt(self.square / max(self.count, 1))
         return Manifest(
             codec=codec,
@@ -185,7 +191,18 @@ class Tally:
             splits={name: self.splits[name] for name in SPLITS if name in self.splits},
             motion=MotionStatistics(self.count, self.mean.tolist(), std.tolist()) if self.count else MotionStatistics(),
             rejected=list(rejected),
+            rejected_counts=dict(sorted(Counter(clip.code for clip in rejected).items())),
+            preparation=dict(preparation or {}),
         )
+
+
+def describe_shard(path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> Shard:
+    """What the manifest says of a finished tar, `path` being where it lies now."""
+    groups = Counter(group_name(record["emotion"], record["level"], record["view"]) for record in records)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    frames = sum(record["frames"] for record in records)
+    return Shard(name, split, len(records), frames, path.stat().st_size, digest, dict(sorted(groups.items())))
 
 
 def group_name(emotion: str | None, level: int | None, view: str) -> str:

@@ -36,7 +36,10 @@ class ClipInfo:
     end: float = 0.0
     crop: tuple[float, float, float] | None = None  # left, top, side in pixels of the source
     tracking_residual: float = 0.0  # mean landmark distance after the fit / distance of the outer eye corners
-    av_offset: int | None = None  # frames
+    region: str = "none"  # annotated: the face was looked for where the source's crop says; landmarks: was not there
+    av_offset: int | None = None  # frames that the sound of the source came late; None: not sure
+    av_confidence: float = 0.0  # of that estimate
+    av_shift: int = 0  # frames that the sound was moved forward to make up for it
     tools: dict[str, str] = field(default_factory=dict)
     version: int = FORMAT_VERSION
 
@@ -62,3 +65,5 @@ class Rejected:
 
     source: str
     reason: str
+    code: str = "other"  # one of datamodules/gates.py's, for counting
+    value: float | None = None  # what was measured

@@ -28,7 +28,7 @@ from .manifest import FACE_MODEL, MANIFEST, PARTIAL, Manifest, Tally, load_manif
 from .media import encode_clip, encode_flac, packet_ranges
 from .sample import FORMAT_VERSION, SPLITS, Clip, Rejected
 
-__all__ = ["Manifest", "ShardWriter", "encode_members", "load_manifest"]
+__all__ = ["Manifest", "ShardFile", "ShardWriter", "encode_members", "load_manifest"]
 
 CODECS = ("mjpeg", "h264")
 MEMBERS = ("mp4", "flac", "motion.npy", "identity.npy", "landmarks.npy", "json")
@@ -104,13 +104,13 @@ def index_path(shard: Path) -> Path:
 # ---------------------------------------------------------------------------------------------- writer
 
 
-class _OpenShard:
+class ShardFile:
     """A tar that is being written, and the records of its index."""
 
     def __init__(self, path: Path, split: str) -> None:
         self.path, self.split = path, split
         self.records: list[dict[str, Any]] = []
-        self.tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 (closed by ShardWriter)
+        self.tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 (closed by its user)
 
     def add(self, key: str, members: Mapping[str, bytes], codec: str) -> dict[str, Any]:
         offsets = {}
@@ -153,7 +153,7 @@ class ShardWriter:
         self.partial.mkdir(parents=True)
         self.tally = Tally()
         self.keys: set[str] = set()
-        self.open: dict[str, _OpenShard] = {}
+        self.open: dict[str, ShardFile] = {}
         self.num_shards = Counter[str]()
         self.done = False
 
@@ -208,14 +208,14 @@ class ShardWriter:
             self.out.rmdir()
         self.done = True
 
-    def _shard(self, split: str) -> _OpenShard:
+    def _shard(self, split: str) -> ShardFile:
         if split not in self.open:
             name = f"{split}-{self.num_shards[split]:06d}.tar"
             self.num_shards[split] += 1
-            self.open[split] = _OpenShard(self.partial / name, split)
+            self.open[split] = ShardFile(self.partial / name, split)
         return self.open[split]
 
-    def _finish(self, shard: _OpenShard) -> None:
+    def _finish(self, shard: ShardFile) -> None:
         shard.tar.close()
         write_index(shard.path, self.codec, self.size, shard.records)
         self.tally.add_shard(shard.path, shard.path.name, shard.split, shard.records)
@@ -224,5 +224,9 @@ class ShardWriter:
 
 def write_index(shard: Path, codec: str, size: int, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the index of a tar beside it."""
-    content = {"version": FORMAT_VERSION, "shard": shard.name, "codec": codec, "size": size, "samples": list(records)}
-    write_json(index_path(shard), content)
+    write_json(index_path(shard), index_content(shard.name, codec, size, records))
+
+
+def index_content(shard: str, codec: str, size: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The index of the tar with that name."""
+    return {"version": FORMAT_VERSION, "shard": shard, "codec": codec, "size": size, "samples": list(records)}

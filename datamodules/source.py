@@ -9,6 +9,7 @@ import numpy as np
 
 from ..models.errors import UserError
 from .cache import Cache
+from .face_model_pool import different_models
 from .manifest import REBUILD, Shard, group_name
 from .mixture import MixedOrder, whole_shares
 from .order import EpochOrder, Order
@@ -126,10 +127,7 @@ def check_alike(readers: list[ClipReader], config: DataConfig) -> None:
     first = readers[0]
     for reader in readers[1:]:
         if reader.manifest.face_model["checksum"] != first.manifest.face_model["checksum"]:
-            raise UserError(
-                f"data.shards: {first.folder} and {reader.folder} are in different face models, so they cannot be "
-                "mixed; prepare one of them again with --face-model and the other's facemodel.npz"
-            )
+            raise UserError(different_models(first.folder, reader.folder))
         if not config.size and reader.manifest.size != first.manifest.size:
             sizes = f"{first.folder} ({first.manifest.size}) and {reader.folder} ({reader.manifest.size})"
             raise UserError(f"data.shards: {sizes} have frames of different sizes; set data.size")

@@ -32,3 +32,4 @@ class SourceList:
     sources: list[Source]
     rejected: list[Rejected] = field(default_factory=list)  # what can be left out without opening a video
     split_rule: str = "identity"  # how splits come about, for the manifest
+    notes: list[str] = field(default_factory=list)  # what else a user should know, one line each

@@ -30,7 +30,7 @@ from .synthetic_voice import Manner, Utterance, Voice, speak
 Made = TypeVar("Made")
 
 STRENGTH = {1: 0.6, 2: 0.8, 3: 1.0}
-COMBINATIONS = [(e, level) for e in EMOTIONS for level in LEVELS if e != "neutral" or level == 1]
+COMBINATIONS = [(e, level if e != "neutral" else 1) for e in EMOTIONS for level in LEVELS]  # no emotion is rare
 BASE_SCALE, BASE_Y = np.log(0.76), -0.01
 # Head movement, a standard deviation for each pose value: between people in a laboratory and the speakers of HDTF,
 # whose pose (our tracking) strays by 0.070, 0.082, 0.037 rad, 0.048, 0.044 crop units and 0.009 within two seconds.
@@ -42,7 +42,7 @@ class SyntheticConfig:
     """What to make. Whole identities are held out: the last ones are the test split, before them validation."""
 
     identities: int = 20
-    clips: int = 160  # in all; each identity cycles through a shuffled list of the 22 (emotion, level) pairs
+    clips: int = 160  # in all; each identity cycles through the 24 of COMBINATIONS, shuffled
     frames: int = 60
     size: int = 128
     seed: int = 0

@@ -6,8 +6,6 @@ Points are pixels of the picture: x right, y down, z away from the viewer on the
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,23 +14,11 @@ import numpy as np
 
 from ..models.errors import UserError
 from ..models.face_model_fit import NUM_TRACKED
-from .media import iterate_video, read_audio
-from .sample import SAMPLES_PER_FRAME
 
 MAX_FACES = 2  # one more than we want, so as to notice others
 CROP_SIDE = 1.6  # side of the crop over the longer side of the face (hairline to chin)
 CROP_MARGIN = 1.15  # at least this, over the space that a moving head takes
 CROP_RISE = 0.06  # how far the crop is moved up, as share of its side: hair is not tracked
-
-
-@dataclass
-class Track:
-    """The face in every frame of a video, T frames."""
-
-    points: np.ndarray  # float32 (T, 468, 3); nan where no face was found
-    found: np.ndarray  # bool (T,)
-    several: np.ndarray  # bool (T,), more than one face
-    loudness: np.ndarray  # float32 (T,), root mean square of the speech of each frame; empty where there is no sound
 
 
 class FaceTracker:
@@ -45,6 +31,8 @@ class FaceTracker:
             )
             self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its networks load, and speak, with the first picture
         self._warm = False  # whether a face was found, upon which they speak once more
+        self._square = np.zeros((0, 0, 3), np.uint8)  # what is shown to the networks
+        self._shape: tuple[int, ...] = (0, 0, 3)  # of the frame in it
 
     def __enter__(self) -> "FaceTracker":
         return self
@@ -58,25 +46,15 @@ class FaceTracker:
         """Frame uint8 (H, W, 3) -> points float32 (468, 3) of each face found."""
         side = max(frame.shape[:2])
         # MediaPipe projects landmarks rightly for square pictures only, and measures x, y and z by different sides.
-        square = np.zeros((side, side, 3), np.uint8)
+        if self._square.shape[0] != side or self._shape != frame.shape:
+            self._square, self._shape = np.zeros((side, side, 3), np.uint8), frame.shape
+        square = self._square
         square[: frame.shape[0], : frame.shape[1]] = frame
         with contextlib.nullcontext() if self._warm else _quiet():
             found = self._mesh.process(square).multi_face_landmarks or []
         self._warm |= bool(found)
         faces = [np.array([(p.x, p.y, p.z) for p in face.landmark[:NUM_TRACKED]], np.float32) * side for face in found]
         return distinct_faces(faces)
-
-
-def track_video(path: Path) -> Track:
-    """Track the face through a video at 25 fps; raises UserError where the file cannot be read."""
-    points, several = [], []
-    with FaceTracker(video=True) as tracker:
-        for frame in iterate_video(path):
-            faces = tracker.faces(frame)
-            points.append(faces[0] if faces else np.full((NUM_TRACKED, 3), np.nan, np.float32))
-            several.append(len(faces) > 1)
-    stacked = np.stack(points)
-    return Track(stacked, ~np.isnan(stacked[:, 0, 0]), np.array(several), _loudness(path, len(points)))
 
 
 def interpolate_gaps(points: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -116,15 +94,6 @@ def to_crop_units(points: np.ndarray, box: tuple[float, float, float]) -> np.nda
     left, top, side = box
     origin = np.array([left + side / 2, top + side / 2, 0.0][: points.shape[-1]])
     return ((points - origin) * (2 / side)).astype(np.float32)
-
-
-def _loudness(path: Path, frames: int) -> np.ndarray:
-    try:
-        speech = read_audio(path, aligned=True)[: frames * SAMPLES_PER_FRAME]
-    except UserError:
-        return np.zeros(0, np.float32)
-    speech = np.pad(speech, (0, frames * SAMPLES_PER_FRAME - len(speech)))
-    return np.sqrt((speech.reshape(frames, -1) ** 2).mean(axis=1))
 
 
 def distinct_faces(faces: list[np.ndarray]) -> list[np.ndarray]:

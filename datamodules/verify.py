@@ -117,6 +117,9 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
         info = _check_members(path, key, members, face_model)
         codec = _codec(path, key, members["mp4"])
         record = sample_record(key, members, offsets, codec)
+        if "ranges" in record and len(record["ranges"]) != info.frames:
+            found = f"{len(record['ranges'])} frames, {info.frames} in its json"
+            raise UserError(f"{path}: {key}.mp4: {found}; pack it again")
         tally.add_clip(info.split, record, load_npy(members["motion.npy"]))
         records.append(record)
         kinds.add((codec, info.size))
@@ -161,7 +164,7 @@ def _check_members(path: Path, key: str, members: Mapping[str, bytes], face_mode
     try:
         info = ClipInfo(**json.loads(members["json"]))
         motion, identity = load_npy(members["motion.npy"]), load_npy(members["identity.npy"])
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # numpy raises all kinds of things on a damaged header
         raise UserError(f"{path}: {key}: json, motion.npy or identity.npy is not of this format ({error})") from None
     _check_choice(path, key, "split", info.split, SPLITS)
     _check_choice(path, key, "emotion", info.emotion, (*EMOTIONS, None))

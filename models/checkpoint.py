@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,23 @@ COMMANDS = {
 
 @dataclass
 class Checkpoint:
+    path: Path
     kind: str  # emotion, motion, face or talker
     config: dict[str, Any]  # rebuilds the network
     provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
     tensors: dict[str, Tensor]
     sha256: str
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[None]:
+        """Around the making of a network from this: a file of another version of the network is a UserError."""
+        try:
+            yield
+        except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path}: does not fit the network of this emohead ({reason}); export it again"
+            ) from None
 
 
 def tensor_checksum(tensors: dict[str, Tensor]) -> str:
@@ -96,4 +110,4 @@ def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
     if checksum != metadata["sha256"]:
         raise UserError(f"{path}: damaged (its weights do not match their checksum); export it again")
     config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
-    return Checkpoint(metadata["kind"], config, provenance, tensors, checksum)
+    return Checkpoint(path, metadata["kind"], config, provenance, tensors, checksum)

@@ -18,14 +18,14 @@ LAST = 4  # pixels where convolutions end
 
 @dataclass
 class DiscriminatorConfig:
-    size: int = 128
+    size: int = 0  # of the frames; the stage fills it in
     channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96, 96, 96])  # at size, size / 2, … 4 pixels
     group: int = 4  # frames whose spread is one statistic
 
     def __post_init__(self) -> None:
-        reached = self.size // 2 ** (len(self.channels) - 1)
-        if reached != LAST or self.size != LAST * 2 ** (len(self.channels) - 1):
-            given = f"{len(self.channels)} of them take {self.size} pixels to {reached}"
+        taken = LAST * 2 ** (len(self.channels) - 1)
+        if self.size not in (0, taken):
+            given = f"{len(self.channels)} of them suit frames of {taken} pixels, network.size is {self.size}"
             raise UserError(f"discriminator.channels: {given}; give one for each halving down to {LAST}")
 
 

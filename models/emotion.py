@@ -111,10 +111,11 @@ class EmotionSpace(nn.Module):
     @classmethod
     def rebuild(cls, checkpoint: Checkpoint, towers: list[str] | None = None) -> "EmotionSpace":
         """From config and tensors alone: no pretrained file is read again. `towers` picks some of the encoders."""
-        config = EmotionSpaceConfig(**checkpoint.config | {"pretrained": ""})
-        space = cls(replace(config, towers=towers or config.towers))
-        own = space.state_dict()
-        space.load_state_dict({name: tensor for name, tensor in checkpoint.tensors.items() if name in own})
+        with checkpoint.rebuilding():
+            config = EmotionSpaceConfig(**checkpoint.config | {"pretrained": ""})
+            space = cls(replace(config, towers=towers or config.towers))
+            own = space.state_dict()
+            space.load_state_dict({name: tensor for name, tensor in checkpoint.tensors.items() if name in own})
         return space
 
     def frozen_towers(self) -> list[nn.Module]:

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
+from .tiny_tower import IMAGE_SIZE, WIDTHS, TinyTower
 
 MAX_WORDS = 48
 WORD = re.compile(r"[^\W_]+")
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on (Radford et al. 2021)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass
@@ -27,8 +30,8 @@ class TextStudentConfig:
 
 @dataclass
 class ImageStudentConfig:
-    size: int = 64
-    channels: list[int] = field(default_factory=lambda: [24, 48, 96, 128])
+    widths: list[int] = field(default_factory=lambda: list(WIDTHS))
+    crop: float = 0.0  # central share of the picture that is looked at; 0: the teacher's
 
 
 @dataclass
@@ -87,32 +90,25 @@ class TextStudent(nn.Module):
 
 
 class ImageStudent(nn.Module):
-    """A small convolutional network: uint8 (B, 3, H, W) -> E."""
+    """A small convolutional network: uint8 (B, 3, H, W) -> E. It may start from a teacher that has the same one."""
+
+    mean: Tensor  # (3, 1, 1), of pixels in [0, 1]
+    std: Tensor
 
     def __init__(self, config: ImageStudentConfig, embed_dim: int) -> None:
         super().__init__()
-        self.size = config.size
-        layers: list[nn.Module] = []
-        previous = 3
-        for channels in config.channels:
-            layers += [
-                nn.Conv2d(previous, channels, 3, stride=2, padding=1),
-                nn.GroupNorm(8, channels),
-                nn.SiLU(),
-                nn.Conv2d(channels, channels, 3, padding=1),
-                nn.GroupNorm(8, channels),
-                nn.SiLU(),
-            ]
-            previous = channels
-        self.features = nn.Sequential(*layers)
-        # Where a brow stands matters as much as how it looks: a 4x4 grid is kept instead of one average.
-        self.out = nn.Linear(previous * 16, embed_dim)
+        assert config.crop > 0
+        self.crop = config.crop
+        self.trunk = TinyTower(embed_dim, config.widths)
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float() / 127.5 - 1
-        x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        x = F.adaptive_avg_pool2d(self.features(x), 4)
-        return self.out(x.flatten(1))
+        side = round(images.shape[-1] * self.crop)
+        start = (images.shape[-1] - side) // 2
+        x = images[..., start : start + side, start : start + side].float() / 255
+        x = F.interpolate(x, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False)
+        return self.trunk((x - self.mean) / self.std)
 
 
 class EmotionStudent(nn.Module):

@@ -191,8 +191,9 @@ class FaceGenerator(nn.Module):
     def from_checkpoint(cls, path: Path | str) -> "FaceGenerator":
         """Rebuild what a run exported; raises UserError where the file is no face checkpoint."""
         checkpoint = load_checkpoint(path, kind="face")
-        network = cls(FaceGeneratorConfig(**checkpoint.config))
-        network.load_state_dict(checkpoint.tensors)
+        with checkpoint.rebuilding():
+            network = cls(FaceGeneratorConfig(**checkpoint.config))
+            network.load_state_dict(checkpoint.tensors)
         return network
 
     def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:

@@ -71,10 +71,15 @@ class FaceModel(nn.Module):
     def motion_dim(self) -> int:
         return self.num_expression + POSE_DIM
 
-    def vertices(self, identity: Tensor, expression: Tensor) -> Tensor:
-        """Identity (..., I) and expression (..., K) -> vertices (..., V, 3) in face units, before the pose."""
-        shape = torch.einsum("...i,ivc->...vc", identity, self.identity_basis)
-        return self.mean + shape + torch.einsum("...k,kvc->...vc", expression, self.expression_basis)
+    def vertices(self, identity: Tensor, expression: Tensor, index: Tensor | None = None) -> Tensor:
+        """Identity (..., I) and expression (..., K) -> vertices (..., V, 3) in face units, before the pose.
+
+        With an `index` (P,) only those vertices (..., P, 3) are computed: `ict` has 9,409 of them.
+        """
+        bases = (self.mean, self.identity_basis, self.expression_basis)
+        mean, identity_basis, expression_basis = bases if index is None else (b[..., index, :] for b in bases)
+        shape = torch.einsum("...i,ivc->...vc", identity, identity_basis)
+        return mean + shape + torch.einsum("...k,kvc->...vc", expression, expression_basis)
 
     def project(self, vertices: Tensor, pose: Tensor) -> Tensor:
         """Vertices (..., V, 3) and pose (..., 6) -> points (..., V, 2) in crop units."""
@@ -84,12 +89,12 @@ class FaceModel(nn.Module):
     def landmarks(self, identity: Tensor, motion: Tensor) -> Tensor:
         """Identity (..., I) and motion (..., D) -> the 68 iBUG landmarks (..., 68, 2) in crop units."""
         expression, pose = motion[..., :-POSE_DIM], motion[..., -POSE_DIM:]
-        return self.project(self.vertices(identity, expression)[..., self.landmark_index, :], pose)
+        return self.project(self.vertices(identity, expression, self.landmark_index), pose)
 
     def mouth_opening(self, identity: Tensor, motion: Tensor) -> Tensor:
         """Distance of the inner lips (iBUG 62 to 66) without the pose, in face units: (..., I), (..., D) -> (...)."""
         lips = self.landmark_index[[UPPER_INNER_LIP, LOWER_INNER_LIP]]
-        upper, lower = self.vertices(identity, motion[..., :-POSE_DIM])[..., lips, :].unbind(-2)
+        upper, lower = self.vertices(identity, motion[..., :-POSE_DIM], lips).unbind(-2)
         return (upper - lower).norm(dim=-1)
 
     def arrays(self) -> dict[str, np.ndarray]:

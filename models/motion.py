@@ -106,8 +106,9 @@ class AudioTo3DMM(nn.Module):
     def from_checkpoint(cls, path: Path | str) -> "AudioTo3DMM":
         """Rebuild what a run exported. Raises UserError where the file is no motion checkpoint."""
         checkpoint = load_checkpoint(path, kind="motion")
-        network = cls(AudioTo3DMMConfig(**checkpoint.config))
-        network.load_state_dict(checkpoint.tensors)
+        with checkpoint.rebuilding():
+            network = cls(AudioTo3DMMConfig(**checkpoint.config))
+            network.load_state_dict(checkpoint.tensors)
         return network
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:

@@ -68,8 +68,9 @@ class Talker(nn.Module):
     def load(cls, path: Path | str) -> "Talker":
         """Rebuild a talker from its one file, in eval mode; raises UserError where the file is none."""
         checkpoint = load_checkpoint(path, kind="talker")
-        talker = cls(talker_config(checkpoint.config))
-        talker.load_state_dict(checkpoint.tensors)
+        with checkpoint.rebuilding():
+            talker = cls(talker_config(checkpoint.config))
+            talker.load_state_dict(checkpoint.tensors)
         return talker.eval()
 
     @property

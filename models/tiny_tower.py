@@ -1,12 +1,12 @@
-"""The image tower of "emohead-tiny": a plain convolutional network that learns from nothing in a minute of CPU time.
+"""The image tower of "emohead-tiny" and of the student: a plain convolutional network that learns in a minute of CPU.
 
 A CLIP of open_clip may take its image tower from timm; this is one more of timm's models. Its last layer sees where in
 the face something is, which open_clip's own small ResNet and ViT are slow to learn.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 NAME = "emohead_tiny_tower"
@@ -17,16 +17,16 @@ WIDTHS = (24, 48, 96, 96)  # each halves the resolution: a 4 x 4 map is left
 class TinyTower(nn.Module):
     """Normalised pixels (B, 3, 64, 64) -> (B, E)."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         stages: list[nn.Module] = []
         inputs = 3
-        for width in WIDTHS:
+        for width in widths:
             second = convolution(width, width) if inputs > 3 else ()
             stages.append(nn.Sequential(*convolution(inputs, width, stride=2), *second))
             inputs = width
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(inputs * (IMAGE_SIZE // 2 ** len(WIDTHS)) ** 2, num_classes)
+        self.head = nn.Linear(inputs * (IMAGE_SIZE // 2 ** len(widths)) ** 2, num_classes)
         self.default_cfg = {"input_size": (3, IMAGE_SIZE, IMAGE_SIZE)}  # which timm's callers look at
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,5 +54,7 @@ def emohead_tiny_tower(pretrained: bool = False, num_classes: int = 64, **_: Any
 
 def register() -> None:
     """Make it known to timm, once."""
+    import timm  # not at the top: a talker has this tower too, and needs no timm
+
     if not timm.is_model(NAME):
         timm.models.register_model(emohead_tiny_tower)

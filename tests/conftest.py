@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from emohead.datamodules.folder import read_folder
+from emohead.datamodules.prepare import prepare_sources
+
+from .pictures import picture, tone
+from .talking_clips import SMALL, Talk, talks, write_talks
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("EMOHEAD_DATA", ROOT.parent / "shared" / "data"))
@@ -29,6 +34,29 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("demo")
     run_demo(out, tiny=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Talk]:
+    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    return talks(tmp_path_factory.mktemp("talks") / "data")
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory, spoken: list[Talk]) -> Path:
+    """A folder of three short videos of three people, and one without a face."""
+    folder = tmp_path_factory.mktemp("people")
+    chosen = [(name, (frames[:30], speech)) for name, (frames, speech) in zip("abc", spoken[::2], strict=False)]
+    list(write_talks(folder, [*chosen, ("faceless", (picture(frames=30), tone(1.2)))]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, people: Path) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    report = prepare_sources(read_folder(people), out, SMALL)
+    assert [info.split for info in report.kept] == ["train", "val", "test"]
     return out
 
 

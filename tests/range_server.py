@@ -49,17 +49,19 @@ class Handler(BaseHTTPRequestHandler):
         path = self.server.folder / unquote(self.path).lstrip("/")
         if not path.is_file():
             return self.answer(404, b"no such file")
-        data = path.read_bytes()
+        length = path.stat().st_size
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
         if span is None or failure == "whole":
-            return self.answer(200, data, failure=failure)
-        first, last = int(span[1]), min(int(span[2]), len(data) - 1)
-        if first >= len(data):
-            return self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+            return self.answer(200, path.read_bytes(), failure=failure)
+        first, last = int(span[1]), min(int(span[2]), length - 1)
+        if first >= length:
+            return self.answer(416, b"", {"Content-Range": f"bytes */{length}"})
         if failure == "shifted":
             first, last = first + 1, last + 1
-        header = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
-        body = data[first : last + 1]
+        header = {"Content-Range": f"bytes {first}-{last}/{length}"}
+        with open(path, "rb") as file:
+            file.seek(first)
+            body = file.read(last + 1 - first)
         self.answer(206, bytes(b ^ 1 for b in body) if failure == "garbled" else body, header, failure=failure)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, failure: str = "") -> None:
@@ -82,9 +84,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
                 time.sleep(0.05)
         else:
-            self.wfile.write(body)
-            with self.server.lock:
+            with self.server.lock:  # before it is sent: whoever has got it may ask
                 self.server.sent += len(body)
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         """Keep the tests quiet."""

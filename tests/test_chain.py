@@ -61,6 +61,9 @@ def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, pre
     """Two steps and then one more are the three steps of an undisturbed run, to the last bit."""
     base = [Path(demo / stage / "config.yaml")]
     overrides = [*STEP, f"trainer.precision={precision}", "trainer.checkpoint_every=1"]
+    if stage == "face":  # with all that it can have
+        overrides += [f"perceptual.emotion={demo / 'emotion/export/emotion.safetensors'}"]
+        overrides += ["adversary.start=1", "adversary.r1_every=2"]
     train(stage, base, [*overrides, f"run={tmp_path / 'a'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
     whole = load_checkpoint(tmp_path / "a" / "export" / f"{EXPORTS[stage]}.safetensors")
     train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=2", "optimizer.final_lr=1"])
@@ -68,7 +71,10 @@ def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, pre
     resumed = load_checkpoint(tmp_path / "b" / "export" / f"{EXPORTS[stage]}.safetensors")
     assert resumed.sha256 == whole.sha256
     rows = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3], "no step is missing or stands twice"
+    steps = [row for row in rows if "train/loss" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3], "no step is missing or stands twice"
+    if stage == "face":
+        assert {"train/perceptual_loss", "train/adversarial_loss", "train/discriminator_loss"} <= steps[2].keys()
 
 
 def test_export_of_a_run_is_its_export(demo: Path, tmp_path: Path):

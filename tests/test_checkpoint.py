@@ -6,6 +6,7 @@ import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
+from emohead.models.motion import AudioTo3DMM
 
 
 @pytest.fixture
@@ -55,3 +56,10 @@ def test_missing_and_not_given():
         load_checkpoint("gone.safetensors", kind="face")
     with pytest.raises(UserError, match="emotion="):
         load_checkpoint("", kind="emotion")
+
+
+@pytest.mark.parametrize("config", [{"dim": 8}, {}], ids=["another setting", "other shapes"])
+def test_another_version_of_the_network(saved: Path, config: dict):
+    save_checkpoint(saved, {"a": torch.ones(3)}, kind="motion", config=config)
+    with pytest.raises(UserError, match=r"x\.safetensors: does not fit the network .* export it again$"):
+        AudioTo3DMM.from_checkpoint(saved)

@@ -1,6 +1,7 @@
 """The face generator and its stage: what a flow means, what the levels give, what each phase trains."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -260,7 +261,7 @@ def test_sizes_that_do_not_fit_are_named():
 def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
     for name in ("face-debug", "face-base"):
         config = load_config(FaceStageConfig, [Path(name)], [])
-        assert config.network.size == config.discriminator.size
+        Discriminator(replace(config.discriminator, size=config.network.size))
     # The base networks' depth, with a fraction of their channels.
     config.network.channels = [channels // 16 for channels in config.network.channels]
     config.discriminator.channels = [channels // 16 for channels in config.discriminator.channels]

@@ -156,6 +156,18 @@ def test_built_model_spans_its_data_and_keeps_the_conventions() -> None:
     assert tracking_residual(model, found, fitted[0], clips[0][:, MEDIAPIPE_IBUG_68, :2]) < 0.02
 
 
+def test_building_takes_a_bounded_share_of_short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frame a clip would be too many: some clips give none."""
+    truth, identity = made_up_model(), np.zeros(NUM_IDENTITY, np.float32)
+    clips = [tracks(truth, identity, made_up_motion(3, seed=i)) for i in range(60)]
+    fixed = [clip for i, clip in enumerate(clips) if i % 2 == 0]
+    whole = build_landmark_model(fixed, ["ann"] * 30)
+    monkeypatch.setattr("emohead.models.face_model_fit.MAX_BUILD_FRAMES", 30)
+    chosen = [clip[:1] for clip in fixed]  # every sixth frame, counted through
+    assert build_landmark_model(clips, ["ann"] * 60).checksum() == build_landmark_model(chosen, ["ann"] * 30).checksum()
+    assert build_landmark_model(clips, ["ann"] * 60).checksum() != whole.checksum()
+
+
 def test_building_needs_a_clip() -> None:
     with pytest.raises(UserError, match="no tracked clip"):
         build_landmark_model([], [])

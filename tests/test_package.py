@@ -14,7 +14,14 @@ from emohead.trainers.run import STAGES
 ROOT = Path(__file__).parent.parent
 ORDER = ["models", "datamodules", "trainers", "apps"]  # a folder imports from itself and those before it
 # all that data may know of networks
-GEOMETRY = ("models.face_model", "models.face_model_fit", "models.errors", "models.torchvision_ops")
+GEOMETRY = (
+    "models.face_model",
+    "models.face_model_fit",
+    "models.ict",
+    "models.bfm",
+    "models.errors",
+    "models.torchvision_ops",
+)
 TRAINING_ONLY = ("open_clip", "deepspeed", "pytorch_lightning", "lightning", "wandb", "webdataset", "omegaconf")
 TRAINING_ONLY += ("torchvision", "mediapipe")
 

@@ -84,12 +84,12 @@ def test_the_drawing_puts_pupils_where_the_model_has_them():
         assert np.abs(dark - (y - int(y) + 9, x - int(x) + 9)).max() < 3
 
 
-def test_every_emotion_and_level_once_in_22_clips():
-    scripts = synthetic_scripts(SyntheticConfig(identities=3, clips=66))
+def test_every_emotion_thrice_in_24_clips():
+    scripts = synthetic_scripts(SyntheticConfig(identities=3, clips=72))
     for identity in range(3):
         seen = Counter((s.emotion, s.level) for s in scripts if s.identity == identity)
         assert len(seen) == 22
-        assert set(seen.values()) == {1}
+        assert all(count == (3 if emotion == "neutral" else 1) for (emotion, _), count in seen.items())
     assert [s.key for s in scripts] == sorted(s.key for s in scripts)
     splits = {s.identity: s.split for s in scripts}
     assert splits == {0: "train", 1: "val", 2: "test"}

@@ -1,7 +1,7 @@
 """The student and its inference: text without a tower, motion windows, anchoring, length."""
 
 import torch
-from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, subword_buckets
+from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, subword_buckets
 from emohead.models.talker import copy_matching, motion_windows
 from torch import nn
 
@@ -14,7 +14,7 @@ def test_word_forms_share_buckets():
 
 def test_text_is_padded_without_effect():
     torch.manual_seed(0)
-    student = EmotionStudent(EmotionStudentConfig(embed_dim=16)).eval()
+    student = EmotionStudent(EmotionStudentConfig(embed_dim=16, image=ImageStudentConfig(crop=1.0))).eval()
     alone = student.encode_text(["a sad face"])
     beside = student.encode_text(["a sad face", "somebody who talks for a long time with a very angry face"])
     torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=1e-5)
@@ -24,7 +24,7 @@ def test_text_is_padded_without_effect():
 
 def test_word_order_matters():
     torch.manual_seed(0)
-    student = EmotionStudent(EmotionStudentConfig(embed_dim=16)).eval()
+    student = EmotionStudent(EmotionStudentConfig(embed_dim=16, image=ImageStudentConfig(crop=1.0))).eval()
     one, other = student.encode_text(["not sad but happy", "not happy but sad"])
     assert (one - other).norm() > 1e-4
 

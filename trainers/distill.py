@@ -73,6 +73,8 @@ class DistillStage(Stage):
         self.teachers = Frozen(space, motion, face)
         self.network = Talker(student_config(config.network, space, motion, face))
         if config.start_from_teacher:
+            copy_matching(self.network.emotion.image, space.image_tower)
+            copy_matching(self.network.emotion.speech, space.speech_encoder)
             copy_matching(self.network.motion, motion)
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
@@ -89,12 +91,13 @@ class DistillStage(Stage):
         # Beside the batch's own prompts a random share of all others: text is cheap, and the student has no tower.
         picks = torch.randperm(len(self.prompts), generator=self.generator())[:32]
         texts = list(batch["prompt"]) + [self.prompts[int(i)] for i in picks]
+        images = torch.cat([batch["image"], batch["portrait"], batch["target"]])  # every frame there is shows one
         with torch.no_grad():
-            text, image = teacher.encode_text(texts), teacher.encode_image(batch["image"])
+            text, image = teacher.encode_text(texts), teacher.encode_image(images)
             speech = teacher.encode_speech(batch["speech"])
         return {
             "text_loss": cosine_distance(student.encode_text(texts), text),
-            "image_loss": cosine_distance(student.encode_image(batch["image"]), image),
+            "image_loss": cosine_distance(student.encode_image(images), image),
             "speech_loss": cosine_distance(student.encode_speech(batch["speech"]), speech),
         }
 
@@ -176,6 +179,7 @@ class Frozen:
 def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> TalkerConfig:
     """Fill in what the teachers and the data decide."""
     config.emotion.embed_dim = space.config.embed_dim
+    config.emotion.image.crop = config.emotion.image.crop or space.config.image_crop
     config.motion.emotion_dim = space.config.embed_dim
     for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
         part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim

@@ -95,7 +95,7 @@ class FaceStage(Stage):
         dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
         self.network = FaceGenerator(replace(config.network, **dims))
         self.network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
-        self.discriminator = Discriminator(config.discriminator)
+        self.discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
         self.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint

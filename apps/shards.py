@@ -1,0 +1,78 @@
+"""`emohead shards`: what a prepared data set holds, whether it is sound, and the same in another codec or size."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..datamodules.manifest import Manifest, load_manifest
+from ..datamodules.sample import EMOTIONS, LEVELS, SPLITS
+from .progress import Follow
+
+GIGABYTE = 1e9
+
+
+def info(out: Path) -> None:
+    """Print what a data set holds."""
+    manifest = load_manifest(out)
+    console = Console()
+    table = Table(title=f"{out}: {manifest.codec}, {manifest.size} px, face model {_face_model(manifest)}")
+    for column in ("split", "shards", "clips", "hours", "identities", "gigabytes"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name in SPLITS:
+        split, tars = manifest.splits.get(name), [shard for shard in manifest.shards if shard.split == name]
+        if split is not None:
+            size = sum(shard.bytes for shard in tars) / GIGABYTE
+            row = (len(tars), split.clips, f"{split.seconds / 3600:.3f}", len(split.identities), f"{size:.3f}")
+            table.add_row(name, *map(str, row))
+    console.print(table)
+    console.print(_emotions(manifest))
+    for rejected in manifest.rejected:
+        console.print(f"left out: {rejected.source}: {rejected.reason}", highlight=False)
+
+
+def _face_model(manifest: Manifest) -> str:
+    return f"{manifest.face_model['kind']} {manifest.face_model['checksum'][:12]}"
+
+
+def _emotions(manifest: Manifest) -> Table:
+    """Clips by emotion and level, all splits together."""
+    table = Table(title="clips by emotion and level")
+    for column in ("emotion", *map(str, LEVELS), "no level"):
+        table.add_column(column, justify="left" if column == "emotion" else "right")
+    for emotion in (*EMOTIONS, "none"):
+        counts = [split.emotions.get(emotion, {}) for split in manifest.splits.values()]
+        row = [sum(count.get(level, 0) for count in counts) for level in (*map(str, LEVELS), "none")]
+        if any(row):
+            table.add_row(emotion, *map(str, row))
+    return table
+
+
+def verify(out: Path, *, workers: int) -> bool:
+    """Check a data set; prints each problem and returns whether there was none."""
+    from ..datamodules.verify import verify_shards
+
+    with Follow() as follow:
+        problems = verify_shards(out, workers=workers, progress=follow)
+    for problem in problems:
+        print(problem)
+    clips = sum(split.clips for split in load_manifest(out).splits.values())
+    print(f"{out}: {clips} clips checked, {len(problems)} problems")
+    return not problems
+
+
+def index(out: Path) -> None:
+    """Rebuild the indexes of a folder of tars."""
+    from ..datamodules.verify import index_shards
+
+    index_shards(out)
+    info(out)
+
+
+def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int) -> None:
+    """Write a data set anew as another codec or frame size."""
+    from ..datamodules.transcode import transcode as transcode_shards
+
+    with Follow() as follow:
+        transcode_shards(source, out, codec=codec, size=size, workers=workers, progress=follow)
+    info(out)

@@ -1,0 +1,42 @@
+"""Videos of drawn people who talk: the face tracker finds them, and their mouths follow the sound."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from emohead.datamodules.encoding import write_video
+from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.sample import SAMPLES_PER_FRAME
+from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
+
+Talk = tuple[np.ndarray, np.ndarray]  # frames uint8 (T, 192, 192, 3), speech (T * 640,)
+
+SMALL = PrepareConfig(size=64, codec="mjpeg", clips_per_shard=1)
+
+
+def talks(folder: Path, frames: int = 75) -> list[Talk]:
+    """Two clips each of four people."""
+    config = SyntheticConfig(identities=4, clips=8, seed=1, size=192, frames=frames, workers=1)
+    prepare_synthetic(folder, config, codec="mjpeg")
+    reader = ClipReader(folder)
+    keys = reader.keys(None)
+    return [(reader.frames(key).transpose(0, 2, 3, 1), reader.speech(key)) for key in sorted(keys)]
+
+
+def shifted(speech: np.ndarray, frames: int) -> np.ndarray:
+    """The same sound, later by so many frames."""
+    return np.roll(speech, frames * SAMPLES_PER_FRAME)
+
+
+def snapshot(out: Path) -> dict[str, bytes]:
+    """All visible files of a data set and their bytes."""
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.is_file()}
+
+
+def write_talks(folder: Path, named: Iterable[tuple[str, Talk]]) -> Iterator[Path]:
+    for name, (frames, speech) in named:
+        write_video(folder / f"{name}.mp4", frames, speech)
+        os.utime(folder / f"{name}.mp4", (1_700_000_000, 1_700_000_000))
+        yield folder / f"{name}.mp4"

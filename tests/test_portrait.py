@@ -1,0 +1,90 @@
+"""Where the face is in a picture, and the square that is cut around it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from emohead.datamodules.tracking import crop_box, crop_square, interpolate_gaps, to_crop_units
+from emohead.models.errors import UserError
+from PIL import Image
+
+from .pictures import picture
+
+
+@pytest.fixture(scope="session")
+def portraits(real_data: Path) -> list[Path]:
+    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    return sorted((real_data / "portraits" / "hdtf_vox").glob("*.jpg"))
+
+
+def test_gaps_are_interpolated() -> None:
+    points = np.arange(6, dtype=np.float32)[:, None, None] * np.ones((1, 468, 3), np.float32)
+    found = np.array([False, True, False, False, True, False])
+    broken = np.where(found[:, None, None], points, np.nan)
+    np.testing.assert_allclose(interpolate_gaps(broken, found)[:, 0, 0], [1, 1, 2, 3, 4, 4], rtol=1e-6)
+
+
+def test_crops_reach_beyond_the_picture_by_repeating_its_edge() -> None:
+    frame = picture(size=64, frames=1)[0]
+    crop = crop_square(frame, (-16, -16, 64), 64)
+    np.testing.assert_array_equal(crop[16:, 16:], frame[:48, :48])
+    np.testing.assert_array_equal(crop[:16, 16:], np.repeat(frame[:1, :48], 16, axis=0))
+
+
+def test_crop_units_span_the_crop() -> None:
+    points = np.array([[10, 20, 0], [110, 120, 50], [60, 70, -50]], np.float32)
+    np.testing.assert_allclose(to_crop_units(points, (10, 20, 100)), [[-1, -1, 0], [1, 1, 1], [0, 0, -1]])
+
+
+def test_the_crop_holds_a_moving_face_whole() -> None:
+    face = np.random.default_rng(0).uniform(0, 100, (468, 3))
+    walk = face + np.linspace(0, 150, 50)[:, None, None] * (1, 0, 0)
+    left, top, side = crop_box(walk)
+    u = to_crop_units(walk, (left, top, side))[..., :2]
+    assert np.abs(u).max() < 1
+    assert np.abs(u[0].min() + u[-1].max()) < 0.3  # about centred
+
+
+def test_portraits_are_found_and_cropped(tmp_path: Path, portraits: list[Path]) -> None:
+    from emohead.datamodules.portrait import crop_portrait, find_faces
+
+    for path in portraits:
+        crop = crop_portrait(path, 128)
+        assert (crop.shape, crop.dtype) == ((128, 128, 3), np.uint8)
+        (face,) = find_faces(crop)
+        assert 0.5 < np.ptp(face[:, 1]) / 128 < 0.7  # the face takes as much of the crop as in clips
+    original = Image.open(portraits[0]).convert("RGB")
+    original.resize((64, 64)).save(tmp_path / "tiny.png")
+    original.crop((50, 50, 210, 210)).save(tmp_path / "tight.png")
+    original.convert("RGBA").save(tmp_path / "clear.webp")
+    for name in ("tiny.png", "tight.png", "clear.webp"):
+        assert crop_portrait(tmp_path / name, 96).shape == (96, 96, 3)
+
+
+def test_a_turned_photo_is_set_upright(tmp_path: Path, portraits: list[Path]) -> None:
+    from emohead.datamodules.portrait import crop_portrait
+
+    image = Image.open(portraits[0]).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    difference = crop_portrait(tmp_path / "turned.png", 64).astype(int) - crop_portrait(portraits[0], 64)
+    assert np.abs(difference).mean() < 2
+
+
+def test_images_without_exactly_one_face_are_named(tmp_path: Path, portraits: list[Path]) -> None:
+    from emohead.datamodules.portrait import crop_portrait
+
+    Image.fromarray(picture(size=200, frames=1)[0]).save(tmp_path / "faceless.png")
+    pair = [np.array(Image.open(path).convert("RGB")) for path in portraits[:2]]
+    Image.fromarray(np.concatenate(pair, axis=1)).save(tmp_path / "pair.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name, reason in {
+        "faceless.png": "no face",
+        "pair.png": "2 faces",
+        "text.png": "not a readable image",
+        "missing.png": "no such file",
+    }.items():
+        with pytest.raises(UserError, match=rf"{name}: {reason}"):
+            crop_portrait(tmp_path / name, 64)
+    assert crop_portrait(tmp_path / "faceless.png", 64, detect=False).shape == (64, 64, 3)

@@ -1,0 +1,128 @@
+"""Preparation in passes and parts: it goes on after a kill, and always makes the same set."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from emohead.datamodules.folder import read_folder
+from emohead.datamodules.prepare import prepare_folder, prepare_sources
+from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.models.errors import UserError
+
+from .talking_clips import SMALL, Talk, snapshot, write_talks
+
+
+def test_parts_in_any_order_make_the_same_set(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    listing, out = read_folder(people), tmp_path / "out"
+
+    def run(only: str, part: tuple[int, int]) -> str:
+        return prepare_sources(listing, out, SMALL, only=only, part=part).open
+
+    run("track", (2, 2))
+    with pytest.raises(UserError, match="2 of 4 sources are not tracked: run the same command with --pass track first"):
+        run("fit", (1, 1))
+    run("track", (1, 2))
+    with pytest.raises(UserError, match="run the same command with --pass fit first"):
+        run("pack", (1, 3))
+    assert "nothing to do for part 2" in run("fit", (2, 3))
+    run("fit", (1, 3))
+    assert "shards are left to other parts" in run("pack", (3, 3))
+    assert not (out / "manifest.json").exists()
+    run("pack", (1, 3))
+    assert run("pack", (2, 3)) == ""
+    assert snapshot(out) == snapshot(undisturbed)
+    assert run("pack", (2, 3)) == "", "a part that comes late finds all done"
+
+
+def test_workers_change_nothing(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    prepare_sources(read_folder(people), tmp_path / "out", SMALL, workers=2)
+    assert snapshot(tmp_path / "out") == snapshot(undisturbed)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from emohead.datamodules.folder import read_folder
+from emohead.datamodules.prepare import prepare_sources
+from emohead.datamodules.prepare_work import PrepareConfig
+prepare_sources(read_folder(Path(sys.argv[1])), sys.argv[2], PrepareConfig(size=64, codec="mjpeg", clips_per_shard=1))
+"""
+
+
+def killed_when(command: list[str], moment: Callable[[], bool]) -> bool:
+    """Run a command and kill it (SIGKILL) at a moment; False where it ended before."""
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if moment():
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                return True
+            time.sleep(0.001)
+    assert process.returncode == 0
+    return False
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    out, whole = tmp_path / "out", snapshot(undisturbed)
+    command = [sys.executable, "-c", RUN, str(people), str(out)]
+    rng = random.Random(0)
+    moments = ["tracks/*.npz", "plan.json", "partial/*.tar.*", "packed/*.json"]
+    tracked: dict[str, int] = {}
+    for pattern in moments:
+        pause = rng.uniform(0, 0.05)
+        assert killed_when(command, lambda p=pattern, s=pause: any((out / ".work").glob(p)) and time.sleep(s) is None)
+        times = {path.name: path.stat().st_mtime_ns for path in (out / ".work" / "tracks").glob("*.npz")}
+        assert tracked.items() <= times.items(), "what was tracked is not tracked again"
+        tracked = times
+        visible = snapshot(out)
+        assert visible.items() <= whole.items(), "what is visible is whole"
+        assert "manifest.json" not in visible
+    assert not killed_when(command, lambda: False)
+    assert snapshot(out) == whole
+    assert not (out / ".work").exists()
+    assert not killed_when(command, lambda: False), "a finished set stays as it is"
+
+
+def test_a_changed_source_is_tracked_anew(tmp_path: Path, spoken: list[Talk]) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    first, second, third = ((frames[:30], sound) for frames, sound in (spoken[0], spoken[2], spoken[4]))
+    list(write_talks(source, [("a", first), ("b", second)]))
+    for name in ("track", "fit"):
+        prepare_sources(read_folder(source), out, SMALL, only=name)
+    list(write_talks(source, [("b", third), ("c", second)]))
+    with pytest.raises(UserError, match="2 of 3 sources are not tracked"):
+        prepare_sources(read_folder(source), out, SMALL, only="pack")
+    prepare_sources(read_folder(source), out, SMALL)
+    prepare_sources(read_folder(source), tmp_path / "fresh", SMALL)
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_another_command_on_the_same_folder_is_refused(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    listing, out = read_folder(people), tmp_path / "out"
+    other = PrepareConfig(size=96, codec="mjpeg", clips_per_shard=1)
+    with pytest.raises(UserError, match="already holds a data set"):
+        prepare_sources(listing, undisturbed, other)
+    for name in ("track", "fit"):
+        prepare_sources(listing, out, SMALL, only=name)
+    with pytest.raises(UserError, match=r"begun with size 64, not 96; repeat that command, or delete .*plan\.json"):
+        prepare_sources(listing, out, other)
+    (out / ".work" / "plan.json").unlink()
+    assert prepare_sources(listing, out, other).kept[0].size == 96
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "train-000003.tar").touch()
+    with pytest.raises(UserError, match=r"holds train-000003\.tar of something else"):
+        prepare_sources(listing, tmp_path / "taken", SMALL)
+
+
+def test_a_given_face_model_is_used(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    model = undisturbed / "facemodel.npz"
+    prepare_folder(people, tmp_path / "out", size=64, codec="mjpeg", face_model=model)
+    assert (tmp_path / "out" / "facemodel.npz").read_bytes() == model.read_bytes()
+    with pytest.raises(UserError, match="no such face model"):
+        prepare_folder(people, tmp_path / "new", face_model=tmp_path / "none.npz")
+    assert not (tmp_path / "new").exists()
