@@ -7,13 +7,14 @@ from rich.table import Table
 
 from ..datamodules.manifest import Manifest, load_manifest
 from ..datamodules.sample import EMOTIONS, LEVELS, SPLITS
+from ..models.errors import UserError
 from .progress import Follow
 
 GIGABYTE = 1e9
 
 
-def info(out: Path) -> None:
-    """Print what a data set holds."""
+def info(out: Path, *, compare: bool = True) -> None:
+    """Print what a data set holds, and with `compare` what each codec would cost and give."""
     manifest = load_manifest(out)
     console = Console()
     table = Table(title=f"{out}: {manifest.codec}, {manifest.size} px, face model {_face_model(manifest)}")
@@ -27,8 +28,10 @@ def info(out: Path) -> None:
             table.add_row(name, *map(str, row))
     console.print(table)
     console.print(_emotions(manifest))
+    if compare:
+        _print_codecs(out, console)
     for rejected in manifest.rejected:
-        console.print(f"left out: {rejected.source}: {rejected.reason}", highlight=False)
+        console.print(f"left out: {rejected.source}: {rejected.reason}", highlight=False, markup=False)
 
 
 def _face_model(manifest: Manifest) -> str:
@@ -48,12 +51,34 @@ def _emotions(manifest: Manifest) -> Table:
     return table
 
 
-def verify(out: Path, *, workers: int) -> bool:
+def _print_codecs(out: Path, console: Console) -> None:
+    """What each codec costs and gives."""
+    from ..datamodules.estimate import estimate_codecs
+
+    try:
+        estimates = estimate_codecs(out)
+    except UserError as error:  # what the manifest says is worth printing all the same
+        console.print(f"codecs not compared: {error}", highlight=False, markup=False)
+        return
+    table = Table(title="either codec, measured here and now on excerpts of a few clips")
+    for column in ("codec", "kB a frame", "gigabytes", "random frames/s a core"):
+        table.add_column(column, justify="left" if column == "codec" else "right")
+    for e in estimates:
+        name, about = (f"{e.codec} (held)", "") if e.held else (e.codec, "about ")
+        table.add_row(
+            name, f"{about}{e.bytes_per_frame / 1e3:.1f}", f"{about}{e.gigabytes:.3f}", f"{e.frames_per_second:.0f}"
+        )
+    console.print(table)
+    other = next(e.codec for e in estimates if not e.held)
+    console.print(f"`emohead shards transcode {out} OUT --codec {other}` makes the other one", highlight=False)
+
+
+def verify(out: Path, *, workers: int, decoder: str = "pyav") -> bool:
     """Check a data set; prints each problem and returns whether there was none."""
     from ..datamodules.verify import verify_shards
 
     with Follow() as follow:
-        problems = verify_shards(out, workers=workers, progress=follow)
+        problems = verify_shards(out, workers=workers, decoder=decoder, progress=follow)
     for problem in problems:
         print(problem)
     clips = sum(split.clips for split in load_manifest(out).splits.values())
@@ -66,13 +91,13 @@ def index(out: Path) -> None:
     from ..datamodules.verify import index_shards
 
     index_shards(out)
-    info(out)
+    info(out, compare=False)
 
 
-def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int) -> None:
+def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int, upscale: bool = False) -> None:
     """Write a data set anew as another codec or frame size."""
     from ..datamodules.transcode import transcode as transcode_shards
 
     with Follow() as follow:
-        transcode_shards(source, out, codec=codec, size=size, workers=workers, progress=follow)
-    info(out)
+        transcode_shards(source, out, codec=codec, size=size, workers=workers, upscale=upscale, progress=follow)
+    info(out, compare=False)

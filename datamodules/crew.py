@@ -77,7 +77,7 @@ class Child(Generic[Job]):
         self.process.start()
         theirs.close()  # or the end of the child would not be seen here
         self.job: tuple[Job] | tuple[()] = ()
-        self.idle = self.dead = False
+        self.started = self.idle = self.dead = False
         self.seconds = START_SECONDS
         self.deadline = time.monotonic() + self.seconds
 
@@ -93,10 +93,10 @@ class Child(Generic[Job]):
         answer = self._answer()
         if answer is None:
             return None
-        done, self.job, self.deadline = self.job, (), float("inf")
-        self.idle = not self.dead
-        if self.dead and not done:  # the next one would fare no better
+        if self.dead and not self.started:  # the next one would fare no better
             raise RuntimeError(f"a child process did not start: {answer.value.reason}")
+        done, self.job, self.deadline = self.job, (), float("inf")
+        self.idle, self.started = not self.dead, True
         return (done[0], answer.value) if done else None
 
     def _answer(self) -> Answer | None:

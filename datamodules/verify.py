@@ -87,7 +87,8 @@ def _plan(reader: ClipReader) -> tuple[list[Job], Records, list[tuple[Job, str]]
 def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Manifest:
     """Write the index of every tar in a folder, and the manifest, from the tars and `facemodel.npz` alone.
 
-    The tars are left as they are. What an existing manifest says of rejected clips is kept. Raises UserError where
+    The tars are left as they are. What an existing manifest says of rejected clips and of the preparation
+    is kept. Raises UserError where
     there is no tar or no face model, or where a tar does not hold clips of this format.
     """
     folder = Path(folder)
@@ -95,7 +96,7 @@ def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Man
     if not tars:
         raise UserError(f"{folder}: no tar to index; give the folder that holds them")
     face_model = FaceModel.load(folder / FACE_MODEL)
-    rejected = load_manifest(folder).rejected if (folder / MANIFEST).exists() else []
+    known = load_manifest(folder) if (folder / MANIFEST).exists() else None
     tally, kinds = Tally(), set()
     for done, path in enumerate(tars, start=1):
         kinds.add(_index_tar(path, tally, face_model))
@@ -104,7 +105,13 @@ def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Man
         listing = " and ".join(f"{codec} at {size}" for codec, size in sorted(kinds))
         raise UserError(f"{folder}: its tars hold frames as {listing}; keep each kind in a folder of its own")
     codec, size = kinds.pop()
-    manifest = tally.manifest(codec=codec, size=size, face_model=face_model, rejected=rejected)
+    manifest = tally.manifest(
+        codec=codec,
+        size=size,
+        face_model=face_model,
+        rejected=known.rejected if known else [],
+        preparation=known.preparation if known else {},
+    )
     manifest.save(folder)
     return manifest
 

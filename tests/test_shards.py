@@ -4,7 +4,12 @@ import contextlib
 import hashlib
 import io
 import json
+import multiprocessing
+import os
+import re
+import signal
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,7 @@ import webdataset
 from emohead.datamodules.manifest import load_manifest
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import FORMAT_VERSION, Rejected
-from emohead.datamodules.shards import MEMBERS, ShardWriter
+from emohead.datamodules.shards import MEMBERS, ShardWriter, encode_members, npy_bytes
 from emohead.datamodules.verify import index_shards, verify_shards
 from emohead.models.errors import UserError
 
@@ -206,6 +211,22 @@ def test_a_damaged_member_is_named(codec: str, member: str, tmp_path: Path) -> N
     read[member]("clip002")
 
 
+def test_landmarks_of_one_frame_are_read_and_checked_alone(tmp_path: Path) -> None:
+    write_clips(tmp_path, counts={"train": 2})
+    clip = ClipReader(tmp_path).clip("clip001")
+    for frame in (0, 7, 29):
+        np.testing.assert_array_equal(clip.landmarks_at(frame), clip.landmarks()[frame])
+    offset, size, _ = clip.record["members"]["landmarks.npy"]
+    flip_byte(tmp_path / "train-000000.tar", offset + size - 1)
+    np.testing.assert_array_equal(clip.landmarks_at(28), make_clip(1).landmarks[28])
+    with pytest.raises(UserError, match=r"clip001\.landmarks\.npy: those of frame 29"):
+        clip.landmarks_at(29)
+    edit_json(tmp_path / INDEX, lambda content: [sample.pop("landmark_rows") for sample in content["samples"]])
+    with pytest.raises(UserError, match=r"clip001\.landmarks\.npy: .*SHA-256"):  # an index without them: all or nothing
+        ClipReader(tmp_path).clip("clip001").landmarks_at(28)
+    np.testing.assert_array_equal(ClipReader(tmp_path).clip("clip000").landmarks_at(3), make_clip(0).landmarks[3])
+
+
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     write_clips(tmp_path, counts={"train": 3})
     path = tmp_path / "train-000000.tar"
@@ -219,6 +240,107 @@ def test_verify_takes_several_workers(corpus: Path) -> None:
     seen: list[tuple[int, int]] = []
     assert verify_shards(corpus, workers=2, progress=lambda done, total, _: seen.append((done, total))) == []
     assert seen == [(i, 15) for i in range(1, 16)]  # 4 tars, 11 clips
+
+
+def edit_json(path: Path, edit: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+INDEX, MANIFEST = "train-000000.index.json", "manifest.json"
+DISAGREEMENTS: dict[str, tuple[str, Callable[[dict], object], str]] = {
+    "index of another tar": (INDEX, lambda c: c.update(shard="x.tar"), "shard is 'x.tar', in the manifest"),
+    "index of another codec": (INDEX, lambda c: c.update(codec="h264"), "codec is 'h264'"),
+    "frames of a clip": (INDEX, lambda c: c["samples"][1].update(frames=29), r"index\.json: .*ranges"),
+    "emotion in the index": (INDEX, lambda c: c["samples"][1].update(emotion="sad"), "index of this tar"),
+    "key in the index": (INDEX, lambda c: c["samples"][1].update(key="other"), r"other\.json: key is 'clip001'"),
+    "identity in the index": (INDEX, lambda c: c["samples"][1].update(identity="x"), r"clip001\.json: identity"),
+    "member of the index": (
+        INDEX,
+        lambda c: c["samples"][1]["members"].pop("flac"),
+        r"clip001\.flac: not in the index",
+    ),
+    "place of a member": (
+        INDEX,
+        lambda c: c["samples"][1]["members"]["flac"].__setitem__(0, 512),
+        r"clip001\.flac: lies elsewhere",
+    ),
+    "a key twice": (INDEX, lambda c: c["samples"][1].update(key="clip000"), "clip000: 2 clips have this key"),
+    "frames of a shard": (MANIFEST, lambda c: c["shards"][0].update(frames=1), r"index\.json: frames is 90"),
+    "clips of a split": (MANIFEST, lambda c: c["splits"]["train"].update(clips=4), "split 'train' is not the sum"),
+    "a missing tar": (MANIFEST, lambda c: c["shards"][0].update(name="gone.tar"), r"gone\.index\.json: no such file"),
+    "the split of a shard": (
+        MANIFEST,
+        lambda c: c["shards"][0].update(split="val"),
+        r"clip000\.json: split is 'train'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DISAGREEMENTS)
+def test_what_manifest_index_and_tar_say_differently_is_named(case: str, tmp_path: Path) -> None:
+    write_clips(tmp_path, counts={"train": 3})
+    assert verify_shards(tmp_path) == []
+    name, edit, message = DISAGREEMENTS[case]
+    edit_json(tmp_path / name, edit)
+    problems = verify_shards(tmp_path)
+    assert any(re.search(message, problem) for problem in problems), problems
+    assert all(str(tmp_path) in problem and "\n" not in problem for problem in problems)
+
+
+def test_files_beside_the_data_set_are_named(tmp_path: Path) -> None:
+    write_clips(tmp_path, counts={"train": 3, "val": 1})
+    (tmp_path / "val-000001.tar").write_bytes(b"")
+    (tmp_path / "val-000000.tar").unlink()
+    problems = verify_shards(tmp_path)
+    assert f"{tmp_path / 'val-000001.tar'}: not in the manifest" in problems[0]
+    assert all("val-000000" in problem for problem in problems[1:])
+    assert "train" not in " ".join(problems)
+
+
+NONSENSE: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "flac": lambda members: members["flac"][: len(members["flac"]) // 2],
+    "mp4": lambda members: members["mp4"][: len(members["mp4"]) * 2 // 3],
+    "json": lambda members: members["json"].replace(b'"frames": 30', b'"frames": 30, "extra": 1'),
+    "motion.npy": lambda members: npy_bytes(np.full((30, 10), np.nan, np.float32)),
+    "identity.npy": lambda members: npy_bytes(np.zeros(2, np.float32)),
+    "landmarks.npy": lambda members: npy_bytes(np.full((30, 68, 2), np.inf, np.float16)),
+}
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_member_that_never_was_right_is_named(member: str, decoder: str, tmp_path: Path) -> None:
+    """Every checksum agrees, but what was packed is nonsense."""
+    with ShardWriter(tmp_path, size=SIZE, codec="h264") as writer:
+        for number in range(3):
+            members = encode_members(make_clip(number), codec="h264")
+            if number == 1:
+                members[member] = NONSENSE[member](members)
+            writer.write_members(f"clip{number:03d}", members)
+        writer.close(face_model())
+    problems = verify_shards(tmp_path, decoder=decoder)
+    assert len(problems) == 1
+    assert f"train-000000.tar: clip001.{member}: " in problems[0]
+
+
+@pytest.mark.parametrize(("number", "words"), [(signal.SIGSEGV, "ended by SIGSEGV"), (signal.SIGSTOP, "no answer")])
+def test_a_check_whose_process_crashes_or_hangs_is_a_problem(number: int, words: str, tmp_path: Path) -> None:
+    """The other clips are checked all the same, by a process in its place."""
+    write_clips(tmp_path, counts={"train": 6})
+    seen: list[int] = []
+
+    def strike(done: int, total: int, label: str) -> None:
+        seen.append(done)
+        if done == 3:
+            os.kill(multiprocessing.active_children()[0].pid or 0, number)
+
+    problems = verify_shards(tmp_path, workers=1, patience=3, progress=strike)
+    assert seen == list(range(1, 9))  # two tars, six clips
+    assert len(problems) == 1
+    assert re.search(r"train-000000\.tar: clip00[012]: its check was lost: " + words, problems[0])
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.index.json"])
