@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,7 @@ def estimate_codecs(folder: Path | str) -> list[CodecEstimate]:
     manifest, clips = reader.manifest, list(_some_clips(reader))
     excerpts = [_excerpt(clip) for clip in clips]
     measured = {codec: _measure(reader, excerpts, codec) for codec in CODECS}
-    held = sum(clip.record["members"]["mp4"][1] for clip in clips) / sum(clip.num_frames for clip in clips)
+    held = _bytes_per_frame(clips)
     scale = held / measured[manifest.codec][0]  # an excerpt has a larger share of headers and was encoded twice
     estimates = []
     for codec, (size, speed) in measured.items():
@@ -46,6 +46,10 @@ def estimate_codecs(folder: Path | str) -> list[CodecEstimate]:
         total = sum(shard.bytes for shard in manifest.shards) + grown
         estimates.append(CodecEstimate(codec, scale * size, total / 1e9, speed, held=codec == manifest.codec))
     return estimates
+
+
+def _bytes_per_frame(clips: Sequence[StoredClip]) -> float:
+    return sum(clip.record["members"]["mp4"][1] for clip in clips) / sum(clip.num_frames for clip in clips)
 
 
 def _num_frames(manifest: Manifest) -> int:
@@ -80,12 +84,12 @@ def _measure(reader: ClipReader, excerpts: list[Clip], codec: str) -> tuple[floa
     """Bytes a frame, and random frames a second through the reader."""
     with tempfile.TemporaryDirectory() as folder:
         with ShardWriter(folder, size=reader.manifest.size, codec=codec) as writer:
-            for clip in excerpts:
-                writer.write(clip)
+            for excerpt in excerpts:
+                writer.write(excerpt)
             writer.close(reader.face_model)
         packed = ClipReader(folder)
-        clips = [packed.clip(clip.info.key) for clip in excerpts]
-        size = sum(clip.record["members"]["mp4"][1] for clip in clips) / sum(clip.num_frames for clip in clips)
+        clips = [packed.clip(excerpt.info.key) for excerpt in excerpts]
+        size = _bytes_per_frame(clips)
         rng, count, start = np.random.default_rng(0), 0, time.process_time()
         while (elapsed := time.process_time() - start) < TIMED_SECONDS:
             clip = clips[count % len(clips)]
