@@ -26,6 +26,8 @@ from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
 from .storage import Folder, is_url, open_folder
 
 DECODERS = tuple(DECODE)
+LANDMARK_BYTES = 68 * 2 * 2  # of a frame
+NOT_FINITE = "holds values that are not finite; prepare the shard again"
 
 
 class DamagedClip(UserError):
@@ -115,6 +117,21 @@ class StoredClip:
         """float16 (T, 68, 2), pixels of the stored frame."""
         return self._array("landmarks.npy", (self.num_frames, 68, 2))
 
+    def landmarks_at(self, frame: int) -> np.ndarray:
+        """float16 (68, 2), those of one frame: only their bytes are read where the index has a checksum of them."""
+        sums = self.record.get("landmark_rows", "")[8 * frame : 8 * frame + 8]
+        if not sums:
+            return self.landmarks()[frame]
+        offset, size, _ = self._entry("landmarks.npy")
+        start = offset + size - (self.num_frames - frame) * LANDMARK_BYTES
+        data = self._read("landmarks.npy", start, LANDMARK_BYTES, lambda data: f"{zlib.crc32(data):08x}" == sums)
+        if data is None:
+            raise self.error("landmarks.npy", f"those of frame {frame} differ from the index; copy the shard again")
+        landmarks = np.frombuffer(data, "<f2").reshape(68, 2)
+        if not all_finite(landmarks):
+            raise self.error("landmarks.npy", NOT_FINITE)
+        return landmarks
+
     def error(self, member: str, problem: str) -> DamagedClip:
         return DamagedClip(shard=self.shard.address, key=self.key, member=member, problem=problem)
 
@@ -131,7 +148,7 @@ class StoredClip:
         if array.shape != shape:
             raise self.error(name, f"shape {array.shape} instead of {shape}; prepare the shard again")
         if not all_finite(array):
-            raise self.error(name, "holds values that are not finite; prepare the shard again")
+            raise self.error(name, NOT_FINITE)
         return array
 
     def _entry(self, name: str) -> tuple[int, int, str]:
@@ -153,7 +170,7 @@ class StoredClip:
 
     def _jpeg(self, span: np.ndarray, out: np.ndarray) -> None:
         """Decode the frame in a range into `out` (S, S, 3)."""
-        start, size, checksum = (int(value) for value in span)
+        start, size, checksum = span.tolist()
         data = self._read("mp4", self._entry("mp4")[0] + start, size, lambda data: zlib.crc32(data) == checksum)
         if data is None:
             raise self.error(

@@ -66,7 +66,7 @@ def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: in
         "portrait_motion": motion[portrait],  # (D,)
         "target": images[1],
         "target_motion": motion_window(motion, target),  # (W, D)
-        "target_landmarks": clip.landmarks()[target].astype(np.float32) / clip.size * 2 - 1,  # (68, 2), crop units
+        "target_landmarks": clip.landmarks_at(target).astype(np.float32) * (2 / clip.size) - 1,  # (68, 2), crop units
         "identity": clip.identity(),  # (I,)
     }
 
@@ -98,8 +98,10 @@ def draw_pair(num_frames: int, rng: np.random.Generator) -> tuple[int, int]:
 
 def motion_window(motion: np.ndarray, centre: int, width: int = MOTION_WINDOW) -> np.ndarray:
     """Motion (T, D) -> (width, D) centred on a frame, the clip's first and last frame repeated beyond its ends."""
-    frames = np.arange(centre - width // 2, centre - width // 2 + width)
-    return motion[frames.clip(0, len(motion) - 1)]
+    first = centre - width // 2
+    if 0 <= first <= len(motion) - width:
+        return motion[first : first + width]
+    return motion[np.arange(first, first + width).clip(0, len(motion) - 1)]
 
 
 def collate(samples: Sequence[Sample], pictures: Mapping[str, np.ndarray]) -> Batch:

@@ -141,12 +141,17 @@ class StreamLoader(DataLoader):
     """Asks where to start each time it is iterated, when a checkpoint has been restored by then."""
 
     def __init__(self, stream: BatchStream, start: Callable[[], int], **arguments: Any) -> None:
-        super().__init__(stream, batch_size=None, **arguments)
+        super().__init__(stream, batch_size=None, collate_fn=as_it_is, **arguments)
         self.start = start
 
     def __iter__(self) -> Any:
         self.dataset.start_batch = self.start()  # type: ignore[attr-defined]
         return Batches(super().__iter__())
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """What the stream yields is a batch already; the default would look at every string in it."""
+    return batch
 
 
 class Batches:
