@@ -1,6 +1,6 @@
 """How fast samples come from the tars, beside the limit of the decoders and beside what others do. One core, one run.
 
-    python benchmarks/loader.py --clips CLIPS --work /tmp/loader [--quick]
+    pip install -e ".[bench]" && python benchmarks/loader.py --clips CLIPS --work DIR [--quick]
 
 `--clips` is a folder of videos of talking faces (default: `shared/data/clips/hdtf` beside the checkout). They are
 prepared at 512 pixels, cut to pieces of three seconds and packed again and again until there are 2,000 samples; each
