@@ -1,19 +1,23 @@
 # make demo   the whole chain on a made-up corpus, on a CPU, into runs/demo
 # make test   lint, types, tests
-# Both set up .venv by themselves; a second call installs nothing.
+# make soak   the tests that have a longer form in that form: all shapes of ranks and workers, 500 damaged tars
+# All set up .venv by themselves; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO ?= runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/emohead demo --out $(DEMO)
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

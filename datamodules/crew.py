@@ -5,6 +5,7 @@ A pool of concurrent.futures is broken as a whole by one crash, and waits for a 
 
 import contextlib
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
+
+import cv2
+
+from .processes import follow_parent
 
 Job = TypeVar("Job")
 
@@ -121,6 +126,8 @@ class Child(Generic[Job]):
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, ends its children
+    threading.Thread(target=follow_parent, daemon=True).start()
+    cv2.setNumThreads(1)
     connection.send(Answer(None))  # ready
     while True:
         try:

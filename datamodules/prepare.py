@@ -15,6 +15,7 @@ from typing import Any
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
+from . import crew
 from .folder import read_folder
 from .manifest import FACE_MODEL, Tally, load_manifest, read_json
 from .prepare_pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
@@ -24,10 +25,11 @@ from .processes import run_jobs
 from .sample import ClipInfo, Rejected
 from .shards import index_path, load_npy
 from .sources import Source, SourceList
-from .tracks import track_source
+from .tracks import Track, track_source
 from .verify import Progress, no_progress
 
 PASSES = ("track", "fit", "pack")
+MAX_TRACKING = 3600.0  # seconds for one source; a decoder that hangs must not hold up the night
 
 
 @dataclass
@@ -135,8 +137,13 @@ class _Run:
         jobs = [(self.listing.sources[n], self.keys[n], self.work.out) for n in own if self.keys[n] in missing]
         done, rejected = len(own) - len(jobs), 0
         self.tell(done, len(own), "track")
-        for good in run_jobs(_track, jobs, self.workers):
-            done, rejected = done + 1, rejected + (not good)
+        workers = self.workers if self.workers > 1 else 0
+        for job, result in crew.run_jobs(_track, jobs, workers=workers, patience=lambda job: MAX_TRACKING):
+            if isinstance(result, UserError):
+                raise result
+            if isinstance(result, crew.Lost):  # the file brought down a decoder
+                _write_track(job, Rejected(job[0].name, f"tracking {result.reason}", "unreadable"))
+            done, rejected = done + 1, rejected + (result is not True)
             self.tell(done, len(own), f"track, {rejected} rejected" if rejected else "track")
         self.report.open = "next: --pass fit, when all parts of --pass track are done"
 
@@ -250,10 +257,20 @@ def _short(value: Any, other: Any) -> Any:
     return value
 
 
-def _track(job: tuple[Source, str, Path]) -> bool:
-    """Track one source, write down the result and say whether it is a track. Runs in worker processes."""
-    source, key, out = job
-    work, result = WorkFolder(out), track_source(source)
+def _track(job: tuple[Source, str, Path]) -> bool | UserError:
+    """Track one source, write down the result and say whether it is a track. Runs in worker processes.
+
+    An error that is not the source's is a result too, or it would be taken for one of the source.
+    """
+    try:
+        return _write_track(job, track_source(job[0]))
+    except UserError as error:
+        return error
+
+
+def _write_track(job: tuple[Source, str, Path], result: Track | Rejected) -> bool:
+    _, key, out = job
+    work = WorkFolder(out)
     if isinstance(result, Rejected):
         work.write(work.tracks / f"{key}.json", asdict(result))
         return False

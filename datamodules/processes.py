@@ -77,11 +77,11 @@ def _start(counter: Any) -> None:
     global _counter
     _counter = counter
     cv2.setNumThreads(1)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=follow_parent, daemon=True).start()
 
 
-def _follow_parent() -> None:
-    """A worker whose parent was killed would wait for its next job for ever."""
+def follow_parent() -> None:
+    """For a thread of a worker: ends it when its parent was killed, or it would go on, or wait for jobs for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
