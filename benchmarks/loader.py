@@ -235,8 +235,8 @@ def verdict(met: bool) -> str:
 def notes(facts: dict[str, object]) -> str:
     return (
         f"{facts['processor']}, {facts['cores']} cores, load {facts['load_before']:.1f} before and "
-        f"{facts['load_after']:.1f} after; a face sample is two random frames, two windows of motion, landmarks; the step "
-        "computes on one thread and shares the cores with the two workers."
+        f"{facts['load_after']:.1f} after; a face sample is two random frames, two windows of motion, landmarks; the "
+        "step computes on one thread and shares the cores with the two workers."
     )
 
 

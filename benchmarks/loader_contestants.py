@@ -113,7 +113,7 @@ def packet_limit(folder: Path) -> Contestant:
 
 
 def window_limit(stage: str, folder: Path) -> Contestant:
-    """What a window of `motion` or `emotion` is made of, read and decoded with nothing around it: no checks, no batch."""
+    """What a window of `motion` or `emotion` is made of, read and decoded: no checks, no batch."""
     clips, rng = clips_of(folder), np.random.default_rng(0)
     names = ("flac", "json") + (("motion.npy", "identity.npy") if stage == "motion" else ())
 

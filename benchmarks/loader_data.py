@@ -118,7 +118,7 @@ def encode_default(clip: StoredClip) -> bytes:
 
 
 def jpeg_lmdb(packed: Path) -> Path:
-    """The very JPEGs of our Motion-JPEG set under a key each, and the coefficients of each clip, as PIRenderer keeps."""
+    """The very JPEGs of our Motion-JPEG set under a key each, and the coefficients of each clip."""
     out = packed.with_name(packed.name + ".lmdb")
     if out.exists():
         return out

@@ -87,9 +87,8 @@ def _plan(reader: ClipReader) -> tuple[list[Job], Records, list[tuple[Job, str]]
 def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Manifest:
     """Write the index of every tar in a folder, and the manifest, from the tars and `facemodel.npz` alone.
 
-    The tars are left as they are. What an existing manifest says of rejected clips and of the preparation
-    is kept. Raises UserError where
-    there is no tar or no face model, or where a tar does not hold clips of this format.
+    The tars are left as they are. What an existing manifest says of rejected clips and of the preparation is kept.
+    Raises UserError where there is no tar or no face model, or where a tar does not hold clips of this format.
     """
     folder = Path(folder)
     tars = sorted(folder.glob("*.tar"))
