@@ -43,9 +43,13 @@ class Checker:
         return {"folder": self.folder, "decoder": self.decoder}
 
     def __call__(self, job: Job) -> list[str]:
-        if job.position is None:
-            return check_tar(self.reader, job.shard)
-        return check_clip(self.reader.clip_at(job.shard, job.position), self.reader.manifest.shards[job.shard].split)
+        try:
+            if job.position is None:
+                return check_tar(self.reader, job.shard)
+            split = self.reader.manifest.shards[job.shard].split
+            return check_clip(self.reader.clip_at(job.shard, job.position), split)
+        except UserError as error:
+            return [str(error)]
 
 
 def check_tar(reader: ClipReader, number: int) -> list[str]:

@@ -1,27 +1,32 @@
 """Jobs in child processes, each of which may crash or hang without taking the others along.
 
-A pool of concurrent.futures is broken as a whole by one crash, and waits for a hanging job without end.
+A pool of concurrent.futures is broken as a whole by one crash, and waits for a hanging job without end. Children go
+when the process that started them is killed.
 """
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 import cv2
 
-from .processes import follow_parent
+from ..models.errors import UserError
 
 Job = TypeVar("Job")
 
 START_SECONDS = 300.0  # a child may take to import what it needs
 LOOK_SECONDS = 60.0  # between two looks at what runs, at most
+BEAT_SECONDS = 0.5  # between two messages of a child that say how far it is, at least
+
+_count: Callable[[], None] = lambda: None  # noqa: E731 (what `count_one` does in this process)
 
 
 @dataclass
@@ -38,18 +43,34 @@ class Answer:
     value: Any
 
 
+@dataclass
+class Progress:
+    """Said on the way: so many parts of the job are done since the last message."""
+
+    count: int
+
+
+def count_one() -> None:
+    """Say from within a job that one more part of it is done."""
+    _count()
+
+
 def run_jobs(
     function: Callable[[Job], Any],
     jobs: Sequence[Job],
     *,
     workers: int,  # 0: in this process, where a crash is a crash
-    patience: Callable[[Job], float],  # seconds that a job may take
+    patience: Callable[[Job], float] = lambda job: float("inf"),  # seconds that a job may take
+    beat: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with what `function` makes of it, or with `Lost`, as they get ready; the children get `function`."""
+    """Each job with what `function` makes of it, or with `Lost`, as they get ready; the children get `function`.
+
+    `beat` hears now and then how often the jobs have called `count_one` so far. A UserError of a job is raised.
+    """
     if workers == 0:
-        yield from ((job, function(job)) for job in jobs)
+        yield from _run_here(function, jobs, beat)
         return
-    waiting = deque(jobs)
+    waiting, count = deque(jobs), 0
     children: list[Child[Job]] = [Child(function) for _ in range(min(workers, len(jobs)))]
     try:
         while waiting or any(child.job for child in children):
@@ -61,10 +82,15 @@ def run_jobs(
             wait([child.connection for child in children], timeout=min(max(0.0, time_left), LOOK_SECONDS))
             for child in list(children):
                 result = child.result()
+                if child.counted:
+                    count, child.counted = count + child.counted, 0
+                    beat(count)
                 if child.dead:
                     child.stop()
                     children.remove(child)
                     children += [Child(function)] * bool(waiting)
+                if result is not None and isinstance(result[1], UserError):
+                    raise result[1]
                 if result is not None:
                     yield result
     finally:
@@ -72,17 +98,38 @@ def run_jobs(
             child.stop()
 
 
+def _run_here(
+    function: Callable[[Job], Any], jobs: Sequence[Job], beat: Callable[[int], None]
+) -> Iterator[tuple[Job, Any]]:
+    global _count
+    count, before = 0, _count
+
+    def heard() -> None:
+        nonlocal count
+        count += 1
+        beat(count)
+
+    for job in jobs:
+        _count = heard
+        try:
+            result = function(job)
+        finally:
+            _count = before
+        yield job, result
+
+
 class Child(Generic[Job]):
     """One child process and the job that it has."""
 
     def __init__(self, function: Callable[[Job], Any]) -> None:
-        context = get_context("spawn")  # forking after libraries have started threads can hang
+        context = multiprocessing.get_context("spawn")  # forking after libraries have started threads can hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self.process.start()
         theirs.close()  # or the end of the child would not be seen here
         self.job: tuple[Job] | tuple[()] = ()
         self.started = self.idle = self.dead = False
+        self.counted = 0  # parts of jobs done, not yet told to `beat`
         self.seconds = START_SECONDS
         self.deadline = time.monotonic() + self.seconds
 
@@ -106,8 +153,11 @@ class Child(Generic[Job]):
 
     def _answer(self) -> Answer | None:
         try:
-            if self.connection.poll():
-                return self.connection.recv()
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, Answer):
+                    return message
+                self.counted += message.count
         except (EOFError, OSError):
             self.process.join(START_SECONDS)
             code = self.process.exitcode or 0
@@ -126,8 +176,10 @@ class Child(Generic[Job]):
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, ends its children
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=_follow_parent, daemon=True).start()
     cv2.setNumThreads(1)
+    global _count
+    _count = counter = Counter(connection)
     connection.send(Answer(None))  # ready
     while True:
         try:
@@ -135,6 +187,35 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
         except EOFError:
             return
         try:
-            connection.send(Answer(function(job)))
+            answer = function(job)
+        except UserError as error:
+            answer = error
         except Exception as error:  # a result all the same: who reads the results can name the job
-            connection.send(Answer(Lost(f"{type(error).__name__}: {error}")))
+            answer = Lost(f"{type(error).__name__}: {error}")
+        counter.tell()
+        connection.send(Answer(answer))
+
+
+class Counter:
+    """What `count_one` does in a child: the parent is told, but not each time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.count, self.told = connection, 0, 0.0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if time.monotonic() - self.told >= BEAT_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        if self.count:
+            self.connection.send(Progress(self.count))
+            self.count, self.told = 0, time.monotonic()
+
+
+def _follow_parent() -> None:
+    """For a thread of a child: ends it when its parent was killed, or it would go on, or wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

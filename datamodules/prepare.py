@@ -15,13 +15,12 @@ from typing import Any
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
-from . import crew
+from .crew import Lost, run_jobs
 from .folder import read_folder
 from .manifest import FACE_MODEL, Tally, load_manifest, read_json
 from .prepare_pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
 from .prepare_plan import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .prepare_work import LANDMARK, PrepareConfig, WorkFolder, describe, track_key
-from .processes import run_jobs
 from .sample import ClipInfo, Rejected
 from .shards import index_path, load_npy
 from .sources import Source, SourceList
@@ -50,7 +49,7 @@ def prepare_folder(
     *,
     size: int = 256,
     codec: str = "h264",
-    workers: int = 1,
+    workers: int = 0,  # processes; 0: this one, which a decoder that crashes takes along
     face_model: Path | str | None = None,
     progress: Progress = no_progress,
 ) -> PrepareReport:
@@ -67,7 +66,7 @@ def prepare_sources(
     out: Path | str,
     config: PrepareConfig,
     *,
-    workers: int = 1,
+    workers: int = 0,  # processes; 0: this one, which a decoder that crashes takes along
     only: str | None = None,
     part: tuple[int, int] = (1, 1),
     progress: Progress = no_progress,
@@ -137,11 +136,8 @@ class _Run:
         jobs = [(self.listing.sources[n], self.keys[n], self.work.out) for n in own if self.keys[n] in missing]
         done, rejected = len(own) - len(jobs), 0
         self.tell(done, len(own), "track")
-        workers = self.workers if self.workers > 1 else 0
-        for job, result in crew.run_jobs(_track, jobs, workers=workers, patience=lambda job: MAX_TRACKING):
-            if isinstance(result, UserError):
-                raise result
-            if isinstance(result, crew.Lost):  # the file brought down a decoder
+        for job, result in run_jobs(_track, jobs, workers=self.workers, patience=lambda job: MAX_TRACKING):
+            if isinstance(result, Lost):  # the file brought down a decoder
                 _write_track(job, Rejected(job[0].name, f"tracking {result.reason}", "unreadable"))
             done, rejected = done + 1, rejected + (result is not True)
             self.tell(done, len(own), f"track, {rejected} rejected" if rejected else "track")
@@ -182,8 +178,17 @@ class _Run:
             self.tell(done + count, total, f"pack, {rejected} rejected" if rejected else "pack")
 
         tell(0)
-        for packed in run_jobs(pack_shard, todo, self.workers, tell):
-            rejected += len(packed.rejected)
+        lost = []
+        for job, packed in run_jobs(pack_shard, todo, workers=self.workers, beat=tell):
+            if isinstance(packed, Lost):  # the other shards are packed before this is said
+                lost.append(f"{job.name} ({packed.reason}; its videos: {_names(job)})")
+            else:
+                rejected += len(packed.rejected)
+        if lost:
+            raise UserError(
+                f"{self.work.out}: packing failed for {', '.join(lost)}; run the same command again, and if it fails "
+                "again, take those videos out"
+            )
         tell(total - done)
 
     def _finish(self, plan: Plan, packed: list[PackedShard]) -> None:
@@ -257,15 +262,14 @@ def _short(value: Any, other: Any) -> Any:
     return value
 
 
-def _track(job: tuple[Source, str, Path]) -> bool | UserError:
-    """Track one source, write down the result and say whether it is a track. Runs in worker processes.
+def _names(job: PackJob, most: int = 5) -> str:
+    names = [source.name for source in job.sources.values()]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-    An error that is not the source's is a result too, or it would be taken for one of the source.
-    """
-    try:
-        return _write_track(job, track_source(job[0]))
-    except UserError as error:
-        return error
+
+def _track(job: tuple[Source, str, Path]) -> bool:
+    """Track one source, write down the result and say whether it is a track. Runs in worker processes."""
+    return _write_track(job, track_source(job[0]))
 
 
 def _write_track(job: tuple[Source, str, Path], result: Track | Rejected) -> bool:

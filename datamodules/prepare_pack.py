@@ -12,12 +12,12 @@ import numpy as np
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from ..models.face_model_fit import MEDIAPIPE_IBUG_68, fit_face, tracking_residual
+from .crew import count_one
 from .gates import check_residual
 from .manifest import Shard, describe_shard, read_json
 from .media import iterate_video, probe
 from .prepare_plan import Piece, Plan, load_track, piece_points
 from .prepare_work import PrepareConfig, WorkFolder
-from .processes import count_one
 from .sample import FPS, Clip, ClipInfo, Rejected
 from .shards import ShardFile, encode_members, index_content, index_path
 from .sources import Source

@@ -13,7 +13,7 @@ import numpy as np
 from ..models.errors import UserError
 from .manifest import MANIFEST, REBUILD, Shard, check_version, group_name, parse_json
 from .sample import FORMAT_VERSION
-from .shards import index_path
+from .shards import index_path, unpack_ranges
 from .storage import Folder, OpenFile
 
 
@@ -83,14 +83,14 @@ def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
 
 def parse_index(data: bytes, address: str, shard: Shard) -> tuple[list[dict[str, Any]], list[np.ndarray | None]]:
     """Records of the clips and their ranges, checked as far as needed for a damaged index to be found here."""
-    with collector_paused():  # which would go through all objects of the process again and again: 43 ms become 7
+    with collector_paused():  # which would go through all objects of the process again and again
         content = parse_json(data, address)
     check_version(content, address)
     samples = content.get("samples", [])
     if len(samples) != shard.clips:
         raise UserError(f"{address}: {len(samples)} clips, the manifest says {shard.clips}; {REBUILD}")
     try:
-        ranges = [np.array(sample.pop("ranges"), np.uint32) if "ranges" in sample else None for sample in samples]
+        ranges = [unpack_ranges(sample.pop("ranges")) if "ranges" in sample else None for sample in samples]
         frames = [sample["frames"] for sample in samples]
         assert all(r is None or r.shape == (n, 3) for r, n in zip(ranges, frames, strict=True)), "ranges"
         spans = [span for sample in samples for span in sample["members"].values()]

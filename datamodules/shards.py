@@ -8,6 +8,7 @@
 The same clips give the same bytes: times and owners in the tars are fixed. `tar tf` and webdataset read the tars.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -70,30 +71,39 @@ def sample_record(key: str, members: Mapping[str, bytes], offsets: Mapping[str, 
     record["members"] = {
         name: [offsets[name], len(data), hashlib.sha256(data).hexdigest()] for name, data in members.items()
     }
-    record |= row_checksums(members["landmarks.npy"])
+    record |= row_checksums(members["landmarks.npy"], info["frames"])
     if codec == "mjpeg":
-        record["ranges"] = frame_ranges(members["mp4"])
+        record["ranges"] = pack_ranges(members["mp4"])
     return record
 
 
-def row_checksums(landmarks: bytes) -> dict[str, str]:
+def row_checksums(landmarks: bytes, num_frames: int) -> dict[str, str]:
     """CRC-32 of the landmarks of each frame, so that those of one frame are read without the rest of the clip.
 
-    As one text of 8 hexadecimal digits a frame: a list would make the index much slower to parse. Nothing where the
-    array is not stored as this format has it.
+    As one text of 8 hexadecimal digits a frame, see `pack_ranges`. Nothing where the array is not as it should be.
     """
     try:
         array = load_npy(landmarks)
     except ValueError:
         return {}
-    if array.dtype != np.dtype("<f2") or array.shape[1:] != (68, 2) or not array.flags.c_contiguous:
+    if array.dtype != np.dtype("<f2") or array.shape != (num_frames, 68, 2) or not array.flags.c_contiguous:
         return {}
     return {"landmark_rows": "".join(f"{zlib.crc32(row.tobytes()):08x}" for row in array)}
 
 
-def frame_ranges(video: bytes) -> list[list[int]]:
-    """[offset in the member, bytes, CRC-32] of every frame of a Motion-JPEG video."""
-    return [[start, size, zlib.crc32(video[start : start + size])] for start, size in packet_ranges(video)]
+def pack_ranges(video: bytes) -> str:
+    """(offset in the member, bytes, CRC-32) of every frame of a Motion-JPEG video: uint32 (T, 3) in base64.
+
+    One text: as lists of numbers they would be most of the index, and parsing them took as long as reading the clips
+    where many workers each read a few clips of every shard.
+    """
+    spans = [(start, size, zlib.crc32(video[start : start + size])) for start, size in packet_ranges(video)]
+    return base64.b64encode(np.array(spans, "<u4").reshape(-1, 3).tobytes()).decode()
+
+
+def unpack_ranges(packed: str) -> np.ndarray:
+    """What `pack_ranges` wrote, uint32 (T, 3); raises ValueError or TypeError."""
+    return np.frombuffer(base64.b64decode(packed, validate=True), "<u4").reshape(-1, 3)
 
 
 def index_path(shard: Path) -> Path:

@@ -57,13 +57,11 @@ def transcode(
     missing = [number for number, shard in enumerate(shards) if not (_part(out, shard) / MANIFEST).exists()]
     progress(len(shards) - len(missing), len(shards), "transcode")
     packer = Packer(reader, out, codec, size)
-    packing = run_jobs(packer, missing, workers=workers, patience=lambda number: float("inf"))
-    for done, (number, problem) in enumerate(packing, len(shards) - len(missing) + 1):
-        if isinstance(problem, Lost):
+    packing = run_jobs(packer, missing, workers=workers)
+    for done, (number, result) in enumerate(packing, len(shards) - len(missing) + 1):
+        if isinstance(result, Lost):
             name = reader.files.address(shards[number].name)
-            raise UserError(f"{name}: packing it anew was {problem.reason}; check it with `emohead shards verify`")
-        if problem:
-            raise UserError(problem)
+            raise UserError(f"{name}: packing it anew was {result.reason}; check it with `emohead shards verify`")
         progress(done, len(shards), "transcode")
     packed = [_move(out, shard) for shard in shards]
     (work / FACE_MODEL).replace(out / FACE_MODEL)
@@ -145,19 +143,15 @@ class Packer:
     codec: str
     size: int
 
-    def __call__(self, number: int) -> str:
-        """Pack a shard and return nothing, or why it cannot be packed."""
+    def __call__(self, number: int) -> None:
+        """Pack a shard; raises UserError where it cannot be packed."""
         cv2.setNumThreads(1)
         reader, part = self.reader, _part(self.out, self.reader.manifest.shards[number])
-        try:
-            clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]
-            with ShardWriter(part, size=self.size, codec=self.codec, clips_per_shard=len(clips)) as writer:
-                for clip in clips:
-                    writer.write_members(clip.key, transcode_clip(clip, reader.manifest.codec, self.codec, self.size))
-                writer.close(reader.face_model)
-        except UserError as error:
-            return str(error)
-        return ""
+        clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]
+        with ShardWriter(part, size=self.size, codec=self.codec, clips_per_shard=len(clips)) as writer:
+            for clip in clips:
+                writer.write_members(clip.key, transcode_clip(clip, reader.manifest.codec, self.codec, self.size))
+            writer.close(reader.face_model)
 
 
 def transcode_clip(clip: StoredClip, held: str, codec: str, size: int) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from .crew import Lost, run_jobs
 from .manifest import FACE_MODEL, MANIFEST, Manifest, Tally, load_manifest
 from .reader import ClipReader
 from .sample import EMOTIONS, LEVELS, SPLITS, ClipInfo
-from .shards import CODECS, MEMBERS, load_npy, sample_record, write_index
+from .shards import CODECS, MEMBERS, load_npy, sample_record, unpack_ranges, write_index
 
 JOB_SECONDS = 120.0  # the check of a clip may take, and as long again as its bytes take at the slowest
 SLOWEST = 1e6  # bytes a second
@@ -123,9 +123,8 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
         info = _check_members(path, key, members, face_model)
         codec = _codec(path, key, members["mp4"])
         record = sample_record(key, members, offsets, codec)
-        if "ranges" in record and len(record["ranges"]) != info.frames:
-            found = f"{len(record['ranges'])} frames, {info.frames} in its json"
-            raise UserError(f"{path}: {key}.mp4: {found}; pack it again")
+        if "ranges" in record and (held := len(unpack_ranges(record["ranges"]))) != info.frames:
+            raise UserError(f"{path}: {key}.mp4: {held} frames, {info.frames} in its json; pack it again")
         tally.add_clip(info.split, record, load_npy(members["motion.npy"]))
         records.append(record)
         kinds.add((codec, info.size))

@@ -1,11 +1,15 @@
 """Preparation in passes and parts: it goes on after a kill, and always makes the same set."""
 
+import multiprocessing
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,25 @@ def test_parts_in_any_order_make_the_same_set(tmp_path: Path, people: Path, undi
 def test_workers_change_nothing(tmp_path: Path, people: Path, undisturbed: Path) -> None:
     prepare_sources(read_folder(people), tmp_path / "out", SMALL, workers=2)
     assert snapshot(tmp_path / "out") == snapshot(undisturbed)
+
+
+def test_a_file_that_brings_its_decoder_down_costs_that_file(tmp_path: Path, spoken: list[Talk]) -> None:
+    source, out, pipe = tmp_path / "in", tmp_path / "out", tmp_path / "in" / "m.mp4"
+    list(write_talks(source, [(name, (spoken[n][0][:30], spoken[n][1])) for name, n in (("a", 0), ("z", 2))]))
+    listing = read_folder(source)
+    os.mkfifo(pipe)
+    listing.sources.insert(1, replace(listing.sources[0], path=pipe, name="m.mp4", identity="m"))
+
+    def crash() -> None:
+        with open(pipe, "wb"):  # which waits until the process that tracks has it open for reading
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGSEGV)
+
+    threading.Thread(target=crash, daemon=True).start()
+    report = prepare_sources(listing, out, SMALL, workers=1)
+    assert {info.source for info in report.kept} == {"a.mp4", "z.mp4"}
+    (lost,) = report.rejected
+    assert (lost.source, lost.reason, lost.code) == ("m.mp4", "tracking ended by SIGSEGV", "unreadable")
 
 
 RUN = """

@@ -79,9 +79,9 @@ def test_only_frames_and_landmarks_change(source: Path, size: int, tmp_path: Pat
 def test_the_same_bytes_again_and_with_processes(tmp_path: Path) -> None:
     write_clips(tmp_path / "source", counts={"train": 4, "test": 1}, size=LARGE)
     seen: list[tuple[int, int]] = []
-    transcode(tmp_path / "source", tmp_path / "a", codec="h264", size=SIZE)
+    transcode(tmp_path / "source", tmp_path / "a", codec="mjpeg", size=SIZE)
     tell = lambda done, total, _: seen.append((done, total))  # noqa: E731
-    transcode(tmp_path / "source", tmp_path / "b", codec="h264", size=SIZE, workers=2, progress=tell)
+    transcode(tmp_path / "source", tmp_path / "b", codec="mjpeg", size=SIZE, workers=2, progress=tell)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     assert seen == [(done, 3) for done in range(4)]
 
@@ -89,9 +89,9 @@ def test_the_same_bytes_again_and_with_processes(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_and_leaves_the_same_bytes(tmp_path: Path) -> None:
     """Killed after its first shard: that one is not packed again, nothing can be seen before the end."""
     source, out = tmp_path / "source", tmp_path / "out"
-    write_clips(source, counts={"train": 12}, size=LARGE, num_frames=120)
-    transcode(source, tmp_path / "whole", codec="h264", size=SIZE)
-    call = f"transcode({str(source)!r}, {str(out)!r}, codec='h264', size={SIZE})"
+    write_clips(source, counts={"train": 12}, size=LARGE, num_frames=240)
+    transcode(source, tmp_path / "whole", codec="mjpeg", size=SIZE)
+    call = f"transcode({str(source)!r}, {str(out)!r}, codec='mjpeg', size={SIZE})"
     code = f"from emohead.datamodules.transcode import transcode; {call}"
     run = subprocess.Popen([sys.executable, "-c", code])
     first = out / WORK / "train-000000" / "manifest.json"
@@ -104,9 +104,9 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(tmp_path: Path) -> None:
     assert os.listdir(out) == [WORK]
     packed = (first.parent / "train-000000.tar").stat().st_mtime_ns
     with pytest.raises(UserError, match="something else was begun here"):
-        transcode(source, out, codec="h264", size=LARGE)
+        transcode(source, out, codec="h264", size=SIZE)
     seen: list[int] = []
-    transcode(source, out, codec="h264", size=SIZE, progress=lambda done, total, label: seen.append(done))
+    transcode(source, out, codec="mjpeg", size=SIZE, progress=lambda done, total, label: seen.append(done))
     assert seen[0] >= 1
     assert (out / "train-000000.tar").stat().st_mtime_ns == packed
     assert tree(out) == tree(tmp_path / "whole")
@@ -117,7 +117,7 @@ def test_a_run_stopped_while_it_moves_its_tars_goes_on(stop_before: str, tmp_pat
     """The last step fails once, as a full disk or a lost mount makes it, and is done by the same command again."""
     source, out = tmp_path / "source", tmp_path / "out"
     write_clips(source, counts={"train": 5}, size=LARGE)
-    transcode(source, tmp_path / "whole", codec="h264")
+    transcode(source, tmp_path / "whole", codec="mjpeg", size=SIZE)
     (out / WORK).parent.mkdir()
     blocker = out / stop_before
     code = "\n".join(
@@ -129,12 +129,12 @@ def test_a_run_stopped_while_it_moves_its_tars_goes_on(stop_before: str, tmp_pat
             f"    if pathlib.Path(target) == pathlib.Path({str(blocker)!r}): sys.exit(9)",
             "    return replace(self, target)",
             "pathlib.Path.replace = failing",
-            f"transcode.transcode({str(source)!r}, {str(out)!r}, codec='h264')",
+            f"transcode.transcode({str(source)!r}, {str(out)!r}, codec='mjpeg', size={SIZE})",
         )
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert not (out / "manifest.json").exists()
-    transcode(source, out, codec="h264")
+    transcode(source, out, codec="mjpeg", size=SIZE)
     assert tree(out) == tree(tmp_path / "whole")
 
 
