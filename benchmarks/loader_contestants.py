@@ -4,6 +4,7 @@
 are what people use instead.
 """
 
+import gc
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ Contestant = Callable[[], int]
 def stream(stage: str, folder: Path, decoder: str = "pyav") -> Contestant:
     """Batches of the product, loaded in this process."""
     batches = iter(open_data(stage, folder, decoder=decoder).train_dataloader())
+    next(batches)
+    gc.freeze()  # as its workers do
 
     def take() -> int:
         return len(next(batches)["key"])
@@ -53,10 +56,9 @@ def open_data(stage: str, folder: Path, *, decoder: str = "pyav", workers: int =
 
 
 def clips_of(folder: Path) -> list[StoredClip]:
-    """The different clips of a set."""
+    """All clips of a set, so that a limit goes through as much memory as those who read the set."""
     reader = ClipReader(folder)
-    clips = {key.partition("_")[2]: reader.clip(key) for key in reader.keys("train")}
-    return list(clips.values())
+    return [reader.clip(key) for key in reader.keys("train")]
 
 
 # ---------------------------------------------------------------------------------------------- limits
@@ -123,7 +125,7 @@ def window_limit(stage: str, folder: Path) -> Contestant:
             file = os.open(clip.shard.address, os.O_RDONLY)
             frame, start = (int(n) for n in rng.integers(clip.num_frames - WINDOW + 1, size=2))
             offset, size, _ = clip.record["members"]["mp4"]
-            ranges = clip.shard.ranges[clip.position]
+            ranges = clip.ranges()
             if ranges is not None:
                 place, length, _ = ranges[frame].tolist()
                 simplejpeg.decode_jpeg(os.pread(file, length, offset + place), "RGB")

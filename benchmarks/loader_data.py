@@ -137,6 +137,6 @@ def jpeg_lmdb(packed: Path) -> Path:
 
 def jpegs_of(clip: StoredClip) -> list[bytes]:
     """The frames of a Motion-JPEG clip as they are stored."""
-    video, ranges = clip.member("mp4"), clip.shard.ranges[clip.position]
+    video, ranges = clip.member("mp4"), clip.ranges()
     assert ranges is not None
     return [video[start : start + size] for start, size, _ in ranges.tolist()]

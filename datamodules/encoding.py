@@ -17,7 +17,7 @@ import soundfile
 from ..models.errors import UserError
 from .sample import FPS, SAMPLE_RATE
 
-MAX_GOP = 12  # frames to decode at most to reach any frame of a stored clip
+MAX_GOP = 8  # frames to decode at most to reach any frame of a stored clip
 DEFAULT_QUALITY = {"h264": 18, "mjpeg": 90}  # x264's rate factor (lower is better), JPEG quality (higher is better)
 BT601 = 6  # FFmpeg's number of SMPTE 170M, the matrix that players assume for pictures of this size
 
@@ -66,7 +66,8 @@ def write_video(
 def encode_clip(frames: np.ndarray, codec: str = "h264", quality: int | None = None) -> bytes:
     """Frames uint8 (T, S, S, 3), S even, as the bytes of an mp4 without sound: the same frames give the same bytes.
 
-    h264: yuv420p, closed GOPs of at most 12 frames, no B-frames; `quality` is x264's rate factor.
+    h264: yuv420p, closed GOPs of at most 8 frames, no B-frames; `quality` is x264's rate factor. GOPs of 12 would save
+    7 % of the bytes, and cost a sixth of the speed at which random frames are read.
     mjpeg: every packet is a plain 4:2:0 JPEG file; `quality` is the JPEG quality.
     """
     assert codec in DEFAULT_QUALITY, codec
@@ -141,7 +142,7 @@ def _jpeg_packet(stream: Any, frame: np.ndarray, index: int, quality: int) -> An
 
 def _video_frame(pixels: np.ndarray, index: int) -> Any:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-    frame = frame.reformat(format="yuv420p", dst_colorspace=BT601, dst_color_range=1)
+    frame = frame.reformat(format="yuv420p", dst_colorspace=BT601, dst_color_range=1, threads=1)
     frame.pts = index
     return frame
 

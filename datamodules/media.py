@@ -148,7 +148,7 @@ def _leap(container: Any, stream: Any, begin: float) -> float | None:
 
 def _as_rgb(frame: Any, width: int, height: int) -> np.ndarray:
     """A decoded frame as uint8 (H, W, 3), upright; width and height are those of square pixels before it is turned."""
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)  # (H, W, 3)
+    pixels = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()  # (H, W, 3)
     turns = round((frame.rotation or 0) / 90) % 4  # counter-clockwise, from the display matrix that phones write
     return np.ascontiguousarray(np.rot90(pixels, turns))
 

@@ -23,6 +23,7 @@ from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .sample import ClipInfo
 from .shard_index import NamedBytes, ShardIndex, open_shard, read_file
+from .shards import unpack_ranges
 from .storage import Folder, is_url, open_folder
 
 DECODERS = tuple(DECODE)
@@ -86,11 +87,19 @@ class StoredClip:
         self.decode_frames(wanted, images)
         return images.transpose(0, 3, 1, 2)  # (n, 3, S, S)
 
+    def ranges(self) -> np.ndarray | None:
+        """Where in the mp4 the JPEG of each frame lies: uint32 (T, 3) of offset, bytes, CRC-32. None in H.264."""
+        if "ranges" not in self.record:
+            return None
+        try:
+            return unpack_ranges(self.record["ranges"])
+        except ValueError:
+            raise self.error("mp4", f"the ranges of its frames in the index are damaged; {REBUILD}") from None
+
     def decode_frames(self, indices: Sequence[int], out: Sequence[np.ndarray] | np.ndarray) -> None:
         """Decode frames into arrays of the caller, each uint8 (S, S, 3), whose S they are resized to."""
         assert all(0 <= index < self.num_frames for index in indices), f"{self.key}: {indices} of {self.num_frames}"
-        ranges = self.shard.ranges[self.position]
-        if ranges is not None:
+        if (ranges := self.ranges()) is not None:
             for index, image in zip(indices, out, strict=True):
                 self._jpeg(ranges[index], image)
             return
@@ -177,8 +186,10 @@ class StoredClip:
                 "mp4", f"the frame at byte {start} differs from the index; copy or prepare the shard again"
             )
         side, place = len(out), out if len(out) == self.size else None  # in place where it need not be resized
-        try:  # a smaller size is decoded from fewer coefficients, down to the nearest the codec offers
-            image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side, buffer=place)
+        # A smaller size is decoded from fewer coefficients, down to the nearest the codec offers.
+        least = {} if place is not None else {"min_height": side, "min_width": side}
+        try:
+            image = simplejpeg.decode_jpeg(data, "RGB", buffer=place, **least)
         except ValueError as error:
             raise self.error("mp4", f"the frame at byte {start} is no JPEG ({error}); prepare it again") from None
         if place is None:

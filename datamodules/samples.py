@@ -5,15 +5,13 @@ S pixels a side, T = window_frames, D values of motion, I identity coefficients,
 motion[t] belongs to speech[640 t : 640 (t + 1)].
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .batch import Batch
+from .batch_memory import Slot
 from .prompts import draw_prompt
 from .reader import StoredClip
 from .sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
@@ -25,8 +23,8 @@ Room = Callable[[str], np.ndarray]  # the name of a picture in the batch -> uint
 class Pictures:
     """Room for the pictures of a batch: copying them together would take half as long again as decoding them."""
 
-    def __init__(self, batch_size: int, size: int) -> None:
-        self.batch_size, self.size = batch_size, size
+    def __init__(self, slot: Slot, batch_size: int, size: int) -> None:
+        self.slot, self.batch_size, self.size = slot, batch_size, size
         self.arrays: dict[str, np.ndarray] = {}  # uint8 (B, S, S, 3)
 
     def of_row(self, row: int) -> Room:
@@ -34,7 +32,7 @@ class Pictures:
 
     def _place(self, row: int, name: str) -> np.ndarray:
         if name not in self.arrays:
-            self.arrays[name] = np.empty((self.batch_size, self.size, self.size, 3), np.uint8)
+            self.arrays[name] = self.slot.array(name, (self.batch_size, self.size, self.size, 3), np.uint8)
         return self.arrays[name][row]
 
 
@@ -104,22 +102,16 @@ def motion_window(motion: np.ndarray, centre: int, width: int = MOTION_WINDOW) -
     return motion[np.arange(first, first + width).clip(0, len(motion) - 1)]
 
 
-def collate(samples: Sequence[Sample], pictures: Mapping[str, np.ndarray]) -> Batch:
-    """Samples and their pictures (B, S, S, 3) to one batch: arrays and integers become tensors, strings are listed."""
-    return {
-        name: _pictures(pictures[name]) if name in pictures else _stack([sample[name] for sample in samples])
-        for name in samples[0]
-    }
-
-
-def _pictures(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory, as decoders write them
-
-
-def _stack(values: list[Any]) -> Tensor | list[str]:
-    if isinstance(values[0], str):
-        return values
-    return torch.from_numpy(np.stack(values))
+def collate(samples: Sequence[Sample], slot: Slot) -> None:
+    """Put together what is not in the slot of the batch yet: arrays and numbers are stacked, strings are listed."""
+    for name, value in samples[0].items():
+        if name in slot.made:
+            continue
+        values = [sample[name] for sample in samples]
+        if isinstance(value, str):
+            slot.keep(name, values)
+        else:
+            slot.stack(name, values)
 
 
 def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, room: Room) -> Sample:

@@ -8,23 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..models.errors import UserError
 from .manifest import MANIFEST, REBUILD, Shard, check_version, group_name, parse_json
 from .sample import FORMAT_VERSION
-from .shards import index_path, unpack_ranges
+from .shards import index_path, packed_length
 from .storage import Folder, OpenFile
 
 
 @dataclass
 class ShardIndex:
-    """A parsed index and the open tar. `ranges[i]` is uint32 (T, 3): offset, bytes, CRC-32 of each frame, or None."""
+    """A parsed index and the open tar."""
 
     address: str
     file: OpenFile
     samples: list[dict[str, Any]]
-    ranges: list[np.ndarray | None]
 
 
 @contextmanager
@@ -69,20 +66,24 @@ def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
     cached = f"index {FORMAT_VERSION} {content}"
     data = read_file(folder, name, missing=REBUILD, content=cached)
     try:
-        samples, ranges = parse_index(data, address, shard)
+        samples = parse_index(data, address, shard)
     except UserError:  # the cache may be at fault
         folder.forget(cached)
-        samples, ranges = parse_index(read_file(folder, name, missing=REBUILD, content=cached), address, shard)
+        samples = parse_index(read_file(folder, name, missing=REBUILD, content=cached), address, shard)
     try:
         file = folder.open(shard.name, content)
     except OSError as error:
         problem = f"cannot be opened ({error.strerror}); copy or prepare the shard again"
         raise UserError(f"{folder.address(shard.name)}: {problem}") from None
-    return ShardIndex(folder.address(shard.name), file, samples, ranges)
+    return ShardIndex(folder.address(shard.name), file, samples)
 
 
-def parse_index(data: bytes, address: str, shard: Shard) -> tuple[list[dict[str, Any]], list[np.ndarray | None]]:
-    """Records of the clips and their ranges, checked as far as needed for a damaged index to be found here."""
+def parse_index(data: bytes, address: str, shard: Shard) -> list[dict[str, Any]]:
+    """Records of the clips, checked as far as needed for a damaged index to be found here.
+
+    What only one clip needs, the ranges of its frames, is left as it is stored: many workers open every shard, and each
+    reads a few of its clips.
+    """
     with collector_paused():  # which would go through all objects of the process again and again
         content = parse_json(data, address)
     check_version(content, address)
@@ -90,12 +91,11 @@ def parse_index(data: bytes, address: str, shard: Shard) -> tuple[list[dict[str,
     if len(samples) != shard.clips:
         raise UserError(f"{address}: {len(samples)} clips, the manifest says {shard.clips}; {REBUILD}")
     try:
-        ranges = [unpack_ranges(sample.pop("ranges")) if "ranges" in sample else None for sample in samples]
-        frames = [sample["frames"] for sample in samples]
-        assert all(r is None or r.shape == (n, 3) for r, n in zip(ranges, frames, strict=True)), "ranges"
+        packed = [packed_length(sample["frames"]) for sample in samples]
+        assert all(len(s.get("ranges", "_" * n)) == n for s, n in zip(samples, packed, strict=True)), "ranges"
         spans = [span for sample in samples for span in sample["members"].values()]
         assert all(0 <= offset <= offset + size <= shard.bytes for offset, size, _ in spans), "members"
         assert all(group_name(sample["emotion"], sample["level"], sample["view"]) in shard.groups for sample in samples)
     except (AssertionError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(f"{address}: not an index of this tar ({type(error).__name__} {error}); {REBUILD}") from None
-    return samples, ranges
+    return samples

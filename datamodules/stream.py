@@ -26,6 +26,7 @@ from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from .bad_samples import BadSamples
 from .batch import STAGES, Batch
+from .batch_memory import BatchMemory, MadeBatch
 from .order import FixedOrder, Order, Place, rank_slice
 from .reader import DamagedClip
 from .sample import FPS
@@ -86,8 +87,9 @@ class BatchStream(IterableDataset):
         self.rank, self.num_ranks = rank, num_ranks
         self.batch_size = source.config.batch_size
         self.start_batch = 0
+        self.memory = BatchMemory()
 
-    def __iter__(self) -> Iterator["Batch | Failure"]:
+    def __iter__(self) -> Iterator["MadeBatch | Failure"]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
         batch = self.start_batch + number
@@ -95,7 +97,7 @@ class BatchStream(IterableDataset):
             first = batch * self.batch_size
             positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
             try:
-                made: Batch | Failure = self.batch(positions, worker=number)
+                made: MadeBatch | Failure = self.batch(positions, worker=number)
             except UserError as error:
                 made = Failure(str(error))
             yield made
@@ -107,11 +109,17 @@ class BatchStream(IterableDataset):
             return self.batch_size
         return min(self.batch_size, self.order.num_samples - batch * self.batch_size)
 
-    def batch(self, positions: Sequence[int], worker: int = 0) -> Batch:
-        pictures = Pictures(len(positions), self.size)
+    def batch(self, positions: Sequence[int], worker: int = 0) -> MadeBatch:
+        slot = self.memory.take()
+        pictures = Pictures(slot, len(positions), self.size)
         rooms = [pictures.of_row(row) for row in range(len(positions))]
-        samples = [self.sample(p, room, worker=worker) for p, room in zip(positions, rooms, strict=True)]
-        return collate(samples, pictures.arrays)
+        try:
+            samples = [self.sample(p, room, worker=worker) for p, room in zip(positions, rooms, strict=True)]
+            collate(samples, slot)
+        except BaseException:
+            self.memory.give_back(slot)
+            raise
+        return self.memory.finish(slot)
 
     def sample(self, position: int, room: Room, worker: int = 0) -> dict[str, Any]:
         """The sample of a position, or what stands in for it; raises UserError where too many are bad."""
@@ -167,7 +175,7 @@ class Batches:
         made = next(self.iterator)
         if isinstance(made, Failure):
             raise UserError(made.message)
-        return made
+        return made.open() if isinstance(made, MadeBatch) else made  # opened already where it was pinned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.iterator, name)

@@ -1,5 +1,6 @@
 """Preparation in passes and parts: it goes on after a kill, and always makes the same set."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -9,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,22 +49,32 @@ def test_workers_change_nothing(tmp_path: Path, people: Path, undisturbed: Path)
 
 
 def test_a_file_that_brings_its_decoder_down_costs_that_file(tmp_path: Path, spoken: list[Talk]) -> None:
-    source, out, pipe = tmp_path / "in", tmp_path / "out", tmp_path / "in" / "m.mp4"
-    list(write_talks(source, [(name, (spoken[n][0][:30], spoken[n][1])) for name, n in (("a", 0), ("z", 2))]))
-    listing = read_folder(source)
-    os.mkfifo(pipe)
-    listing.sources.insert(1, replace(listing.sources[0], path=pipe, name="m.mp4", identity="m"))
+    source, out, fatal = tmp_path / "in", tmp_path / "out", tmp_path / "in" / "m.mp4"
+    names = (("a", 0), ("m", 4), ("z", 2))
+    list(write_talks(source, [(name, (spoken[n][0][:30], spoken[n][1])) for name, n in names]))
 
     def crash() -> None:
-        with open(pipe, "wb"):  # which waits until the process that tracks has it open for reading
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             for child in multiprocessing.active_children():
-                os.kill(child.pid or 0, signal.SIGSEGV)
+                if opened(child.pid or 0, fatal):
+                    os.kill(child.pid or 0, signal.SIGSEGV)
+                    return
 
     threading.Thread(target=crash, daemon=True).start()
-    report = prepare_sources(listing, out, SMALL, workers=1)
+    report = prepare_sources(read_folder(source), out, SMALL, workers=1)
     assert {info.source for info in report.kept} == {"a.mp4", "z.mp4"}
     (lost,) = report.rejected
     assert (lost.source, lost.reason, lost.code) == ("m.mp4", "tracking ended by SIGSEGV", "unreadable")
+
+
+def opened(process: int, path: Path) -> bool:
+    """Whether a process has a file open right now."""
+    with contextlib.suppress(OSError):
+        return any(
+            os.readlink(f"/proc/{process}/fd/{number}") == str(path) for number in os.listdir(f"/proc/{process}/fd")
+        )
+    return False
 
 
 RUN = """

@@ -213,7 +213,7 @@ def test_only_what_is_needed_is_fetched(corpus: Path, server: RangeServer) -> No
     server.sent = 0
     clip.frames([3, 17])
     clip.motion()
-    members, ranges = clip.record["members"], clip.shard.ranges[1]
+    members, ranges = clip.record["members"], clip.ranges()
     assert ranges is not None
     assert server.sent == ranges[3][1] + ranges[17][1] + members["motion.npy"][1]
     assert len(server.log) == 3

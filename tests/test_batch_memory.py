@@ -1,0 +1,66 @@
+"""The memory of batches: used again when nothing refers to a batch, never while something does."""
+
+import gc
+from pathlib import Path
+
+import torch
+from emohead.datamodules.batch_memory import BatchMemory, MadeBatch
+
+from .shard_clips import write_clips
+from .stream_data import data_of
+
+
+def made(memory: BatchMemory, value: int, size: int = 100) -> MadeBatch:
+    slot = memory.take()
+    slot.array("picture", (2, 4, 4, 3), "uint8")[:] = value
+    slot.stack("motion", [torch.full((size,), float(value)).numpy()] * 2)
+    slot.keep("key", ["a", "b"])
+    return memory.finish(slot)
+
+
+def test_a_slot_is_used_again_when_its_batch_is_gone() -> None:
+    memory = BatchMemory()
+    made(memory, 0).open()  # the first one only tells how large slots have to be
+    places = set()
+    for value in range(5):
+        batch = made(memory, value).open()
+        assert batch["picture"].shape == (2, 3, 4, 4)
+        assert (batch["picture"] == value).all()
+        assert batch["key"] == ["a", "b"]
+        places.add(batch["picture"].data_ptr())
+        del batch
+    assert len(places) == 1
+
+
+def test_a_view_of_a_tensor_keeps_the_whole_batch() -> None:
+    memory = BatchMemory()
+    made(memory, 0).open()
+    first = made(memory, 1).open()
+    kept = first["motion"][1:, ::2]
+    del first
+    gc.collect()
+    later = [made(memory, value).open() for value in (2, 3)]
+    assert (kept == 1).all()
+    assert [float(batch["motion"].mean()) for batch in later] == [2.0, 3.0]
+    assert len(memory.slots) == 3
+
+
+def test_a_larger_batch_gets_its_room(tmp_path: Path) -> None:
+    memory = BatchMemory()
+    for size in (10, 1000, 10):
+        batch = made(memory, 7, size).open()
+        assert batch["motion"].shape == (2, size)
+        assert (batch["motion"] == 7).all()
+
+
+def test_workers_lend_the_same_memory_again_and_kept_batches_stay_as_they_are(tmp_path: Path) -> None:
+    write_clips(tmp_path, counts={"train": 6})
+    loader = data_of(tmp_path, stage="face", num_workers=1).train_dataloader()
+    plain = iter(data_of(tmp_path, stage="face", num_workers=0).train_dataloader())
+    kept = []
+    for number, batch in zip(range(12), loader, strict=False):
+        expected = next(plain)
+        assert torch.equal(batch["portrait"], expected["portrait"])
+        if number % 4 == 0:
+            kept.append((batch["target"], expected["target"].clone()))
+    assert all(torch.equal(a, b) for a, b in kept)
