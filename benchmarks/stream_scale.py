@@ -107,11 +107,12 @@ def measure(folder: Path, *, stage: str, workers: int, batches: int) -> None:
         print(f"batch {done:>12,}: workers started in {seconds:.2f} s, first batch after {first:.2f} s")
         del stream
     stream = iter(data.train_dataloader())
-    _, seconds = timed(lambda: [None for _ in itertools.islice(stream, batches)])
-    print(f"{batches} batches of 12 in {seconds:.1f} s: {batches * 12 / seconds:,.0f} clips/s ({stage})")
-    for worker in stream._workers:
-        m, files = memory(worker.pid), len(os.listdir(f"/proc/{worker.pid}/fd"))
-        print(f"worker: {m['rss']:.0f} MB resident, {m['own']:.0f} MB of its own, {files} open files")
+    for part in range(1, 6):
+        _, seconds = timed(lambda: [None for _ in itertools.islice(stream, batches // 5)])
+        print(f"{part * batches // 5 * 12:,} samples, {batches // 5 * 12 / seconds:,.0f} a second ({stage})")
+        for worker in stream._workers:
+            m, files = memory(worker.pid), len(os.listdir(f"/proc/{worker.pid}/fd"))
+            print(f"  worker: {m['rss']:.0f} MB resident, {m['own']:.0f} MB of its own, {files} open files")
     print(f"trainer: {memory()['rss']:.0f} MB resident")
 
 
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100, help="of a shard")
     parser.add_argument("--stage", default="face")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batches", type=int, default=300)
+    parser.add_argument("--batches", type=int, default=1000)
     options = parser.parse_args()
     print(f"before any data: {memory()['rss']:.0f} MB resident (Python and its libraries)")
     folder = Path(tempfile.mkdtemp(prefix="stream-scale-"))
