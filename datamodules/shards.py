@@ -61,7 +61,11 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 
 def load_npy(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    """The array in the bytes of a .npy file; raises ValueError on damaged ones."""
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python code: damaged, it raises all that a parser can
+        raise ValueError(f"no array of numbers ({type(error).__name__})") from None
 
 
 def sample_record(key: str, members: Mapping[str, bytes], offsets: Mapping[str, int], codec: str) -> dict[str, Any]:
