@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 import cv2
+import torch
+from threadpoolctl import threadpool_limits
 
 from ..models.errors import UserError
 
@@ -53,6 +55,21 @@ class Progress:
 def count_one() -> None:
     """Say from within a job that one more part of it is done."""
     _count()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: more of them sum in another order, and the result must not depend on the machine.
+
+    Processes, not threads, are what uses the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_jobs(
@@ -187,7 +204,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
         except EOFError:
             return
         try:
-            answer = function(job)
+            with one_thread():  # each time: the first job may load libraries that have threads of their own
+                answer = function(job)
         except UserError as error:
             answer = error
         except Exception as error:  # a result all the same: who reads the results can name the job

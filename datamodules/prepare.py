@@ -15,7 +15,7 @@ from typing import Any
 
 from ..models.errors import UserError
 from ..models.face_model import FaceModel
-from .crew import Lost, run_jobs
+from .crew import Lost, one_thread, run_jobs
 from .folder import read_folder
 from .manifest import FACE_MODEL, Tally, load_manifest, read_json
 from .prepare_pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
@@ -88,7 +88,8 @@ def prepare_sources(
     try:
         for name in PASSES if only is None else (only,):
             started = time.monotonic()
-            getattr(run, name)()
+            with one_thread():
+                getattr(run, name)()
             run.report.seconds[name] = time.monotonic() - started
     except FileNotFoundError:
         if not run.work.finished:  # by another part, which has tidied up meanwhile

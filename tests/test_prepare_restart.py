@@ -87,6 +87,15 @@ prepare_sources(read_folder(Path(sys.argv[1])), sys.argv[2], PrepareConfig(size=
 """
 
 
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, people: Path) -> None:
+    """Libraries of linear algebra sum in another order on more threads, and take as many as there are cores."""
+    for number in ("1", "2"):
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), number)
+        command = [sys.executable, "-c", RUN, str(people), str(tmp_path / number)]
+        subprocess.run(command, env=os.environ | threads, check=True)
+    assert snapshot(tmp_path / "1") == snapshot(tmp_path / "2")
+
+
 def killed_when(command: list[str], moment: Callable[[], bool]) -> bool:
     """Run a command and kill it (SIGKILL) at a moment; False where it ended before."""
     with subprocess.Popen(command) as process:
