@@ -1,5 +1,6 @@
 """The `emohead` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -253,10 +254,16 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
-    """Train one stage and export it. The same command again resumes."""
+    """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
+    from ..trainers.preemption import EXIT_CODE, Preempted
     from ..trainers.run import train as train_stage
 
-    path = train_stage(stage, config or [], overrides or [])
+    try:
+        path = train_stage(stage, config or [], overrides or [])
+    except Preempted as preempted:
+        print(f"emohead: {preempted}", file=sys.stderr)
+        raise typer.Exit(EXIT_CODE) from None
     typer.echo(f"exported {path}")
 
 

@@ -32,14 +32,16 @@ class DiscriminatorConfig:
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
     """Append a map of how much the frames of a group differ, without which one face fits all.
 
-    (B, C, H, W) -> (B, C + 1, H, W).
+    (B, C, H, W) -> (B, C + 1, H, W). A group is of frames that follow on each other, so that a batch which is split
+    into parts that hold whole groups gives what it gives in one piece.
     """
     batch, _, height, width = x.shape
     group = max(g for g in range(1, min(group, batch) + 1) if batch % g == 0)
-    grouped = x.float().reshape(group, batch // group, *x.shape[1:])
-    variance = (grouped - grouped.mean(0)).square().mean(0)
+    grouped = x.float().reshape(batch // group, group, *x.shape[1:])
+    variance = (grouped - grouped.mean(1, keepdim=True)).square().mean(1)
     spread = (variance + 1e-8).sqrt().mean((1, 2, 3))  # (B / group,)
-    return torch.cat([x, spread.repeat(group)[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)], dim=1)
+    maps = spread.repeat_interleave(group)[:, None, None, None].expand(-1, 1, height, width)
+    return torch.cat([x, maps.to(x.dtype)], dim=1)
 
 
 class Discriminator(nn.Module):

@@ -34,7 +34,6 @@ class EmotionSpaceConfig:
     audio_dim: int = 96
     audio_layers: int = 3
     audio_heads: int = 4
-    audio_dropout: float = 0.1
 
 
 class Adapter(nn.Module):
@@ -63,14 +62,15 @@ class SpeechEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(config.audio_layers))
         self.norm = nn.LayerNorm(dim)
         self.pool = AttentionPool(dim, heads)
-        self.dropout = nn.Dropout(config.audio_dropout)
         self.project = nn.Linear(dim, config.embed_dim)
 
-    def forward(self, speech: Tensor) -> Tensor:
+    def forward(self, speech: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`keep` (B, C) multiplies the pooled features: the dropout of a training step, 0 or 1 / (1 - rate)."""
         x = self.stem(self.mel(speech))  # (B, T, C)
         for block in self.blocks:
             x = block(x)
-        return self.project(self.dropout(self.pool(self.norm(x))))
+        x = self.pool(self.norm(x))
+        return self.project(x if keep is None else x * keep)
 
 
 class EmotionSpace(nn.Module):
@@ -146,6 +146,6 @@ class EmotionSpace(nn.Module):
         features = self.image_tower((pixels - self.image_mean) / self.image_std)
         return F.normalize(self.image_adapter(features).float(), dim=-1)
 
-    def encode_speech(self, speech: Tensor) -> Tensor:
-        """Speech (B, N) in [-1, 1] -> (B, E)."""
-        return F.normalize(self.speech_encoder(speech).float(), dim=-1)
+    def encode_speech(self, speech: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Speech (B, N) in [-1, 1] -> (B, E). For `keep` see SpeechEncoder."""
+        return F.normalize(self.speech_encoder(speech, keep).float(), dim=-1)

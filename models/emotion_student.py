@@ -126,7 +126,6 @@ class EmotionStudent(nn.Module):
                 audio_dim=config.audio_dim,
                 audio_layers=config.audio_layers,
                 audio_heads=config.audio_heads,
-                audio_dropout=0.0,
             )
         )
 

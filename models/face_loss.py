@@ -66,7 +66,8 @@ def boxes_mask(landmarks: Tensor, size: int) -> Tensor:
 def region_loss(frame: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
     """Mean absolute difference in the boxes of mouth and eyes: few per cent of the picture, where viewers look."""
     mask = boxes_mask(landmarks, frame.shape[-1])
-    return ((frame - target).abs() * mask).sum() / (3 * mask.sum() + 1)
+    difference = ((frame - target).abs() * mask).sum((1, 2, 3))
+    return (difference / (3 * mask.sum((1, 2, 3)) + 1)).mean()
 
 
 def places_loss(places: Tensor, points: Tensor) -> Tensor:
@@ -83,9 +84,8 @@ def perceptual_loss(network: FeatureNetwork, frame: Tensor, target: Tensor) -> T
     """Mean absolute difference of frozen features, each tap in units of its own mean magnitude."""
     with torch.no_grad():
         wanted = network.features(target)
-    terms = [
-        (a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(network.features(frame), wanted, strict=True)
-    ]
+    pairs = [(a.flatten(1), b.flatten(1)) for a, b in zip(network.features(frame), wanted, strict=True)]
+    terms = [((a - b).abs().mean(1) / (b.abs().mean(1) + 1e-3)).mean() for a, b in pairs]
     return torch.stack(terms).mean()
 
 

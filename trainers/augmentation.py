@@ -1,28 +1,21 @@
-"""Small changes to pictures and speech that leave the emotion alone, drawn on the device from an explicit seed."""
+"""Small changes to pictures and speech that leave the emotion alone, drawn on the device for each sample."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .draws import Draws
 
 SHIFT, ZOOM, TURN = 0.15, 0.2, 0.2  # crop units, log scale, radians
 BRIGHTNESS, CONTRAST, TINT = 0.15, 0.3, 0.1  # of the range of a pixel, log scale, of the range of a channel
 GAIN, SPEED = 0.5, 0.12  # log scale; the speed moves the pitch as well, as another speaker would
 
 
-def seeded_generator(*integers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that is a pure function of the integers, such as (seed, batch number, rank)."""
-    seed = int(np.random.default_rng(list(integers)).integers(2**62))
-    return torch.Generator(device).manual_seed(seed)
-
-
-def augment_image(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def augment_image(image: Tensor, strength: float, draws: Draws) -> Tensor:
     """Shift, zoom, turn and recolour pictures (B, 3, S, S) of [0, 255]; no mirroring, since contempt is one-sided."""
-    size = len(image)
 
     def draw(spread: float, *shape: int) -> Tensor:
-        noise = torch.rand(size, *shape, generator=generator, device=image.device)
-        return (2 * noise - 1) * spread * strength
+        return (2 * draws.uniform(*shape) - 1) * spread * strength
 
     angle, zoom = draw(TURN), draw(ZOOM).exp()
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
@@ -33,10 +26,10 @@ def augment_image(image: Tensor, strength: float, generator: torch.Generator) ->
     return pixels.clamp(0, 1) * 255
 
 
-def augment_speech(speech: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def augment_speech(speech: Tensor, strength: float, draws: Draws) -> Tensor:
     """Change gain, speed and start of speech (B, N); what runs over the end comes back at the start."""
-    size, length = speech.shape
-    gain, speed, start = torch.rand(3, size, 1, generator=generator, device=speech.device)
+    length = speech.shape[1]
+    gain, speed, start = draws.uniform(3, 1).unbind(1)  # (B, 1) each
     gain, speed = ((2 * gain - 1) * GAIN * strength).exp(), ((2 * speed - 1) * SPEED * strength).exp()
     position = (torch.arange(length, device=speech.device) * speed + start * length) % length  # (B, N)
     before = position.long()

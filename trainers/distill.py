@@ -32,6 +32,8 @@ from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
 from .stage import Stage, StageConfig
 
+NUM_PICKS = 32  # prompts beside those of the batch
+
 
 @dataclass
 class DistillLoss:
@@ -58,6 +60,7 @@ class DistillStageConfig(StageConfig):
 class DistillStage(Stage):
     name = "distill"
     kind: ClassVar[str] = "talker"
+    monitor = "-val/loss"
     network: Talker
 
     def __init__(self, config: DistillStageConfig, facts: DataFacts) -> None:
@@ -89,23 +92,30 @@ class DistillStage(Stage):
     def emotion_losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = self.network.emotion, self.teachers.space
         # Beside the batch's own prompts a random share of all others: text is cheap, and the student has no tower.
-        picks = torch.randperm(len(self.prompts), generator=self.generator())[:32]
+        picks = torch.randperm(len(self.prompts), generator=self.generator())[:NUM_PICKS]
         texts = list(batch["prompt"]) + [self.prompts[int(i)] for i in picks]
         images = torch.cat([batch["image"], batch["portrait"], batch["target"]])  # every frame there is shows one
         with torch.no_grad():
             text, image = teacher.encode_text(texts), teacher.encode_image(images)
             speech = teacher.encode_speech(batch["speech"])
         return {
-            "text_loss": cosine_distance(student.encode_text(texts), text),
-            "image_loss": cosine_distance(student.encode_image(images), image),
-            "speech_loss": cosine_distance(student.encode_speech(batch["speech"]), speech),
+            "text_loss": self.text_loss(cosine_distance(student.encode_text(texts), text), len(batch["prompt"])),
+            "image_loss": cosine_distance(student.encode_image(images), image).mean(),
+            "speech_loss": cosine_distance(student.encode_speech(batch["speech"]), speech).mean(),
         }
+
+    def text_loss(self, distance: Tensor, own: int) -> Tensor:
+        """The mean of the distances (B + picks,), `own` of them of this batch's prompts.
+
+        All parts of a global batch share their picks: weighted so, their mean is that of the global batch in one piece.
+        """
+        total = own * self.config.trainer.accumulate * self.num_ranks if self.training else own
+        return (distance[:own].mean() * total + distance[own:].sum()) / (total + NUM_PICKS)
 
     def motion_losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = self.network.motion, self.teachers.motion
         which = int(torch.randint(3, (1,), generator=self.generator()))
-        noise_shape = (len(batch["speech"]), student.config.noise_dim)
-        noise = torch.randn(noise_shape, generator=self.generator()).to(self.device)
+        noise = self.draws(batch).normal(student.config.noise_dim).to(self.device)
         with torch.no_grad():
             taught = teacher(batch["speech"], self.embed(self.teachers.space, batch, which), batch["identity"], noise)
             emotion = self.embed(self.network.emotion, batch, which)
@@ -133,7 +143,8 @@ class DistillStage(Stage):
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         target = batch["target"].float() / 127.5 - 1
-        metrics = {name: value.detach() for name, value in self.losses(batch).items()}
+        losses = self.losses(batch)
+        metrics = losses | {"loss": self.total(losses)}
         for name, face in (("student_psnr", self.network.face), ("teacher_psnr", self.teachers.face)):
             frame = face(face.encode_portrait(batch["portrait"]), batch["target_motion"]).frame.float()
             metrics[name] = psnr(frame, target).mean()
@@ -198,8 +209,8 @@ def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> No
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine of unit vectors (B, E), averaged."""
-    return 1 - (a * b).sum(-1).mean()
+    """1 - cosine of unit vectors (B, E) -> (B,)."""
+    return 1 - (a * b).sum(-1)
 
 
 def pyramid_distance(a: Tensor, b: Tensor) -> Tensor:

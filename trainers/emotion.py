@@ -21,7 +21,8 @@ from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS, NO_LABEL
 from ..datamodules.stream import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
-from .augmentation import augment_image, augment_speech, seeded_generator
+from .augmentation import augment_image, augment_speech
+from .ranks import all_objects, all_rows
 from .retrieval import emotion_retrieval
 from .stage import Stage, StageConfig
 
@@ -43,6 +44,7 @@ class EmotionStageConfig(StageConfig):
     temperature: float = 0.1  # at the start; learned from there
     other_level: float = 0.5  # how much of a match the same emotion at another level is
     augmentation: float = 1.0  # strength, 0 for none
+    speech_dropout: float = 0.1  # share of the pooled features of speech
 
 
 def match_weights(emotion: Tensor, level: Tensor, other_level: float) -> Tensor:
@@ -69,17 +71,35 @@ def relation_loss(a: Tensor, b: Tensor) -> Tensor:
     return F.mse_loss(a @ a.T, b @ b.T)
 
 
+class Contrast(nn.Module):
+    """The contrastive losses and their learned temperature, a network of its own so that ZeRO-3 can shard it."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def forward(self, text: Tensor, image: Tensor, audio: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Embeddings (B, E) and `weights` (B, B) of the global batch -> three losses."""
+        temperature = self.log_temperature.float().exp().clamp(min=MIN_TEMPERATURE)
+        return {
+            "text_image_loss": contrastive_loss(text, image, weights, temperature),
+            "text_audio_loss": contrastive_loss(text, audio, weights, temperature),
+            "image_audio_loss": contrastive_loss(image, audio, weights, temperature),
+        }
+
+
 class EmotionStage(Stage):
-    """Trains EmotionSpace."""
+    """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
 
     name = "emotion"
     kind = "emotion"
+    monitor = "-val/loss"
     network: EmotionSpace
 
     def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
         self.network = EmotionSpace(config.network)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.contrast = Contrast(config.temperature)
         self.original_text: nn.Module | None = None
         if config.loss.prior_loss:
             frozen = config.network.trainable == "adapters"
@@ -87,26 +107,26 @@ class EmotionStage(Stage):
             self.original_text = tower.requires_grad_(False)
         self.validated: list[dict[str, Tensor]] = []  # embeddings of the validation clips seen so far
 
+    def trained(self) -> dict[str, nn.Module]:
+        return {"network": nn.ModuleDict({"contrast": self.contrast, "space": self.network})}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        image, speech, prompt = batch["image"], batch["speech"], batch["prompt"]
-        if self.training and self.config.augmentation:
-            strength = self.config.augmentation
-            generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank, device=image.device)
-            image, speech = augment_image(image, strength, generator), augment_speech(speech, strength, generator)
-        text = self.network.encode_text(prompt)
-        return self.pair_losses(batch, text, self.network.encode_image(image), self.network.encode_speech(speech))
+        image, speech, keep = batch["image"], batch["speech"], None
+        if self.training:
+            draws, strength = self.draws(batch, device=image.device), self.config.augmentation
+            if strength:
+                image, speech = augment_image(image, strength, draws), augment_speech(speech, strength, draws)
+            if self.config.speech_dropout:
+                rate = self.config.speech_dropout
+                keep = (draws.uniform(self.network.config.audio_dim) >= rate).float() / (1 - rate)
+        text = self.network.encode_text(batch["prompt"])
+        return self.pair_losses(batch, text, self.network.encode_image(image), self.network.encode_speech(speech, keep))
 
     def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        """The contrastive losses of embeddings (B, E) of this rank's share of the batch."""
+        """The losses of embeddings (B, E) of this rank's share of the batch, in contrast to those of all ranks."""
         emotion, level = self.gather(batch["emotion"]), self.gather(batch["level"])
         weights = match_weights(emotion, level, self.config.other_level)
-        temperature = self.log_temperature.float().exp().clamp(min=MIN_TEMPERATURE)
-        texts, images, audios = self.gather(text), self.gather(image), self.gather(audio)
-        losses = {
-            "text_image_loss": contrastive_loss(texts, images, weights, temperature),
-            "text_audio_loss": contrastive_loss(texts, audios, weights, temperature),
-            "image_audio_loss": contrastive_loss(images, audios, weights, temperature),
-        }
+        losses = self.contrast(self.gather(text), self.gather(image), self.gather(audio), weights)
         if self.original_text is not None:
             with torch.no_grad():
                 original = self.original_text(self.network.tokenize(batch["prompt"]).to(text.device))
@@ -115,21 +135,18 @@ class EmotionStage(Stage):
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all ranks, gradients included: the contrast is over the global batch, however it is split."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return x
-        return self.all_gather(x, sync_grads=x.requires_grad).flatten(0, 1)
+        return all_rows(x) if self.training else x
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         text = self.network.encode_text(batch["prompt"])
         image, audio = self.network.encode_image(batch["image"]), self.network.encode_speech(batch["speech"])
-        self.validated.append({"image": image, "audio": audio, "emotion": batch["emotion"]})
-        return self.pair_losses(batch, text, image, audio)
+        self.validated.append({"image": image.cpu(), "audio": audio.cpu(), "emotion": batch["emotion"].cpu()})
+        losses = self.pair_losses(batch, text, image, audio)
+        return losses | {"loss": self.total(losses)}
 
-    def on_validation_epoch_end(self) -> None:
-        if self.validated:
-            for name, value in self.retrieval(self.validated).items():
-                self.log(f"val/{name}", value, sync_dist=True)
-        self.validated.clear()
+    def metrics(self) -> dict[str, float]:
+        validated, self.validated = all_objects(self.validated), []
+        return self.retrieval([batch for batches in zip(*validated, strict=True) for batch in batches])
 
     @torch.no_grad()
     def retrieval(self, batches: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream import DataFacts
@@ -26,7 +27,6 @@ from ..models.face_loss import (
     region_loss,
     warp_loss,
 )
-from .augmentation import seeded_generator
 from .face_augmentation import FaceAugmentationConfig, augmented
 from .stage import OptimizerConfig, Stage, StageConfig
 
@@ -87,10 +87,10 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 class FaceStage(Stage):
     name: ClassVar[str] = "face"
     kind: ClassVar[str] = "face"
+    monitor = "val/psnr"
 
     def __init__(self, config: FaceStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        self.automatic_optimization = False
         num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
         dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
         self.network = FaceGenerator(replace(config.network, **dims))
@@ -112,39 +112,53 @@ class FaceStage(Stage):
     def adversarial(self) -> bool:
         return self.config.loss.adversarial_loss > 0 and self.num_batches >= self.config.adversary.start
 
+    def trained(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "discriminator": self.discriminator}
+
+    def saved(self) -> dict[str, nn.Module]:
+        return self.trained() | {"average": self.average}
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        generator_optimizer, discriminator_optimizer = self.optimizers()
-        generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank, device=self.device)
-        batch = augmented(batch, self.config.augment, generator)
-        target = batch["target"]
-        logs: dict[str, Tensor] = {}
+        self.begin_step()
+        changed, fakes = [], []
 
         # Gmain: all generator terms in one pass; the discriminator only judges.
         self.discriminator.requires_grad_(False)
-        losses, output = self._generator_losses(batch, target)
-        total = self.total(losses)
-        self._check_finite(total, losses, batch)
-        self._update(generator_optimizer, total)
-        self._update_average()
-        logs |= losses | {"loss": total}
+        for part in self.parts(batch):
+            part = augmented(part, self.config.augment, self.draws(part, device=self.device))
+            with self.autocast():
+                losses, output = self._generator_losses(part, part["target"])
+                total = self.total(losses)
+            self.log_part(losses | {"loss": total})
+            self.backward("network", total)
+            changed.append(part["target"])
+            fakes.append(output.frame.detach())
+        if self.update("network"):
+            self._update_average()
 
+        self.discriminator.requires_grad_(True)
         if self.adversarial:
-            # Dmain: the same fakes, cut off from the generator.
-            self.discriminator.requires_grad_(True)
-            fake = self.discriminator(output.frame.detach())
-            real = self.discriminator(target)
-            loss = discriminator_adversarial_loss(real, fake)
-            self._update(discriminator_optimizer, loss)
-            logs |= {"discriminator_loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()}
+            self._train_discriminator(batch, changed, fakes)
 
-            # R1: lazy, each penalty stands for those left out.
-            if self.num_batches % self.config.adversary.r1_every == 0:
-                penalty = gradient_penalty(self.discriminator, target)
-                self._update(
-                    discriminator_optimizer, penalty * self.config.adversary.r1 * self.config.adversary.r1_every
-                )
-                logs["gradient_penalty"] = penalty
-        self.log_losses(logs)
+    def _train_discriminator(self, batch: Batch, reals: list[Tensor], fakes: list[Tensor]) -> None:
+        # Dmain: the same fakes, cut off from the generator.
+        for _, target, frame in zip(self.parts(batch), reals, fakes, strict=True):
+            with self.autocast():
+                fake, real = self.discriminator(frame), self.discriminator(target)
+                loss = discriminator_adversarial_loss(real, fake)
+            self.log_part({"discriminator_loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()})
+            self.backward("discriminator", loss)
+        self.update("discriminator")
+
+        # R1: lazy, each penalty stands for those left out.
+        adversary = self.config.adversary
+        if self.num_batches % adversary.r1_every == 0:
+            for _, target in zip(self.parts(batch), reals, strict=True):
+                with self.engines["discriminator"].whole():  # for the second derivative
+                    penalty = gradient_penalty(self.discriminator, target)
+                    self.backward("discriminator", penalty * adversary.r1 * adversary.r1_every)
+                self.log_part({"gradient_penalty": penalty})
+            self.update("discriminator", phase="gradient_penalty")
 
     def _generator_losses(self, batch: Batch, target: Tensor) -> tuple[dict[str, Tensor], FaceOutput]:
         # The encoder reads both frames, for both have known coefficients, but only the portrait is drawn from.
@@ -204,31 +218,21 @@ class FaceStage(Stage):
         grid = torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1)
         return {"frames": ((grid.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()}
 
-    def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
-        self.configure_gradient_clipping(optimizer)
-        optimizer.step()
-
     @torch.no_grad()
     def _update_average(self) -> None:
         """Exponential average in float32; shorter at the start, where the weights still travel."""
         decay = min(self.config.ema_decay, (1 + self.num_batches) / (10 + self.num_batches))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        averaged, current = (list(group) for group in zip(*pairs, strict=True))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        with self.engines["network"].whole():
+            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+            averaged, current = (list(group) for group in zip(*pairs, strict=True))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(buffer)
-
-    def _check_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch) -> None:
-        if not torch.isfinite(total):
-            terms = {name: float(value) for name, value in losses.items()}
-            raise FloatingPointError(f"step {self.num_batches}: loss is not finite: {terms}; clips: {batch['key']}")
 
     def _on_device(self, network: nn.Module) -> nn.Module:
         return network.to(self.device)
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+    def configure_optimizers(self) -> list[Optimizer]:
         c, adversary = self.config.optimizer, self.config.adversary
         # Lazy regularisation takes extra steps: StyleGAN2 shortens the discriminator's memory to match.
         share = adversary.r1_every / (adversary.r1_every + 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..datamodules.batch import Batch
 from ..models.face import to_float
 from ..models.flow import identity_grid, warp
+from .draws import Draws
 
 ROLL, TRANSLATION, LOG_SCALE = -4, slice(-3, -1), -1  # places in a motion vector
 
@@ -26,16 +27,12 @@ class FaceAugmentationConfig:
     scale: float = 0.04  # log
 
 
-def augmented(batch: Batch, config: FaceAugmentationConfig, generator: torch.Generator) -> Batch:
-    """A batch of the face stage with float pictures in [-1, 1] and changed as `generator` draws."""
-    count, device = len(batch["key"]), generator.device  # type: ignore[union-attr]
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(count, *shape, generator=generator, device=device)
-
+def augmented(batch: Batch, config: FaceAugmentationConfig, draws: Draws) -> Batch:
+    """A batch of the face stage with float pictures in [-1, 1] and changed as `draws` say."""
+    draw = draws.normal
     roll, shift, log_scale = config.roll * draw(), config.shift * draw(2), config.scale * draw()
     matrix = similarity(roll, log_scale)  # (B, 2, 2)
-    colour = torch.eye(3, device=device) + config.colour * draw(3, 3)
+    colour = torch.eye(3, device=draws.device) + config.colour * draw(3, 3)
     offset = config.colour * draw(3, 1, 1)
     changed = dict(batch)
     for name in ("portrait", "target"):

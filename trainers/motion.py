@@ -19,7 +19,7 @@ from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
-from .augmentation import seeded_generator
+from .draws import Draws
 from .stage import Stage, StageConfig
 
 LIPS = slice(48, 68)  # of the 68 landmarks
@@ -49,6 +49,7 @@ class MotionStage(Stage):
 
     name = "motion"
     kind = "motion"
+    monitor = "-val/loss"
     network: AudioTo3DMM
     vertex_gram: Tensor  # (K, K)
     lip_gram: Tensor
@@ -67,10 +68,10 @@ class MotionStage(Stage):
         self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[LIPS]]), persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        generator = seeded_generator(self.config.seed, self.num_batches, self.global_rank)
-        emotion = self.draw_emotion(batch, generator)
-        noise = torch.randn(len(emotion), self.network.config.noise_dim, generator=generator).to(emotion.device)
-        gain = (2 * torch.rand(len(emotion), 1, generator=generator) - 1).to(emotion.device) * self.config.gain
+        draws = self.draws(batch)
+        emotion = self.draw_emotion(batch, draws)
+        noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
+        gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
         still = self.network(batch["speech"] * gain.exp(), emotion, batch["identity"])
         mean, log_variance = self.network.infer_noise(batch["motion"], still)
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
@@ -92,9 +93,9 @@ class MotionStage(Stage):
         }
 
     @torch.no_grad()
-    def draw_emotion(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def draw_emotion(self, batch: Batch, draws: Draws) -> Tensor:
         """The emotion of each clip as text, image or speech by chance -> (B, E)."""
-        choice = torch.randint(len(MODALITIES), (len(batch["key"]),), generator=generator)
+        choice = draws.integers(len(MODALITIES))
         emotion = torch.zeros(len(choice), self.space.config.embed_dim, device=batch["speech"].device)
         for index, modality in enumerate(MODALITIES):
             rows = torch.nonzero(choice == index)[:, 0]
@@ -118,7 +119,7 @@ class MotionStage(Stage):
         noise, _ = self.network.infer_noise(batch["motion"], still)
         losses = self.motion_losses(still, self.network.add_sway(still, noise), batch["motion"])
         openings = [self.face_model.mouth_opening(identity[:, None], m.float()) for m in (still, batch["motion"])]
-        return losses | {"mouth_correlation": correlation(*openings).mean()}
+        return losses | {"loss": self.total(losses), "mouth_correlation": correlation(*openings).mean()}
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)

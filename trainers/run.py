@@ -1,27 +1,35 @@
 """One training run: config -> data -> stage -> Lightning -> export. To resume, call it again the same way."""
 
 import logging
-import os
 import platform
+import sys
 import time
 import warnings
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from ..datamodules.source import FREE
 from ..datamodules.stream import TalkingFaceData
 from ..models.errors import UserError
+from .checkpoints import Checkpoints
+from .cluster import end_of_job, environment, requeue
 from .config import as_dict, load_config, save_config
 from .distill import DistillStage, DistillStageConfig
 from .emotion import EmotionStage, EmotionStageConfig
 from .face import FaceStage, FaceStageConfig
+from .guards import SkippedSteps
 from .motion import MotionStage, MotionStageConfig
+from .preemption import Notice, Preempted
+from .saving import Saving, load_weights
 from .stage import Stage, StageConfig
-from .tracking import JsonlLogger, Pictures, ProgressLine, wandb_logger
+from .strategy import EngineStrategy
+from .tracking import CountBatches, Journal, Pictures, ProgressLine, Tracker
 
 STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
     "emotion": (EmotionStage, EmotionStageConfig),
@@ -30,36 +38,15 @@ STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
     "distill": (DistillStage, DistillStageConfig),
 }
 EXPORTS = {"emotion": "emotion", "motion": "motion", "face": "face", "distill": "talker"}
-LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
-PACKAGES = ("emohead", "torch", "pytorch-lightning", "open_clip_torch")
-
-
-class CountBatches(pl.Callback):
-    """Counts for the others, so it comes first: Lightning calls callbacks in order, and the module after them."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        stage.num_batches += 1
-
-
-class SaveLast(pl.Callback):
-    """Keeps `checkpoints/last.ckpt`, written aside and renamed, and ends the run after `max_steps` batches.
-
-    Lightning's own counter counts optimizer steps, of which an adversarial batch has two.
-    """
-
-    def __init__(self, path: Path, every: int, max_steps: int) -> None:
-        self.path = path
-        self.every = every
-        self.max_steps = max_steps
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        done = stage.num_batches >= self.max_steps
-        if done or stage.num_batches % self.every == 0:
-            partial = self.path.with_name(self.path.name + ".partial")
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                os.replace(partial, self.path)
-        trainer.should_stop = trainer.should_stop or done
+CHECKPOINTS = "checkpoints"
+CHOICES: dict[str, tuple] = {
+    "precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "strategy": ("ddp", "deepspeed"),
+    "zero_stage": (0, 1, 2, 3),
+    "accelerator": ("auto", "cpu", "gpu", "cuda"),
+}
+COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", "nodes", "accumulate", "keep_last")
+PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
 def train(name: str, files: list[Path], overrides: list[str]) -> Path:
@@ -75,9 +62,10 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path:
     """
     if name not in STAGES:
         raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
+    notice = Notice()
     stage_type, config_type = STAGES[name]
     config: Any = load_config(config_type, files, overrides)
-    _check(config)
+    check(config)
     quieten()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -85,31 +73,55 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path:
     run = Path(config.run or f"runs/{name}")
     data = TalkingFaceData(name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     stage = stage_type(config, data.facts)
-
-    _check_same_run(config, config_type, run)
-    (run / LAST_CHECKPOINT.parent).mkdir(parents=True, exist_ok=True)
-    save_config(config, run / "config.yaml")
+    checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
+    check_same_run(config, config_type, run)
+    strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
+    if rank_zero_only.rank == 0:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml")
     started = time.time()
-    _fit(stage, data, config, run)
-    path = run / "export" / f"{EXPORTS[name]}.safetensors"
-    stage.export(path, provenance(stage, data, seconds=time.time() - started))
+    try:
+        _fit(stage, data, config, run, checkpoints, strategy, notice)
+        path = run / "export" / f"{EXPORTS[name]}.safetensors"
+        export(stage, path, provenance(stage, data, seconds=time.time() - started))
+        strategy.leave()
+    except Preempted:
+        strategy.leave()
+        if rank_zero_only.rank == 0 and requeue():
+            print(f"{run}: the job waits in the queue again", file=sys.stderr)
+        raise
+    finally:
+        notice.ignore()
     return path
 
 
 def export_run(run: Path, out: Path) -> None:
-    """Export the last checkpoint of a run folder, finished or not."""
-    if not (run / "config.yaml").is_file() or not (run / LAST_CHECKPOINT).is_file():
-        raise UserError(f"{run}: no run folder with a checkpoint; wanted are config.yaml and {LAST_CHECKPOINT}")
-    state = torch.load(run / LAST_CHECKPOINT, map_location="cpu", weights_only=True)
-    name = state["stage"]
-    stage_type, config_type = STAGES[name]
+    """Export the newest sound checkpoint of a run folder, finished or not."""
+    checkpoints = Checkpoints(run / CHECKPOINTS)
+    step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
+    if step is None:
+        raise UserError(f"{run}: no run folder with a checkpoint; wanted are config.yaml and {CHECKPOINTS}/step-…")
+    saved = checkpoints.load(step)
+    stage_type, config_type = STAGES[saved.stage]
     config: Any = load_config(config_type, [run / "config.yaml"], [])
     quieten()
-    data = TalkingFaceData(name, config.data, seed=config.seed)
+    data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
     stage = stage_type(config, data.facts)
-    stage.load_state_dict(state["state_dict"])
-    stage.on_load_checkpoint(state)
+    load_weights(stage, saved, checkpoints.path(step))
     stage.export(out, provenance(stage, data, seconds=0.0))
+
+
+def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
+    """Export a stage whose networks may be sharded. For all ranks together."""
+    with ExitStack() as stack:
+        for engine in stage.engines.values():
+            stack.enter_context(engine.whole())
+        if stage.global_rank == 0:
+            stage.export(path, where_from)
+
+
+def report(line: str) -> None:
+    print(f"emohead: {line}", file=sys.stderr, flush=True)
 
 
 def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
@@ -125,26 +137,26 @@ def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[s
     }
 
 
-def _fit(stage: Stage, data: TalkingFaceData, config: StageConfig, run: Path) -> None:
-    """Train from the last checkpoint, if there is one, to `max_steps`."""
+def _fit(
+    stage: Stage,
+    data: TalkingFaceData,
+    config: StageConfig,
+    run: Path,
+    checkpoints: Checkpoints,
+    strategy: EngineStrategy,
+    notice: Notice,
+) -> None:
+    """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
     c = config.trainer
-    last = run / LAST_CHECKPOINT
-    jsonl = JsonlLogger(run / "metrics.jsonl")
-    resumed_at = -1
-    if last.exists():
-        resumed_at = torch.load(last, map_location="cpu", weights_only=True)["num_batches"]
-    jsonl.forget_after(resumed_at)
-    if resumed_at >= c.max_steps:
-        stage.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
-        stage.num_batches = resumed_at
-        return
-    wandb = wandb_logger(config.tracking, run, as_dict(config))
+    first = rank_zero_only.rank == 0
+    journal = Journal(run, config.tracking, as_dict(config)) if first else None
+    notice.end, notice.save_before = end_of_job(), c.save_before
     trainer = pl.Trainer(
         accelerator=c.accelerator,
         devices=c.devices,
-        precision=c.precision,  # type: ignore[arg-type]
+        num_nodes=c.nodes,
+        strategy=strategy,
         max_epochs=-1,
-        log_every_n_steps=c.log_every,
         val_check_interval=c.val_every if data.facts.num_val else None,
         check_val_every_n_epoch=None,
         limit_val_batches=1.0 if data.facts.num_val else 0,
@@ -152,25 +164,29 @@ def _fit(stage: Stage, data: TalkingFaceData, config: StageConfig, run: Path) ->
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,
         default_root_dir=str(run),
-        logger=[jsonl] + ([wandb] if wandb else []),
+        logger=False,
         callbacks=[
             CountBatches(),
-            ProgressLine(run.name, c.max_steps),
-            Pictures(run / "samples"),
-            SaveLast(last, c.checkpoint_every, c.max_steps),
+            Tracker(journal),
+            *([ProgressLine(run.name, c.max_steps), Pictures(run / "samples", journal)] if journal else []),
+            SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
+            Saving(checkpoints, notice, report),
         ],
     )
+    # Its handlers would broadcast from within a signal handler, in the middle of a step; ours set a flag.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(stage, datamodule=data)
     finally:
-        if wandb:
-            wandb.experiment.finish()
+        if journal:
+            journal.close()
 
 
-def _check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+def check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
     """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
-    if not (run / LAST_CHECKPOINT).exists():
+    if not Checkpoints(run / CHECKPOINTS).steps():
         return
     started, now = as_dict(load_config(config_type, [run / "config.yaml"], [])), as_dict(config)
     for name in FREE:
@@ -180,12 +196,21 @@ def _check_same_run(config: StageConfig, config_type: type[StageConfig], run: Pa
             raise UserError(f"{run}: was started with another '{key}'; set run= to a new folder, or delete this one")
 
 
-def _check(config: StageConfig) -> None:
-    if config.trainer.precision not in ("32-true", "bf16-mixed"):
-        raise UserError(f"trainer.precision={config.trainer.precision}: wanted is 32-true or bf16-mixed")
+def check(config: StageConfig) -> None:
+    """Raises UserError where a value cannot be meant."""
+    c = config.trainer
+    for key, values in CHOICES.items():
+        if getattr(c, key) not in values:
+            raise UserError(f"trainer.{key}={getattr(c, key)}: wanted is one of {', '.join(map(str, values))}")
+    ranks = c.nodes * c.devices
+    if config.data.batch_size % (ranks * c.accumulate):
+        raise UserError(
+            f"data.batch_size={config.data.batch_size}: must be a multiple of trainer.nodes * trainer.devices * "
+            f"trainer.accumulate = {ranks * c.accumulate}"
+        )
     if config.tracking.wandb not in ("online", "offline", "disabled"):
         raise UserError(f"tracking.wandb={config.tracking.wandb}: wanted is online, offline or disabled")
-    for key in ("max_steps", "log_every", "val_every", "checkpoint_every"):
+    for key in COUNTS:
         if getattr(config.trainer, key) < 1:
             raise UserError(f"trainer.{key}={getattr(config.trainer, key)}: wanted is 1 or more")
 

@@ -4,6 +4,7 @@ A stage subclasses `Stage`, sets `network`, and says what its losses are. Everyt
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +13,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream import DataConfig, DataFacts
 from ..models.checkpoint import save_checkpoint
 from .config import as_dict
+from .draws import Draws
+from .engines import Engine
 
 
 @dataclass
@@ -33,12 +37,24 @@ class OptimizerConfig:
 @dataclass
 class TrainerConfig:
     max_steps: int = 1000  # batches
-    precision: str = "bf16-mixed"  # or 32-true
-    accelerator: str = "auto"
-    devices: int = 1
+    precision: str = "bf16-mixed"  # 32-true, bf16-mixed or 16-mixed
+    accelerator: str = "auto"  # cpu, gpu or auto
+    devices: int = 1  # processes on each node, one a device
+    nodes: int = 1
+    strategy: str = "ddp"  # or deepspeed
+    zero_stage: int = 2  # of deepspeed: 0, 1, 2 or 3
+    offload: bool = False  # of deepspeed, stages 1 to 3: optimizer states in CPU memory
+    accumulate: int = 1  # parts that a rank's share of a batch is cut into, one backward pass each
+    compile: bool = False  # torch.compile for the large blocks of a network
+    recompute: bool = False  # activation checkpointing for them: less memory, a third more work
     log_every: int = 20
     val_every: int = 200
     checkpoint_every: int = 200
+    keep_last: int = 2  # checkpoints
+    keep_best: int = 1  # by the stage's metric on val
+    save_before: int = 120  # seconds before the end of a SLURM job's time at which a run saves and is requeued
+    timeout: int = 600  # seconds that a rank may stand still before the job is ended
+    max_skipped: int = 10  # steps in a row without a finite loss and gradient before the run stops
     threads: int = 0  # CPU threads of the main process, 0: torch's own choice
 
 
@@ -71,19 +87,28 @@ class Stage(pl.LightningModule):
 
     A subclass provides `name` (emotion, motion, face, distill), `kind` (of its export), `network` (what is exported;
     has a dataclass `config`), `losses(batch)` (terms named `..._loss`), and `validate(batch)` (metrics, averaged over
-    the split). `config.loss` holds a weight for each term.
+    the split). `config.loss` holds a weight for each term. A batch is a rank's share of the global one; terms are means
+    over samples, so that those of the ranks average to what one rank would find.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    monitor: ClassVar[str]  # the metric on val by which checkpoints are compared, with - where less is better
     network: nn.Module
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.config = config
         self.facts = facts
         self.num_batches = 0  # batches trained on so far: the whole position in the data, kept in the checkpoint
         self.inputs: dict[str, str] = {}  # checkpoint this stage was built on -> its SHA-256
+        self.engines: dict[str, Engine] = {}  # by the names of `trained`; the strategy makes them
+        self.skipped = 0  # steps left out so far for a loss or gradient that was not finite
+        self.rows: range | None = None  # of the global batch that are worked on, while training
+        self.last_part = True  # of a rank's share of the batch
+        self.logs: dict[str, Tensor] = {}  # of the latest step: what is logged, scalars
+        self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite where skipped
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -91,69 +116,109 @@ class Stage(pl.LightningModule):
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self.losses(batch).items()}
 
+    def metrics(self) -> dict[str, float]:
+        """What can be said only of the whole validation split, after its last batch; the same on all ranks."""
+        return {}
+
     def preview(self, batch: Batch) -> dict[str, np.ndarray]:
         """Pictures (H, W, 3) uint8 of a validation batch, by name; kept in `samples/`."""
         return {}
+
+    def trained(self) -> dict[str, nn.Module]:
+        """What is trained, an engine each, in the order of `configure_optimizers`."""
+        return {"network": self.network}
+
+    def saved(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return self.trained()
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms; a weight of 0 leaves a term out."""
         weighted = [value * getattr(self.config.loss, name) for name, value in losses.items()]
         return torch.stack(weighted).sum()
 
-    def log_losses(self, losses: dict[str, Tensor]) -> None:
-        # "step" names the row for the loggers: Lightning's own count starts at 0 and counts some steps twice.
-        step = {"step": float(self.num_batches + 1)}
-        self.log_dict(step | {f"train/{name}": value.detach() for name, value in losses.items()})
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.begin_step()
+        for part in self.parts(batch):
+            with self.autocast():
+                losses = self.losses(part)
+                total = self.total(losses)
+            self.log_part(losses | {"loss": total})
+            self.backward("network", total)
+        self.update("network")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch)
-        total = self.total(losses)
-        if not torch.isfinite(total):
-            terms = {name: float(value) for name, value in losses.items()}
-            raise FloatingPointError(f"step {self.num_batches}: loss is not finite: {terms}; clips: {batch['key']}")
-        self.log_losses(losses | {"loss": total})
-        return total
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        metrics = self.validate(batch)
-        size = len(batch["key"])
-        step = {"step": float(self.num_batches)}
-        self.log_dict(step | {f"val/{name}": value for name, value in metrics.items()}, batch_size=size, on_epoch=True)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def begin_step(self) -> None:
         c = self.config
-        # Dropout and the like draw from the global generator: seeded by position, a resumed run draws the same.
-        torch.manual_seed((c.seed * 1_000_003 + self.num_batches) * 4099 + self.global_rank)
+        self.logs, self.norms = {}, {}
+        # Nothing here draws from the global generator; what a library draws from it is a function of the position too.
+        torch.manual_seed(c.seed * 1_000_003 + self.num_batches)
         scale = learning_rate_scale(
             self.num_batches,
             warmup_steps=c.optimizer.warmup_steps,
             max_steps=c.trainer.max_steps,
             final=c.optimizer.final_lr,
         )
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-                group["lr"] = group["initial_lr"] * scale
+        for engine in self.engines.values():
+            engine.set_lr_scale(scale)
 
-    def configure_optimizers(self) -> Any:
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """A rank's share of a batch, cut into what is worked on at once."""
+        size, count = len(batch["key"]), self.config.trainer.accumulate
+        first = self.global_rank * size
+        for part in range(count):
+            cut = slice(size * part // count, size * (part + 1) // count)
+            self.rows = range(first + cut.start, first + cut.stop)
+            self.last_part = part == count - 1
+            yield batch if count == 1 else {name: value[cut] for name, value in batch.items()}
+
+    def log_part(self, terms: dict[str, Tensor]) -> None:
+        """Note the terms of a part of the batch, which count as their mean over the parts."""
+        for name, value in terms.items():
+            share = value.detach().float() / self.config.trainer.accumulate
+            self.logs[name] = self.logs[name] + share if name in self.logs else share
+
+    def backward(self, name: str, loss: Tensor) -> None:
+        """The backward pass of a part of the batch, into the gradients of one engine."""
+        # A loss that is not finite makes all gradients NaN: every rank sees it in their norm and skips the step.
+        share = torch.where(torch.isfinite(loss.detach()), 1 / self.config.trainer.accumulate, math.nan)
+        self.engines[name].backward(loss * share, last=self.last_part)
+
+    def update(self, name: str, phase: str = "") -> bool:
+        """Step an engine and note its gradient norm; False where the step was left out."""
+        norm = self.engines[name].step()
+        self.norms[phase or name] = norm
+        return norm < math.inf
+
+    def draws(self, batch: Batch, *seeds: int, device: torch.device | str = "cpu") -> Draws:
+        """Random numbers of this step for the samples of (a part of) the batch."""
+        seeds = (self.config.seed, self.num_batches, *seeds)
+        size = len(batch["key"])
+        if self.rows is None:
+            return Draws(*seeds, rows=range(size), total=size, device=device)
+        total = size * self.config.trainer.accumulate * self.num_ranks
+        return Draws(*seeds, rows=self.rows, total=total, device=device)
+
+    @property
+    def num_ranks(self) -> int:
+        return self.trainer.world_size if self._trainer else 1
+
+    def autocast(self) -> Any:
+        """Around forward passes: reduced precision as configured. One each pass, for its cache holds casted weights."""
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.config.trainer.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self.rows = None
+        with self.autocast():
+            return self.validate(batch)
+
+    def configure_optimizers(self) -> list[Optimizer]:
         c = self.config.optimizer
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]  # norms, biases and temperatures are not decayed
-        groups = [{"params": decayed, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2))
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        self.clip_gradients(
-            optimizer, gradient_clip_val=self.config.optimizer.clip_norm, gradient_clip_algorithm="norm"
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["stage"] = self.name
-        checkpoint["num_batches"] = self.num_batches
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.num_batches = checkpoint["num_batches"]
+        return [
+            torch.optim.AdamW(decay_groups(module, c.weight_decay), lr=c.lr, betas=(c.beta1, c.beta2))
+            for module in self.trained().values()
+        ]
 
     def export_tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()
@@ -162,3 +227,11 @@ class Stage(pl.LightningModule):
         """Write what the next stage starts from; returns the checksum of the weights."""
         config = as_dict(self.network.config)
         return save_checkpoint(path, self.export_tensors(), kind=self.kind, config=config, provenance=provenance)
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW: norms, biases and temperatures are not decayed."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -10,52 +10,69 @@ from typing import Any
 import cv2
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .meter import Meter
+from .ranks import all_objects, mean_of_all
 from .stage import Stage, TrackingConfig
 
 QUIET_INTERVAL = 30  # seconds between lines where there is no terminal
 
 
-class JsonlLogger(Logger):
-    """Every logged number as a line of `metrics.jsonl`: {"step": 40, "train/loss": 1.2, ...}."""
+class Journal:
+    """Where the numbers of a run go: `metrics.jsonl` and, where it is on, one W&B run. Of rank 0.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.written: list[tuple] = []  # step and names of the latest rows
+    A row is of a step and a kind (train or val): {"step": 40, "train/loss": 1.2, ...}. No row is ever there twice:
+    those of steps that a resumed run does again are dropped from the file, and not sent to W&B a second time.
+    """
 
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return "0"
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass  # config.yaml holds them
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": int(step or 0)} | {name: value for name, value in metrics.items() if name != "epoch"}
-        place = (row["step"], *row)
-        if len(row) > 1 and place not in self.written:  # Lightning logs and validates the last step again as it stops
-            self.written = [*self.written[-10:], place]
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
+    def __init__(self, run: Path, config: TrackingConfig, settings: dict[str, Any]) -> None:
+        self.path = run / "metrics.jsonl"
+        self.sent_file = run / "wandb" / "sent.json"
+        self.wandb = start_wandb(config, run, settings)
+        self.sent: dict[str, int] = json.loads(self.sent_file.read_text()) if self.sent_file.exists() else {}
 
     def forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will do again, so that no step stands twice."""
+        """Drop lines of steps that a resumed run will do again, and a last one that was cut off."""
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            kept = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text("".join(line + "\n" for line in kept))
             partial.replace(self.path)
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        row = {f"{kind}/{name}": value for name, value in values.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step} | row) + "\n")
+        if self.wandb and step > self.sent.get(kind, 0):
+            self.wandb.log(row, step=step)
+            self._note(kind, step)
+
+    def write_picture(self, name: str, step: int, picture: np.ndarray) -> None:
+        import wandb
+
+        if self.wandb and step > self.sent.get(name, 0):
+            self.wandb.log({f"val/{name}": wandb.Image(picture)}, step=step)
+            self._note(name, step)
+
+    def close(self) -> None:
+        if self.wandb:
+            self.wandb.finish()
+
+    def _note(self, kind: str, step: int) -> None:
+        self.sent[kind] = step
+        partial = self.sent_file.with_name(self.sent_file.name + ".partial")
+        partial.write_text(json.dumps(self.sent))
+        partial.replace(self.sent_file)
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # cut off in the middle
+        return math.inf
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -69,7 +86,7 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def wandb_logger(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> WandbLogger | None:
+def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> Any:
     """One W&B run per run folder: its id is kept there, so that every resume goes on with the same run."""
     if config.wandb == "disabled":
         return None
@@ -79,7 +96,7 @@ def wandb_logger(config: TrackingConfig, run: Path, settings: dict[str, Any]) ->
     if not id_file.exists():
         id_file.parent.mkdir(parents=True, exist_ok=True)
         id_file.write_text(wandb.util.generate_id())
-    experiment = wandb.init(
+    return wandb.init(
         project=config.project,
         name=run.name,
         id=id_file.read_text().strip(),
@@ -89,7 +106,65 @@ def wandb_logger(config: TrackingConfig, run: Path, settings: dict[str, Any]) ->
         config=settings,
         settings=wandb.Settings(silent=True),
     )
-    return WandbLogger(experiment=experiment)
+
+
+class CountBatches(pl.Callback):
+    """Counts for the others, so it comes first: Lightning calls callbacks in order, and the module after them."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stage.num_batches += 1
+
+
+class Tracker(pl.Callback):
+    """Writes what a step and a validation say: means over all ranks, of which rank 0 writes."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self.journal = journal
+        self.meter = Meter()
+        self.totals: dict[str, float] = {}
+        self.count = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        if self.journal:
+            self.journal.forget_after(stage.num_batches)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
+        self.meter.begin_step()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        c = stage.config.trainer
+        self.meter.end_step(len(batch["key"]))
+        if stage.num_batches % c.log_every and stage.num_batches != c.max_steps:
+            return
+        values = mean_of_all(stage.logs, stage.device)
+        values |= {f"grad_norm_{phase}": norm for phase, norm in stage.norms.items()}
+        values |= {f"lr_{name}": engine.optimizer.param_groups[0]["lr"] for name, engine in stage.engines.items()}
+        values |= {f"loss_scale_{n}": e.scale.scale for n, e in stage.engines.items() if e.scale.enabled}
+        values |= self.meter.read(stage.num_ranks, stage.device, c.precision) | {"skipped_steps": float(stage.skipped)}
+        if self.journal:
+            self.journal.write("train", stage.num_batches, values)
+
+    def on_validation_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        self.totals, self.count = {}, 0
+        self.started = time.perf_counter()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        size = len(batch["key"])
+        self.count += size
+        for name, value in outputs.items():
+            self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
+
+    def on_validation_end(self, trainer: pl.Trainer, stage: Any) -> None:
+        ranks = all_objects((self.totals, self.count))
+        count = sum(part for _, part in ranks)
+        values = {name: sum(totals[name] for totals, _ in ranks) / count for name in self.totals}
+        values |= stage.metrics()
+        trainer.callback_metrics.update({f"val/{name}": torch.tensor(value) for name, value in values.items()})
+        self.meter.leave_out(time.perf_counter() - self.started)
+        if self.journal:
+            self.journal.write("val", stage.num_batches, values)
 
 
 class ProgressLine(pl.Callback):
@@ -114,10 +189,9 @@ class ProgressLine(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = stage.num_batches
-        loss = float(trainer.logged_metrics.get("train/loss", math.nan))
         seconds = time.monotonic() - self.started
-        speed = (step - self.first_batch) * len(batch["key"]) / seconds
-        note = f"loss {loss:.3f}  {speed:.1f} samples/s"
+        speed = (step - self.first_batch) * len(batch["key"]) * trainer.world_size / seconds
+        note = f"loss {float(stage.logs['loss']):.3f}  {speed:.1f} samples/s"
         if self.console.is_terminal:
             self.bar.update(self.task, completed=step, note=note)
         elif time.monotonic() - self.last_line > QUIET_INTERVAL or step == self.max_steps:
@@ -133,12 +207,12 @@ class ProgressLine(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """Writes the stage's preview of the first validation batch to `samples/`, and to W&B where it is on."""
+    """Writes the stage's preview of the first validation batch to `samples/`, and to W&B where it is on. Of rank 0."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, journal: Journal) -> None:
         self.folder = folder
+        self.journal = journal
 
-    @rank_zero_only
     def on_validation_batch_end(
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -147,9 +221,7 @@ class Pictures(pl.Callback):
         for name, picture in stage.preview(batch).items():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_picture(self.folder / f"{name}-{stage.num_batches:06d}.png", picture)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(key=f"val/{name}", images=[picture], step=stage.num_batches)
+            self.journal.write_picture(name, stage.num_batches, picture)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

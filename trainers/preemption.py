@@ -1,0 +1,46 @@
+"""Leaving in good order: a signal or the end of a job's time sets a flag, all ranks see it at the end of a step.
+
+A handler does nothing but set the flag: saving within it would happen in the middle of a backward pass, on one rank.
+While a process starts up, the command line holds the signals back; they arrive when a `Notice` is made.
+"""
+
+import signal
+import time
+from types import FrameType
+
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+EXIT_CODE = 75  # of a run that was saved and is to go on later; EX_TEMPFAIL of sysexits.h
+
+
+class Preempted(Exception):
+    """The run was saved at a step and is to go on later."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"saved at step {step} and left ({reason}); the same command goes on")
+
+
+class Notice:
+    """Whether this process has been told to leave."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.end: float | None = None  # of the job's time, as time.time()
+        self.save_before = 0.0  # seconds before the end
+        self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def ignore(self) -> None:
+        """Back to how it was."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+
+    @property
+    def reason(self) -> str | None:
+        if self.signal is not None:
+            return signal.Signals(self.signal).name
+        if self.end is not None and self.end - time.time() < self.save_before:
+            return f"less than trainer.save_before={self.save_before:.0f} seconds of the job are left"
+        return None

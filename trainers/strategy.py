@@ -1,0 +1,99 @@
+"""How a run is spread over processes: one Lightning strategy for both kinds of engines, on GPUs and CPUs.
+
+Lightning starts the processes, joins them and moves data; the stage's networks stay plain modules, and what trains them
+are engines. Lightning's own DeepSpeed strategy takes one optimizer and no CPU.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+from .batch_norm import use_global_statistics
+from .deepspeed_engine import DeepSpeedEngine
+from .engines import Engine, LossScale, PlainEngine
+from .stage import Stage, TrainerConfig
+
+
+class EngineStrategy(DDPStrategy):
+    """Gives a stage an engine for each network that it trains."""
+
+    def __init__(self, config: TrainerConfig, clip_norm: float, environment: ClusterEnvironment) -> None:
+        timeout = timedelta(seconds=config.timeout + 60)  # the watchdog knows more to say: it comes first
+        super().__init__(cluster_environment=environment, timeout=timeout)
+        self.config = config
+        self.clip_norm = clip_norm
+
+    @property
+    def alone(self) -> bool:
+        """One process that needs no others: then there is no process group, and nothing to fail in one."""
+        return self.config.strategy == "ddp" and self.config.nodes * self.config.devices == 1
+
+    def _configure_launcher(self) -> None:
+        if self.alone:
+            self._launcher = None
+        else:
+            super()._configure_launcher()
+
+    def setup_distributed(self) -> None:
+        if self.alone:
+            self.set_world_ranks()
+        else:
+            super().setup_distributed()
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        stage = self.lightning_module
+        assert isinstance(stage, Stage)
+        self.accelerator.setup(trainer)
+        if not self.alone:
+            use_global_statistics(stage)
+        self.model_to_device()
+        self.setup_optimizers(trainer)
+        optimizers = zip(stage.trained().items(), self.optimizers, strict=True)
+        stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}
+
+    def engine(self, module: nn.Module, optimizer: Any) -> Engine:
+        scale = LossScale(self.config.precision == "16-mixed")
+        if self.config.strategy == "ddp":
+            return PlainEngine(module, optimizer, clip_norm=self.clip_norm, scale=scale)
+        return DeepSpeedEngine(
+            module,
+            optimizer,
+            clip_norm=self.clip_norm,
+            scale=scale,
+            zero_stage=self.config.zero_stage,
+            offload=self.config.offload,
+            device=self.root_device,
+            local_rank=self.local_rank,
+        )
+
+    def teardown(self) -> None:
+        """Lightning would move the network to the CPU, which a sharded one cannot; and leave the group to the exit."""
+        self.accelerator.teardown()
+
+    def leave(self) -> None:
+        """Take leave of the other ranks, at the end of a run that went well on all of them."""
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def agreement_group() -> Any:
+    """A group in which ranks exchange flags without a GPU having to wait for it; None where there is one rank."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def greatest(values: list[float], group: Any) -> list[float]:
+    """Of each value, the greatest over the ranks."""
+    if group is None:
+        return values
+    together = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(together, op=dist.ReduceOp.MAX, group=group)
+    return together.tolist()
