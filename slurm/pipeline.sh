@@ -4,7 +4,7 @@
 #   slurm/pipeline.sh OUT [--config=debug|base] [[STAGE:]WORD ...] [-- slurm/prepare.sbatch's arguments]
 #
 #   slurm/pipeline.sh runs/mead --config=base --gpus-per-node=4 --time=24:00:00 data.shards=[data/mead] \
-#     face:--nodes=2 face:trainer.max_steps=100000 distill:mine.yaml
+#     emotion:network.pretrained=weights/clip.safetensors face:--nodes=2 face:trainer.max_steps=100000 distill:mine.yaml
 #   slurm/pipeline.sh runs/mead --gpus-per-node=1 -- 40 --partition cpu -- mead MEAD/ data/mead --size 256
 #
 # A WORD is meant for all four stages, or for one: STAGE is emotion, motion, face or distill. It is one of
