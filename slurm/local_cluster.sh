@@ -8,6 +8,7 @@
 # Needs Debian's or Ubuntu's packages slurm-wlm and munge, and root: SLURM's daemons start jobs as their users. It keeps
 # to itself: own folder (EMOHEAD_CLUSTER, default /var/tmp/emohead-cluster), own ports from EMOHEAD_CLUSTER_PORT
 # (default 17000), own munge socket and key. A SLURM that is installed is left alone.
+# EMOHEAD_CLUSTER_GPUS=2 gives each node two GPUs that are none, to try how jobs with GPUs are laid out.
 # A job that is requeued waits two minutes (reason BeginTime); `scontrol update jobid=J starttime=now` starts it at once.
 set -euo pipefail
 
@@ -27,12 +28,13 @@ running() { # a name of ours -> its process, if there is one
 }
 
 write_configuration() {
-  local cpus
+  local cpus gpus="${EMOHEAD_CLUSTER_GPUS:-0}"
   cpus=$(nproc)
   mkdir -p "$folder/run" "$folder/log" "$folder/state" "$folder/spool-n0" "$folder/spool-n1" "$folder/munge"
   chmod 755 "$folder" "$folder/run" # every user's sbatch has to reach the socket
   cat >"$SLURM_CONF" <<EOF
 ClusterName=emohead
+GresTypes=gpu
 SlurmctldHost=$(hostname -s)(127.0.0.1)
 SlurmctldPort=$port
 AuthType=auth/munge
@@ -52,9 +54,14 @@ SlurmctldLogFile=$folder/log/slurmctld.log
 SlurmdSpoolDir=$folder/spool-%n
 SlurmdPidFile=$folder/run/slurmd-%n.pid
 SlurmdLogFile=$folder/log/slurmd-%n.log
-NodeName=n[0-1] NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + 2))] CPUs=$cpus State=UNKNOWN
+NodeName=n[0-1] NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + 2))] CPUs=$cpus Gres=gpu:$gpus State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES State=UP
 EOF
+  : >"$folder/gres.conf"
+  for gpu in $(seq "$gpus"); do
+    : >"$folder/gpu$gpu"
+    echo "NodeName=n[0-1] Name=gpu File=$folder/gpu$gpu" >>"$folder/gres.conf"
+  done
 }
 
 start_munge() {
