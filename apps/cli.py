@@ -264,7 +264,8 @@ def train(
     except Preempted as preempted:
         print(f"emohead: {preempted}", file=sys.stderr)
         raise typer.Exit(EXIT_CODE) from None
-    typer.echo(f"exported {path}")
+    if path:
+        typer.echo(f"exported {path}")
 
 
 @app.command(epilog=_epilog("emohead export runs/face face.safetensors"))

@@ -52,6 +52,11 @@ class DeepSpeedEngine(Engine):
         deepspeed = import_deepspeed(device)
         os.environ["LOCAL_RANK"] = str(local_rank)
         self.zero_stage, self.offload = zero_stage, offload
+        for tensor in (*module.parameters(), *module.buffers()):  # it reads them as bytes in a row
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+        if zero_stage == 3:
+            leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer]  # they reach into their children's weights
+            deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
@@ -201,7 +206,8 @@ def whole_shape(parameter: nn.Parameter) -> tuple[torch.Size, int]:
 
 def configuration(zero_stage: int, offload: bool, clip_norm: float) -> dict[str, Any]:
     """DeepSpeed's configuration. The batch sizes are of no use to it: the stage cuts its batches itself."""
-    zero: dict[str, Any] = {"stage": zero_stage}
+    # Its own linear layer would replace torch's everywhere, for good.
+    zero: dict[str, Any] = {"stage": zero_stage, "memory_efficient_linear": False}
     if offload and zero_stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

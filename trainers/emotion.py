@@ -76,7 +76,7 @@ class Contrast(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))  # (1,): DeepSpeed has no scalars
 
     def forward(self, text: Tensor, image: Tensor, audio: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """Embeddings (B, E) and `weights` (B, B) of the global batch -> three losses."""
@@ -124,29 +124,45 @@ class EmotionStage(Stage):
 
     def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """The losses of embeddings (B, E) of this rank's share of the batch, in contrast to those of all ranks."""
-        emotion, level = self.gather(batch["emotion"]), self.gather(batch["level"])
+        emotion, level = all_rows(batch["emotion"]), all_rows(batch["level"])
         weights = match_weights(emotion, level, self.config.other_level)
-        losses = self.contrast(self.gather(text), self.gather(image), self.gather(audio), weights)
+        texts = all_rows(text)
+        losses = self.contrast(texts, all_rows(image), all_rows(audio), weights)
         if self.original_text is not None:
             with torch.no_grad():
                 original = self.original_text(self.network.tokenize(batch["prompt"]).to(text.device))
-            losses["prior_loss"] = relation_loss(text, original)
+            losses["prior_loss"] = relation_loss(texts, all_rows(original))
         return losses
 
-    def gather(self, x: Tensor) -> Tensor:
-        """The rows of all ranks, gradients included: the contrast is over the global batch, however it is split."""
-        return all_rows(x) if self.training else x
-
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        text = self.network.encode_text(batch["prompt"])
-        image, audio = self.network.encode_image(batch["image"]), self.network.encode_speech(batch["speech"])
-        self.validated.append({"image": image.cpu(), "audio": audio.cpu(), "emotion": batch["emotion"].cpu()})
-        losses = self.pair_losses(batch, text, image, audio)
-        return losses | {"loss": self.total(losses)}
+        """Nothing yet: what a contrast is depends on the whole batch, of which this rank has a share."""
+        found = {
+            "text": self.network.encode_text(batch["prompt"]),
+            "image": self.network.encode_image(batch["image"]),
+            "audio": self.network.encode_speech(batch["speech"]),
+        }
+        found |= {name: batch[name] for name in ("emotion", "level")}
+        self.validated.append({name: value.cpu() for name, value in found.items()})
+        return {}
 
     def metrics(self) -> dict[str, float]:
+        """The contrast within each batch, averaged over clips, and the retrieval over all of them."""
         validated, self.validated = all_objects(self.validated), []
-        return self.retrieval([batch for batches in zip(*validated, strict=True) for batch in batches])
+        batches = [{k: torch.cat([share[k] for share in shares]) for k in shares[0]} for shares in zip(*validated)]
+        count = sum(len(batch["emotion"]) for batch in batches)
+        terms: dict[str, float] = {}
+        for batch in batches:
+            for name, value in self.contrast_of(batch).items():
+                terms[name] = terms.get(name, 0.0) + float(value) * len(batch["emotion"]) / count
+        return terms | self.retrieval(batches)
+
+    @torch.no_grad()
+    def contrast_of(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of one whole batch of embeddings."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        weights = match_weights(batch["emotion"], batch["level"], self.config.other_level)
+        losses = self.contrast(batch["text"], batch["image"], batch["audio"], weights)
+        return losses | {"loss": self.total(losses)}
 
     @torch.no_grad()
     def retrieval(self, batches: list[dict[str, Tensor]]) -> dict[str, float]:

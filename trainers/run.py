@@ -49,7 +49,7 @@ COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", 
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
-def train(name: str, files: list[Path], overrides: list[str]) -> Path:
+def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
     """Train a stage to its last step and export it.
 
     Args:
@@ -58,7 +58,10 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path:
         overrides: `key=value`, winning over the files.
 
     Returns:
-        The exported `.safetensors`.
+        The exported `.safetensors`; None on all ranks but the first.
+
+    Raises:
+        Preempted: told to leave before the last step; saved.
     """
     if name not in STAGES:
         raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
@@ -92,7 +95,7 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path:
         raise
     finally:
         notice.ignore()
-    return path
+    return path if stage.global_rank == 0 else None
 
 
 def export_run(run: Path, out: Path) -> None:
@@ -170,7 +173,8 @@ def _fit(
         callbacks=[
             CountBatches(),
             Tracker(journal),
-            *([ProgressLine(run.name, c.max_steps), Pictures(run / "samples", journal)] if journal else []),
+            *([ProgressLine(run.name, c.max_steps)] if first else []),
+            Pictures(run / "samples", journal),
             SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
             Saving(checkpoints, notice, report),
         ],
@@ -217,7 +221,8 @@ def check(config: StageConfig) -> None:
 
 def quieten() -> None:
     """Lightning's hints are for those who write stages, not for those who train them."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a demo on a cluster's login node

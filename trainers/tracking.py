@@ -207,9 +207,12 @@ class ProgressLine(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """Writes the stage's preview of the first validation batch to `samples/`, and to W&B where it is on. Of rank 0."""
+    """Writes the stage's preview of the first validation batch to `samples/`, and to W&B where it is on.
 
-    def __init__(self, folder: Path, journal: Journal) -> None:
+    All ranks make it, for a sharded network needs them all; rank 0, which has the journal, writes it.
+    """
+
+    def __init__(self, folder: Path, journal: Journal | None) -> None:
         self.folder = folder
         self.journal = journal
 
@@ -218,7 +221,10 @@ class Pictures(pl.Callback):
     ) -> None:
         if batch_idx > 0:
             return
-        for name, picture in stage.preview(batch).items():
+        pictures = stage.preview(batch)
+        if self.journal is None:
+            return
+        for name, picture in pictures.items():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_picture(self.folder / f"{name}-{stage.num_batches:06d}.png", picture)
             self.journal.write_picture(name, stage.num_batches, picture)
