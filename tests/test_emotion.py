@@ -14,8 +14,9 @@ from emohead.models.checkpoint import save_checkpoint
 from emohead.models.clip import TINY, build_towers, import_open_clip
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
-from emohead.trainers.augmentation import augment_image, augment_speech, seeded_generator
+from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
+from emohead.trainers.draws import Draws
 from emohead.trainers.emotion import (
     EmotionLossConfig,
     EmotionStage,
@@ -26,7 +27,7 @@ from emohead.trainers.emotion import (
 )
 from emohead.trainers.retrieval import emotion_retrieval
 
-SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2, audio_dropout=0.0)
+SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2)
 
 
 def make_stage(**changes) -> EmotionStage:
@@ -164,13 +165,21 @@ def test_retrieval_of_perfect_and_of_shuffled_embeddings():
 
 def test_augmentation_is_a_function_of_its_seed():
     picture, speech = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.randn(2, 6400)
+    two: dict = {"rows": range(2), "total": 2}
     first, again, other = (
-        (augment_image(picture, 1.0, g), augment_speech(speech, 1.0, g))
-        for g in (seeded_generator(1, 5), seeded_generator(1, 5), seeded_generator(1, 6))
+        (augment_image(picture, 1.0, draws), augment_speech(speech, 1.0, draws))
+        for draws in (Draws(1, 5, **two), Draws(1, 5, **two), Draws(1, 6, **two))
     )
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.allclose(a, b) for a, b in zip(first, other, strict=True))
-    assert torch.allclose(augment_image(picture, 0.0, seeded_generator(0)), picture.float(), atol=1e-2)
+    assert torch.allclose(augment_image(picture, 0.0, Draws(0, **two)), picture.float(), atol=1e-2)
+
+
+def test_draws_of_a_sample_do_not_depend_on_how_the_batch_is_split():
+    whole = Draws(3, rows=range(6), total=6)
+    parts = [Draws(3, rows=range(start, start + 2), total=6) for start in (0, 2, 4)]
+    for draw in (lambda d: d.uniform(2), lambda d: d.normal(3, 1), lambda d: d.integers(100)):
+        assert torch.equal(draw(whole), torch.cat([draw(part) for part in parts]))
 
 
 def test_a_checkpoint_rebuilds_the_space_or_a_part_of_it(tmp_path):

@@ -17,6 +17,7 @@ from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
 from emohead.models.face_model import FaceModel
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
+from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
 from torch import nn
@@ -51,11 +52,8 @@ def make_stage(config: FaceStageConfig | None = None) -> FaceStage:
     statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
     facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
     stage = FaceStage(config, facts)
-    optimizers = stage.configure_optimizers()
-    stage.optimizers = lambda: optimizers  # what Lightning's trainer would provide
-    stage.manual_backward = lambda loss: loss.backward()
-    stage.log_losses = lambda losses: stage.__dict__.setdefault("logged", []).append(losses)
-    stage.configure_gradient_clipping = lambda optimizer: None
+    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
+        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
     return stage
 
 
@@ -179,13 +177,13 @@ def test_each_phase_trains_its_own_network():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     seen = []
-    stage._update = lambda optimizer, loss: (
-        seen.append(all(p.requires_grad for p in stage.discriminator.parameters())),
-        FaceStage._update(stage, optimizer, loss),
+    stage.backward = lambda name, loss: (
+        seen.append((name, all(p.requires_grad for p in stage.discriminator.parameters()))),
+        FaceStage.backward(stage, name, loss),
     )
     stage.training_step(batch, 0)
-    assert seen == [False, True, True]  # Gmain, Dmain, R1
-    logged = stage.logged[-1]
+    assert seen == [("network", False), ("discriminator", True), ("discriminator", True)]  # Gmain, Dmain, R1
+    logged = stage.logs
     assert {"adversarial_loss", "discriminator_loss", "gradient_penalty", "loss"} <= logged.keys()
     assert all(math.isfinite(value.detach()) for value in logged.values())
     changed = {name.split(".")[0] for name, p in stage.named_parameters() if not torch.equal(p, before[name])}
@@ -216,10 +214,12 @@ def test_losses_fall_on_one_batch():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     stage.config.loss.adversarial_loss = 0.0
     stage.config.augment = FaceAugmentationConfig(0.0, 0.0, 0.0, 0.0)
+    logged = []
     for step in range(8):
         stage.num_batches = step
         stage.training_step(batch, 0)
-    first, last = stage.logged[0], stage.logged[-1]
+        logged.append(stage.logs)
+    first, last = logged[0], logged[-1]
     for name in ("loss", "pyramid_loss", "places_loss", "points_loss", "coefficients_loss"):
         assert last[name] < first[name], name
 
@@ -268,4 +268,4 @@ def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
     config.network.style_dim, config.adversary.start = 32, 0
     stage = make_stage(config)
     stage.training_step(made_up_batch("face", size=256), 0)
-    assert stage.logged[-1]["loss"].isfinite()
+    assert stage.logs["loss"].isfinite()

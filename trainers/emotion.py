@@ -148,7 +148,9 @@ class EmotionStage(Stage):
     def metrics(self) -> dict[str, float]:
         """The contrast within each batch, averaged over clips, and the retrieval over all of them."""
         validated, self.validated = all_objects(self.validated), []
-        batches = [{k: torch.cat([share[k] for share in shares]) for k in shares[0]} for shares in zip(*validated)]
+        batches = [
+            {k: torch.cat([share[k] for share in shares]) for k in shares[0]} for shares in zip(*validated, strict=True)
+        ]
         count = sum(len(batch["emotion"]) for batch in batches)
         terms: dict[str, float] = {}
         for batch in batches:
