@@ -29,10 +29,10 @@ class Notice:
         self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def ignore(self) -> None:
-        """Back to how it was."""
+    def close(self, leaving: bool) -> None:
+        """Signals are again what they were; or, where the process is `leaving`, nothing to it any more."""
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if leaving else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number

@@ -66,6 +66,16 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
     if name not in STAGES:
         raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
     notice = Notice()
+    try:
+        path = _train(name, files, overrides, notice)
+    except BaseException as error:
+        notice.close(leaving=isinstance(error, Preempted))
+        raise
+    notice.close(leaving=False)
+    return path
+
+
+def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -> Path | None:
     stage_type, config_type = STAGES[name]
     config: Any = load_config(config_type, files, overrides)
     check(config)
@@ -85,16 +95,14 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
     started = time.time()
     try:
         _fit(stage, data, config, run, checkpoints, strategy, notice)
-        path = run / "export" / f"{EXPORTS[name]}.safetensors"
-        export(stage, path, provenance(stage, data, seconds=time.time() - started))
-        strategy.leave()
     except Preempted:
         strategy.leave()
         if rank_zero_only.rank == 0 and requeue():
             print(f"{run}: the job waits in the queue again", file=sys.stderr)
         raise
-    finally:
-        notice.ignore()
+    path = run / "export" / f"{EXPORTS[name]}.safetensors"
+    export(stage, path, provenance(stage, data, seconds=time.time() - started))
+    strategy.leave()
     return path if stage.global_rank == 0 else None
 
 

@@ -45,6 +45,9 @@ class Saving(pl.Callback):
         counts.ready = counts.started = counts.processed = counts.completed = stage.num_batches
         self.saved = None
 
+    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        trainer.should_stop = stage.num_batches >= stage.config.trainer.max_steps  # it had finished before
+
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         c = stage.config.trainer
         reason = self.notice.reason

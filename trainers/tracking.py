@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .meter import Meter
-from .ranks import all_objects, mean_of_all
+from .ranks import all_objects, from_first, mean_of_all
 from .stage import Stage, TrackingConfig
 
 QUIET_INTERVAL = 30  # seconds between lines where there is no terminal
@@ -41,6 +41,11 @@ class Journal:
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text("".join(line + "\n" for line in kept))
             partial.replace(self.path)
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there is such a row."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return any(_step(line) == step and f'"{kind}/' in line for line in lines)
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         row = {f"{kind}/{name}": value for name, value in values.items()}
@@ -127,6 +132,16 @@ class Tracker(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, stage: Any) -> None:
         if self.journal:
             self.journal.forget_after(stage.num_batches)
+
+    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        """Make up for a validation that a stop has prevented."""
+        due = stage.num_batches > 0 and stage.num_batches % stage.config.trainer.val_every == 0
+        if not due or not trainer.limit_val_batches:
+            return
+        if not from_first(bool(self.journal and self.journal.has("val", stage.num_batches))):
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
         self.meter.begin_step()
