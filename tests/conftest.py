@@ -10,6 +10,7 @@ import torch
 from emohead.datamodules.folder import read_folder
 from emohead.datamodules.prepare import prepare_sources
 
+from .cluster import cluster  # noqa: F401 (a fixture)
 from .pictures import picture, tone
 from .talking_clips import SMALL, Talk, talks, write_talks
 

@@ -2,54 +2,19 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from emohead.models.checkpoint import load_checkpoint
 
+from .cluster import DEADLINE, SCRIPTS, job_states
 from .conftest import emohead
 from .talking_clips import snapshot
 
 STAGES = ("emotion", "motion", "face", "distill")
-SCRIPTS = Path(__file__).parent.parent / "slurm"
-DEADLINE = 180  # seconds for a job
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a shell that uses the cluster."""
-    if os.geteuid() or not all(map(shutil.which, ("slurmctld", "slurmd", "munged", "setpriv"))):
-        pytest.skip("needs root and the packages slurm-wlm and munge")
-    folder = Path("/var/tmp") / f"emohead-test-{os.getpid()}"  # short: the path of a socket may have 107 characters
-    environment = os.environ | {"EMOHEAD_CLUSTER": str(folder), "EMOHEAD_CLUSTER_PORT": "17100"}
-    environment["EMOHEAD_CLUSTER_GPUS"] = "2"
-    command = tmp_path_factory.mktemp("command") / "emohead"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m emohead.apps.cli "$@"\n')
-    command.chmod(0o755)
-    subprocess.run([SCRIPTS / "local_cluster.sh", "up"], env=environment, check=True, timeout=120)
-    yield environment | {"SLURM_CONF": str(folder / "slurm.conf"), "EMOHEAD": str(command)}
-    subprocess.run([SCRIPTS / "local_cluster.sh", "down"], env=environment, check=True, timeout=120)
-    assert not folder.exists()
-
-
-def job_states(cluster: dict[str, str], job: str) -> dict[str, str]:
-    """Tasks of a job and their states, once all have ended; a job that cannot end fails the test."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], env=cluster, capture_output=True).stdout
-        fields = [
-            dict(part.split("=", 1) for part in line.split() if "=" in part) for line in shown.decode().split("\n")
-        ]
-        states = {field["JobId"]: field["JobState"] for field in fields if field}
-        if states and not {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"} & set(states.values()):
-            return states
-        time.sleep(0.2)
-    raise AssertionError(f"job {job} has not ended: {shown.decode()}")
 
 
 # Stands in for emohead where only the layout of jobs matters: says what it was given, writes what a stage exports, and
@@ -148,7 +113,6 @@ def test_a_stage_is_trained_as_a_job(tmp_path: Path, demo: Path, cluster: dict[s
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
 
 
-@pytest.mark.skip(reason="training on two nodes does not work until trainers/strategy.py is there")
 def test_a_stage_is_trained_on_two_nodes(tmp_path: Path, demo: Path, cluster: dict[str, str]) -> None:
     stage = ["emotion", "-c", demo / "emotion" / "config.yaml", "run=run", "trainer.max_steps=2"]
     jobs = call("train.sbatch", "--nodes", 2, "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
