@@ -1,5 +1,6 @@
 """The `emohead` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..models.errors import UserError
+from ..models.errors import Failure, UserError
 
 app = typer.Typer(
     help="Train emotional talking faces: portrait + speech + emotion (text, image or audio) -> video.",
@@ -338,6 +339,9 @@ def main() -> None:
     except UserError as error:
         print(f"emohead: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except Failure as failure:
+        print(f"emohead: {' '.join(str(failure).split())}", file=sys.stderr, flush=True)
+        os._exit(1)  # an orderly exit would wait for the other ranks
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause."""
+"""The errors that a user is told of in one line."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Failure(Exception):
+    """Something went wrong that is no wrong input, and one line says what; exit code 1."""

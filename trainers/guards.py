@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from ..models.errors import UserError
+from ..models.errors import Failure
 from .checkpoints import Checkpoints
 from .ranks import all_objects
 from .stage import Stage
@@ -37,7 +37,7 @@ class SkippedSteps(pl.Callback):
             self._write(stage, skipped, keys)
         limit = stage.config.trainer.max_skipped
         if self.in_a_row >= limit:
-            raise UserError(self._message(stage, limit))
+            raise Failure(self._message(stage, limit))
 
     def _write(self, stage: Stage, skipped: list[str], keys: list[str]) -> None:
         losses = {name: float(value) for name, value in stage.logs.items()}

@@ -4,6 +4,7 @@ import logging
 import platform
 import sys
 import time
+import traceback
 import warnings
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ..datamodules.source import FREE
 from ..datamodules.stream import TalkingFaceData
-from ..models.errors import UserError
+from ..models.errors import Failure, UserError
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
 from .config import as_dict, load_config, save_config
@@ -24,12 +25,14 @@ from .distill import DistillStage, DistillStageConfig
 from .emotion import EmotionStage, EmotionStageConfig
 from .face import FaceStage, FaceStageConfig
 from .guards import SkippedSteps
+from .memory_error import explain
 from .motion import MotionStage, MotionStageConfig
 from .preemption import Notice, Preempted
 from .saving import Saving, load_weights
 from .stage import Stage, StageConfig
 from .strategy import EngineStrategy
 from .tracking import CountBatches, Journal, Pictures, ProgressLine, Tracker
+from .watchdog import Watch, Watchdog
 
 STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
     "emotion": (EmotionStage, EmotionStageConfig),
@@ -162,6 +165,7 @@ def _fit(
     first = rank_zero_only.rank == 0
     journal = Journal(run, config.tracking, as_dict(config)) if first else None
     notice.end, notice.save_before = end_of_job(), c.save_before
+    watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
     trainer = pl.Trainer(
         accelerator=c.accelerator,
         devices=c.devices,
@@ -180,6 +184,7 @@ def _fit(
         logger=False,
         callbacks=[
             CountBatches(),
+            Watch(watchdog),
             Tracker(journal),
             *([ProgressLine(run.name, c.max_steps)] if first else []),
             Pictures(run / "samples", journal),
@@ -191,7 +196,14 @@ def _fit(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     try:
         trainer.fit(stage, datamodule=data)
+    except Exception as error:
+        told = explain(error, stage=stage.name, config=config, size=data.size) or watchdog.explain(error)
+        if told is None:
+            raise
+        traceback.print_exc()
+        raise Failure(told) from None
     finally:
+        watchdog.stop()
         if journal:
             journal.close()
 

@@ -4,6 +4,10 @@ Lightning starts the processes, joins them and moves data; the stage's networks 
 are engines. Lightning's own DeepSpeed strategy takes one optimizer and no CPU.
 """
 
+import os
+import sys
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,12 +16,38 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import nn
 
 from .batch_norm import use_global_statistics
 from .deepspeed_engine import DeepSpeedEngine
 from .engines import Engine, LossScale, PlainEngine
 from .stage import Stage, TrainerConfig
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine where nobody else does, and looks after them until all have joined.
+
+    From then on the watchdog does; Lightning would kill all of them at once, whatever they have to say.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.joined = threading.Event()
+
+    def launch(self, function: Callable, *arguments: Any, trainer: Any = None, **keywords: Any) -> Any:
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            threading.Thread(target=self._look_after, daemon=True).start()
+        return function(*arguments, **keywords)
+
+    def _look_after(self) -> None:
+        while not self.joined.wait(0.2):
+            for rank, process in enumerate(self.procs, start=1):
+                if process.poll():
+                    line = f"emohead: process {rank} ended with code {process.returncode} before all had joined"
+                    print(line, file=sys.stderr, flush=True)
+                    os._exit(2 if process.returncode == 2 else 1)
 
 
 class EngineStrategy(DDPStrategy):
@@ -35,16 +65,14 @@ class EngineStrategy(DDPStrategy):
         return self.config.strategy == "ddp" and self.config.nodes * self.config.devices == 1
 
     def _configure_launcher(self) -> None:
-        if self.alone:
-            self._launcher = None
-        else:
-            super()._configure_launcher()
+        self._launcher = None if self.alone else Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_distributed(self) -> None:
         if self.alone:
             self.set_world_ranks()
-        else:
-            super().setup_distributed()
+            return
+        super().setup_distributed()
+        self._launcher.joined.set()
 
     def setup(self, trainer: pl.Trainer) -> None:
         stage = self.lightning_module

@@ -1,0 +1,144 @@
+"""Ranks that die or hang: the others end soon, and say which, where and with which samples."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from emohead.trainers.config import load_config
+from emohead.trainers.emotion import EmotionStageConfig
+from emohead.trainers.memory_error import explain
+
+from .survival import children, start, wait_for_step
+
+RANK = """
+import os, sys, time, torch, torch.distributed as dist
+from emohead.trainers.watchdog import Watchdog
+rank, ranks, timeout, trouble = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+if ranks > 1:
+    dist.init_process_group("gloo", rank=rank, world_size=ranks)
+watchdog = Watchdog(num_ranks=ranks, timeout=timeout)
+watchdog.start()
+for step in range(1, 1000):
+    watchdog.beat(step, [f"clip{step}-of-{rank}"])
+    print(step, flush=True)
+    if trouble == "slow" and step < 5:
+        time.sleep(0.8 * timeout)
+    elif trouble == "slow":
+        break
+    elif trouble == f"hang{rank}" and step == 20:
+        time.sleep(1000)
+    time.sleep(0.1)
+    if ranks > 1:
+        try:
+            dist.all_reduce(torch.ones(3))
+        except RuntimeError as error:
+            print("emohead:", watchdog.explain(error), file=sys.stderr, flush=True)
+            os._exit(1)
+watchdog.stop()
+if ranks > 1:
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def ranks(count: int, timeout: float, trouble: str = "none") -> list[subprocess.Popen]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RANK]
+    return [
+        subprocess.Popen(
+            [*command, str(rank), str(count), str(timeout), trouble],
+            env=os.environ | address,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def until_step(process: subprocess.Popen, step: int) -> None:
+    while process.stdout.readline().strip() != str(step):
+        assert process.poll() is None, process.stderr.read()
+
+
+def said(process: subprocess.Popen, code: int = 1) -> str:
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code, error
+    return error
+
+
+@pytest.mark.parametrize(("trouble", "number"), [("dies", signal.SIGKILL), ("freezes", signal.SIGSTOP)])
+def test_the_others_name_the_rank_that_is_gone(trouble: str, number: int) -> None:
+    first, second, third = ranks(3, timeout=2)
+    until_step(third, 20)
+    third.send_signal(number)
+    began = time.monotonic()
+    try:
+        for process in (first, second):
+            message = said(process)
+            assert f"rank 2 (host {socket.gethostname()})" in message
+            assert "has died or is frozen" in message
+            assert "-of-2" in message
+        assert time.monotonic() - began < 30
+    finally:
+        third.kill()
+
+
+def test_a_rank_that_hangs_is_named_by_all() -> None:
+    for process in ranks(2, timeout=2, trouble="hang1"):
+        message = said(process)
+        assert "rank 1" in message
+        assert "step 20" in message
+        assert "clip20-of-1" in message
+
+
+def test_the_first_rank_holds_the_others_together() -> None:
+    first, second = ranks(2, timeout=2)
+    until_step(second, 20)
+    first.kill()
+    assert "rank 0" in said(second)
+
+
+def test_alone_it_watches_itself() -> None:
+    (process,) = ranks(1, timeout=1, trouble="hang0")
+    message = said(process)
+    assert "stands at step 20" in message
+    assert "clip20-of-0" in message
+    assert "trainer.timeout=1" in message
+
+
+def test_slow_is_not_still() -> None:
+    for process in ranks(2, timeout=2, trouble="slow"):
+        said(process, code=0)
+
+
+def test_a_run_says_which_of_its_ranks_died(demo: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(demo, "motion", run, "trainer.devices=2", "trainer.max_steps=1000")
+    wait_for_step(process, run, 2)
+    os.kill(children(process)[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    last = output.strip().splitlines()[-1]
+    assert process.returncode == 1, output
+    assert last.startswith("emohead: rank 1 ")
+    assert "has died or is frozen, its last samples: " in last
+
+
+def test_running_out_of_memory_says_what_to_lower() -> None:
+    config = load_config(EmotionStageConfig, [], ["data.batch_size=64", "trainer.precision=32-true"])
+    for allocate in (lambda: torch.empty(2**55), lambda: bytearray(2**62)):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            allocate()
+        line = explain(caught.value, stage="emotion", config=config, size=256)
+        for word in ("stage emotion", "64 samples", "256 pixels", "trainer.accumulate=2", "bf16-mixed"):
+            assert word in line
+    other = RuntimeError("something else")
+    assert explain(other, stage="emotion", config=SimpleNamespace(), size=256) is None
