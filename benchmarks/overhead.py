@@ -44,7 +44,7 @@ from emohead.trainers.tracking import CountBatches, Journal, ProgressLine, Track
 from emohead.trainers.watchdog import Watch, Watchdog
 from pytorch_lightning import Callback, Trainer
 
-SIZES = {"emotion": 64, "motion": 64, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores
+SIZES = {"emotion": 96, "motion": 96, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores
 BLOCK = 6  # steps in a row
 WARM_UP = 2  # of them are not counted
 KINDS = ("plain", 0, 1, 2, 3)
@@ -191,25 +191,21 @@ def count_bytes() -> dict[str, float]:
     """Count what a rank sends in collective operations from now on, as ring algorithms send it."""
     sent = {"bytes": 0.0}
     others = lambda: (dist.get_world_size() - 1) / dist.get_world_size()  # noqa: E731
-    sizes = {  # share of a ring's 2 (N - 1) / N, and which argument
-        "all_reduce": (2, 0),
-        "all_gather_into_tensor": (1, 0),
-        "all_gather_single": (1, 0),
-        "_all_gather_base": (1, 0),
-        "reduce_scatter_tensor": (1, 1),
-        "reduce_scatter_single": (1, 1),
-        "_reduce_scatter_base": (1, 1),
-        "reduce": (1, 0),
+    sizes = {  # how many of a ring's rounds of (N - 1) / N, and the argument whose bytes go round
+        "all_reduce": (2, 0, "tensor"),
+        "all_gather_into_tensor": (1, 0, "output_tensor"),
+        "reduce_scatter_tensor": (1, 1, "input"),
+        "reduce": (1, 0, "tensor"),
     }
     depth = {"now": 0}
-    for name, (times, argument) in sizes.items():
-        real = getattr(dist, name, None)
-        if real is None:
-            continue
+    reals = {name: getattr(dist, name) for name in sizes}
+    for name, size in sizes.items():
 
-        def counted(*args: Any, real: Any = real, times: int = times, argument: int = argument, **kwargs: Any) -> Any:
-            if depth["now"] == 0 and args:
-                sent["bytes"] += times * others() * args[argument].numel() * args[argument].element_size()
+        def counted(*args: Any, real: Any = reals[name], size: Any = size, **kwargs: Any) -> Any:
+            times, place, keyword = size
+            tensor = kwargs[keyword] if keyword in kwargs else args[place]
+            if depth["now"] == 0:
+                sent["bytes"] += times * others() * tensor.numel() * tensor.element_size()
             depth["now"] += 1
             try:
                 return real(*args, **kwargs)

@@ -22,6 +22,7 @@ from torch import nn
 from .batch_norm import use_global_statistics
 from .deepspeed_engine import DeepSpeedEngine
 from .engines import Engine, LossScale, PlainEngine
+from .large_blocks import compile_blocks, recompute
 from .stage import Stage, TrainerConfig
 
 
@@ -81,6 +82,10 @@ class EngineStrategy(DDPStrategy):
         if not self.alone:
             use_global_statistics(stage)
         self.model_to_device()
+        if self.config.recompute:
+            recompute(stage.network)
+        if self.config.compile:
+            compile_blocks(stage.network)
         self.setup_optimizers(trainer)
         optimizers = zip(stage.trained().items(), self.optimizers, strict=True)
         stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}

@@ -1,0 +1,76 @@
+"""Recomputing and compiling the large blocks changes what a step takes, not what it gives."""
+
+import copy
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from emohead.datamodules.batch import made_up_batch
+from emohead.models.discriminator import Discriminator, DiscriminatorConfig
+from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from emohead.trainers.large_blocks import compile_blocks, large_blocks, recompute
+from torch import nn
+
+from .test_face import make_generator
+
+
+def motion() -> tuple[nn.Module, Callable]:
+    torch.manual_seed(0)
+    network = AudioTo3DMM(AudioTo3DMMConfig(dim=32, layers=2, heads=2, emotion_dim=16, motion_dim=10, identity_dim=3))
+    batch, emotion = made_up_batch("motion"), torch.randn(2, 16)
+    return network, lambda n: n(batch["speech"], emotion, batch["identity"]).square().mean()
+
+
+def face() -> tuple[nn.Module, Callable]:
+    network, batch = make_generator(), made_up_batch("face")
+    return network, lambda n: n(n.encode_portrait(batch["portrait"]), batch["target_motion"]).frame.square().mean()
+
+
+def gradients(network: nn.Module, loss: Callable) -> list[torch.Tensor]:
+    loss(network).backward()
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("make", [motion, face])
+def test_recomputed_blocks_give_the_same_gradients_and_keep_less(make: Callable) -> None:
+    network, loss = make()
+    other = copy.deepcopy(network)
+    recompute(other)
+    kept: dict[str, int] = {}
+
+    def count(name: str) -> Callable:
+        return lambda tensor: (kept.__setitem__(name, kept.get(name, 0) + tensor.numel()), tensor)[1]
+
+    found = []
+    for name, each in (("plain", network), ("recomputed", other)):
+        with torch.autograd.graph.saved_tensors_hooks(count(name), lambda tensor: tensor):
+            value = loss(each)
+        value.backward()
+        found.append([p.grad for p in each.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert kept["recomputed"] < 0.9 * kept["plain"]
+    assert network.state_dict().keys() == other.state_dict().keys()
+
+
+COMPILER = shutil.which("g++") and (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
+
+
+@pytest.mark.skipif(not COMPILER, reason="torch.compile needs g++ and Python's headers")
+def test_compiled_blocks_give_the_same_gradients() -> None:
+    network, loss = motion()
+    other = copy.deepcopy(network)
+    compile_blocks(other)
+    for a, b in zip(gradients(network, loss), gradients(other, loss), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_that_counts_batches_is_done_twice() -> None:
+    blocks = large_blocks(make_generator())
+    assert blocks
+    assert not any(isinstance(module, nn.BatchNorm2d) for block in blocks for module in block.modules())
+    assert not large_blocks(Discriminator(DiscriminatorConfig(size=32, channels=[8, 12, 16, 16]))), "R1 needs it plain"
