@@ -57,22 +57,20 @@ def face_model() -> FaceModel:
     return FaceModel(mean, rng.normal(0, 0.05, (3, 75, 3)), rng.normal(0, 0.05, (4, 75, 3)), np.arange(68))
 
 
-def make_stage(name: str, folder: Path, *overrides: str) -> Stage:
-    """A stage at debug size for 128 pixels, on the exports in `folder`."""
+def make_stage(name: str, folder: Path, *overrides: str, size: str = "debug", pixels: int = 128) -> Stage:
+    """A stage of a shipped size for made-up data of so many pixels, on the exports in `folder`."""
     stage_type, config_type = STAGES[name]
-    given = [f"run={folder / name}", "tracking.wandb=disabled", "trainer.accelerator=cpu", *overrides]
-    given += ["trainer.precision=32-true", "trainer.max_steps=1000000", "optimizer.warmup_steps=0"]
+    given = [f"run={folder / name}", "tracking.wandb=disabled", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+    given += ["trainer.max_steps=1000000", "optimizer.warmup_steps=0", *overrides]
     if name in ("motion", "distill"):
         given.append(f"emotion={folder / 'emotion.safetensors'}")
     if name == "distill":
         given += [f"{other}={folder / other}.safetensors" for other in ("motion", "face")]
     if name == "face":
         given += ["adversary.start=0", "adversary.r1_every=2"]
-    config: Any = load_config(config_type, [Path(f"{name}-debug")], given)
-    statistics_of = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(
-        motion_dim=10, identity_dim=3, face_model=face_model(), size=128, num_val=0, **statistics_of
-    )
+    config: Any = load_config(config_type, [Path(f"{name}-{size}")], given)
+    motion = {"motion_dim": 10, "motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
+    facts = SimpleNamespace(identity_dim=3, face_model=face_model(), size=pixels, num_val=0, **motion)
     torch.manual_seed(0)
     return stage_type(config, facts)
 

@@ -22,7 +22,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, centre: Tensor, variance: Tensor, count: int) -> None:
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(centre, self.momentum)
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
 

@@ -85,8 +85,8 @@ def capture(stage: Stage, *, keep: bool) -> Saved:
     for name, module in stage.saved().items():
         with stage.engines[name].whole() if name in stage.engines else torch.no_grad():
             if keep:
-                state = module.state_dict().items()
-                weights |= {f"{name}.{key}": tensor.to("cpu", copy=True).contiguous() for key, tensor in state}
+                items = module.state_dict().items()
+                weights |= {f"{name}.{key}": tensor.to("cpu", copy=True).contiguous() for key, tensor in items}
     for name, engine in stage.engines.items():
         optimizer |= {f"{name}.{key}": tensor.contiguous() for key, tensor in engine.state(keep=keep).items()}
     scales = {name: [engine.scale.scale, engine.scale.good_steps] for name, engine in stage.engines.items()}

@@ -25,7 +25,7 @@ MAX_KEYS = 8
 PEER_GONE = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe", "socket timeout")
 
 
-UNHEARD = (0, [], "unknown", 0, False)
+UNHEARD: tuple = (0, [], "unknown", 0, False)
 
 
 class Sign(NamedTuple):

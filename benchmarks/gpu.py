@@ -1,0 +1,148 @@
+"""Full-size stages on a GPU: samples/s, MFU, peak memory; ZeRO 0 to 3 on NCCL; two engines against plain PyTorch.
+
+Batches are made up and weights are random: it is speed that is measured. `--device cpu --tiny` goes through the same
+code without a GPU. See gpu.sh.
+"""
+
+import argparse
+import json
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from emohead.datamodules.batch import Batch, made_up_batch
+from emohead.trainers.deepspeed_engine import DeepSpeedEngine
+from emohead.trainers.engines import Engine, LossScale, PlainEngine
+from emohead.trainers.meter import Meter
+from emohead.trainers.run import quieten
+from emohead.trainers.stage import Stage
+from overhead import make_stage
+
+STAGES = ("emotion", "motion", "face", "distill")
+FRAMES = {"emotion": 75, "motion": 100, "face": 27, "distill": 75}
+BATCHES = {"emotion": 64, "motion": 64, "face": 16, "distill": 16}
+ROW = "{what:28} {precision:11} {samples_per_second:9.1f} {mfu:6.1%} {peak_gib:8.1f}  {note}"
+
+
+class Bench:
+    """One process on one device, with a process group of its own for DeepSpeed."""
+
+    def __init__(self, device: str, folder: Path, tiny: bool, steps: int) -> None:
+        self.device, self.folder, self.tiny, self.steps = torch.device(device), folder, tiny, steps
+        self.rows: list[dict[str, Any]] = []
+
+    def stage(self, name: str, *overrides: str) -> Stage:
+        size = "debug" if self.tiny else "base"
+        stage = make_stage(name, self.folder, *overrides, size=size, pixels=128 if self.tiny else 256)
+        return stage.to(self.device).train()
+
+    def batch(self, name: str, count: int) -> Batch:
+        frames = 20 if self.tiny else FRAMES[name]
+        batch = made_up_batch(name, batch_size=count, size=128 if self.tiny else 256, num_frames=frames)
+        return {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
+        }
+
+    def engines(self, stage: Stage, zero: int | None) -> None:
+        common: dict[str, Any] = {"clip_norm": stage.config.optimizer.clip_norm, "scale": LossScale(False)}
+        for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
+            if zero is None:
+                engine: Engine = PlainEngine(module, optimizer, **common)
+            else:
+                own = {"zero_stage": zero, "offload": False, "device": self.device, "local_rank": 0}
+                engine = DeepSpeedEngine(module, optimizer, **own, **common)
+            stage.engines[name] = engine
+
+    def measure(self, name: str, precision: str, zero: int | None = None, *overrides: str) -> None:
+        stage = self.stage(name, f"trainer.precision={precision}", *overrides)
+        self.engines(stage, zero)
+        count = 2 if self.tiny else BATCHES[name]
+        batch, meter = self.batch(name, count), Meter()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for step in range(3 + self.steps):
+            if step == 3:
+                self.wait()
+                meter.forget()
+            meter.begin_step()
+            stage.training_step(batch, 0)
+            stage.num_batches += 1
+            self.wait()
+            meter.end_step(count)
+        figures = meter.read(1, self.device, precision)
+        peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
+        what = name if zero is None else f"{name}, ZeRO-{zero}"
+        row = {"what": what, "precision": precision, "peak_gib": peak, "note": " ".join(overrides), **figures}
+        self.rows.append({"mfu": 0.0, **row})
+        print(ROW.format(**self.rows[-1]), flush=True)
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def same_as_plain(self, zero: int) -> float:
+        """Ten adversarial steps in float32: greatest difference of a weight from those of PyTorch's optimizer."""
+        found = []
+        for kind in (None, zero):
+            stage = self.stage("face", "trainer.precision=32-true", "optimizer.beta1=0.9", "optimizer.lr=1e-4")
+            self.engines(stage, kind)
+            batch = self.batch("face", 2 if self.tiny else 4)
+            for _ in range(10):
+                stage.training_step(batch, 0)
+                stage.num_batches += 1
+            weights = []
+            for engine in stage.engines.values():
+                with engine.whole():
+                    weights += [p.detach().float().cpu().clone() for p in engine.module.parameters()]
+            found.append(weights)
+        return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+
+
+def join(device: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=0, world_size=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="debug sizes and a few steps: shows that it runs")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("no GPU here: nothing was measured (--device cpu --tiny goes through the same code)")
+        return
+    quieten()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # for the comparison below
+    started = time.time()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options.device, Path(folder), options.tiny, steps=2 if options.tiny else 15)
+        for stage in ("emotion", "motion", "face"):
+            bench.stage(stage).export(bench.folder / f"{stage}.safetensors", {})
+        join(options.device)
+        same = {f"ZeRO-{zero}": bench.same_as_plain(zero) for zero in (0, 1, 2, 3)}
+        print("two engines against plain PyTorch, ten steps with R1, greatest difference of a weight:")
+        print("  " + ", ".join(f"{kind} {value:.1e}" for kind, value in same.items()), flush=True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        print(f"{name}\n{'stage':28} precision   samples/s    MFU  peak GiB")
+        for stage in STAGES:
+            for precision in ("32-true", "bf16-mixed"):
+                bench.measure(stage, precision)
+        bench.measure("face", "bf16-mixed", None, "trainer.recompute=true")
+        for zero in (0, 1, 2, 3):
+            bench.measure("motion", "bf16-mixed", zero)
+        dist.destroy_process_group()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"device": name, "torch": torch.__version__, "seconds": time.time() - started}
+    options.out.write_text(json.dumps(result | {"two_engines": same, "rows": bench.rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
