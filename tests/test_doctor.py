@@ -26,8 +26,9 @@ from .conftest import emohead, refused
 SMALL = ["data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu", "tracking.wandb=disabled"]
 FACE = ["network.size=32", "network.channels=[16,16,8]", "network.landmark_level=16", "network.coarse_flow=16"]
 FACE += ["discriminator.channels=[8,16,16,16]", "discriminator.group=2"]
-ONE_NODE = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_TASKS_PER_NODE": "2"}
-TWO_NODES = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "2(x2)"}
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 86_400)}
+ONE_NODE = JOB | {"SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_TASKS_PER_NODE": "2"}
+TWO_NODES = JOB | {"SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "2(x2)"}
 TWO_NODES |= {"MASTER_ADDR": "127.0.0.1"}
 OUTSIDE = ("SLURM_", "MASTER_", "WANDB_", "NETRC")
 
@@ -245,9 +246,7 @@ def test_a_run_that_is_done_is_told(examined: Callable, face_run: Path) -> None:
     assert "run=" in named(examined(f"run={face_run}", "trainer.max_steps=1"), "warning", "has done")
 
 
-def test_checkpoints_need_the_room_that_is_foretold(
-    corpus: Path, face_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_need_the_room_that_is_foretold(face_run: Path) -> None:
     config = load_config(FaceStageConfig, [face_run / "config.yaml"], [])
     checkpoint, export = checkpoint_bytes("face", config, TalkingFaceData("face", config.data).facts)
     (saved,) = (face_run / "checkpoints").glob("step-*")
@@ -279,14 +278,13 @@ def in_job(examined: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 def test_jobs_of_the_right_shape_pass(in_job: Callable) -> None:
     assert not problems(in_job(ONE_NODE, "trainer.devices=2"))
-    left = {"SLURM_JOB_END_TIME": str(int(time.time()) + 600)}
-    findings = in_job(TWO_NODES | left, "trainer.nodes=2", "trainer.devices=2", "data.batch_size=4")
+    findings = in_job(TWO_NODES, "trainer.nodes=2", "trainer.devices=2", "data.batch_size=4")
     assert not problems(findings)
     assert not [f for f in findings if f.check == "SLURM" and f.state != "ok"]
 
 
 def test_a_batch_script_may_leave_the_tasks_to_srun(in_job: Callable) -> None:
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_TASKS_PER_NODE": "8"}
+    job = JOB | {"SLURM_JOB_NUM_NODES": "1", "SLURM_TASKS_PER_NODE": "8"}
     assert not problems(in_job(job, "trainer.devices=2"))
 
 

@@ -4,6 +4,7 @@ A check is a function that returns findings. None starts CUDA, reads weights or 
 gone at once, so that all of them together take seconds and may run on a login node.
 """
 
+import os
 import shutil
 import tempfile
 from difflib import get_close_matches
@@ -146,7 +147,7 @@ def run_folder(config: Any, run: Path) -> list[Finding]:
     except OSError as error:
         return [Finding("run folder", "wrong", f"{run}: cannot be written ({error})", "run=FOLDER that can be written")]
     found = []
-    if config.trainer.nodes > 1 and str(parent.resolve()).startswith(OF_ONE_MACHINE):
+    if config.trainer.nodes > 1 and any(parent.resolve().is_relative_to(folder) for folder in OF_ONE_MACHINE):
         problem = f"{run}: most nodes have a {parent.resolve()} of their own, and all need the same run folder"
         found.append(Finding("run folder", "warning", problem, "run=FOLDER on a file system that the nodes share"))
     try:
@@ -187,7 +188,7 @@ def space(name: str, config: Any, run: Path, facts: DataFacts | None) -> list[Fi
 
 def existing(path: Path) -> Path:
     """A path, or the nearest one above it that exists."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
 
 
 def gigabytes(count: int) -> str:

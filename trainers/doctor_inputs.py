@@ -36,6 +36,8 @@ def checkpoint(key: str, path: str, kind: str) -> Finding:
         NETWORKS[kind](**json.loads(read_header(path, kind=kind)["config"]))
     except UserError as error:
         return refusal(f"{key}=", error, f"{key}=FILE.safetensors, the export of `emohead train {kind}`")
+    except OSError as error:
+        return Finding(f"{key}=", "wrong", f"{path}: cannot be read ({error.strerror})", f"{key}=FILE that can be read")
     except (TypeError, ValueError) as error:
         problem = f"{path}: does not fit the network of this emohead ({' '.join(str(error).split())[:120]})"
         return Finding(f"{key}=", "wrong", problem, "export it again")
@@ -74,7 +76,7 @@ def data(name: str, config: Any) -> tuple[list[Finding], DataFacts | None]:
     try:
         module = TalkingFaceData(name, config.data, seed=config.seed)
         facts = module.facts
-    except UserError as error:
+    except (UserError, OSError) as error:
         return [refusal("data", error, "data.shards=[FOLDER], a folder that `emohead prepare` wrote")], None
     found = [Finding("data", "ok", amount(module, config))]
     if facts.num_train < config.data.batch_size:

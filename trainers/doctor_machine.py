@@ -62,7 +62,7 @@ class Driver:
     """What nvidia-smi says of this machine."""
 
     version: str
-    cuda: tuple[int, int]  # the newest that it runs
+    cuda: tuple[int, int]  # the newest that it runs; (0, 0): it does not say
     gpus: list[tuple[str, tuple[int, int]]]  # name, compute capability
 
 
@@ -80,7 +80,7 @@ def driver(config: StageConfig) -> list[Finding]:
             Finding("GPU", state, problem, f"pip install torch=={torch.__version__.split('+')[0]}, a build with CUDA")
         ]
     built = tuple(map(int, torch.version.cuda.split(".")[:2]))
-    if seen.cuda[0] < built[0]:
+    if (0, 0) < seen.cuda < (built[0], 0):
         problem = (
             f"driver {seen.version} runs CUDA {seen.cuda[0]}.{seen.cuda[1]}, torch is built for {torch.version.cuda}"
         )
@@ -95,6 +95,8 @@ def driver(config: StageConfig) -> list[Finding]:
 
 def no_gpu(config: StageConfig) -> list[Finding]:
     c = config.trainer
+    if count := torch.cuda.device_count():  # of another maker, or without nvidia-smi
+        return [Finding("GPU", "ok", f"GPUs: {count}, which nvidia-smi does not describe")]
     if c.accelerator == "cpu":
         return [Finding("GPU", "ok", "none here, none wanted")]
     if "SLURM_JOB_ID" in os.environ and number("SLURM_GPUS_ON_NODE"):

@@ -2,14 +2,17 @@
 
 import os
 import re
+import subprocess
 import time
+from datetime import datetime
 
 import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
-from .cluster import end_of_job
 from .finding import Finding
 from .stage import StageConfig
+
+PATIENCE = 3  # seconds for squeue
 
 
 def job(config: StageConfig) -> list[Finding]:
@@ -73,13 +76,28 @@ def cpus(config: StageConfig) -> list[Finding]:
 
 
 def time_left(config: StageConfig) -> list[Finding]:
-    end, save_before = number("SLURM_JOB_END_TIME") or end_of_job(), config.trainer.save_before
+    end, save_before = job_end(), config.trainer.save_before
     if end is None or end - time.time() > save_before:
         return []
     left = max(0, int(end - time.time()))
     problem = f"{left} s are left of the job's time, at trainer.save_before={save_before} s a run saves and leaves"
     remedy = "sbatch --time 24:00:00" + (f", or trainer.save_before={left // 2}" if left > 1 else "")
     return [Finding("SLURM", "wrong", problem, remedy)]
+
+
+def job_end() -> float | None:
+    """When SLURM will end the job, as time.time(); None where it has no limit or does not answer.
+
+    In a batch script, where no step has begun yet, as well.
+    """
+    if (told := number("SLURM_JOB_END_TIME")) is not None:
+        return told
+    command = ["squeue", "--noheader", "--jobs", os.environ["SLURM_JOB_ID"], "--format", "%e"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+        return datetime.fromisoformat(shown.strip()).timestamp()
+    except (ValueError, OSError, subprocess.SubprocessError):  # "N/A", or no answer
+        return None
 
 
 def main_address(config: StageConfig) -> list[Finding]:
