@@ -269,6 +269,22 @@ def train(
         typer.echo(f"exported {path}")
 
 
+@app.command(
+    epilog=_epilog("emohead doctor face -c face-base data.shards=[data/mine] trainer.nodes=2 trainer.devices=4")
+)
+def doctor(
+    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, as for train.")] = None,  # noqa: UP045
+    config: Configs = None,
+) -> None:
+    """Check a run before it starts: settings, inputs, data, folders, job, GPUs. Takes what train takes, and seconds."""
+    from .doctor import diagnose
+
+    wrong = diagnose(stage, config or [], overrides or [])
+    if wrong:
+        raise UserError(f"doctor: {wrong} settings are wrong" if wrong > 1 else "doctor: 1 setting is wrong")
+
+
 @app.command(epilog=_epilog("emohead export runs/face face.safetensors"))
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],

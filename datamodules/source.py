@@ -182,4 +182,4 @@ def check_selection(source: ClipSource, config: DataConfig) -> None:
         if config.weights and not sum(counts):
             raise UserError(f"{folder}: no clip for training is selected, but it has a weight; {selection}")
     if not source.num_clips:
-        raise UserError(f"{', '.join(config.shards)}: no clip for training is selected; {selection}")
+        raise UserError(f"{', '.join(config.shards)}: no clip for training is selected by {selection}; ask for less")

@@ -82,11 +82,12 @@ def save_checkpoint(
     return checksum
 
 
-def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
-    """Read and verify what `save_checkpoint` wrote.
+def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
+    """What a checkpoint says of itself (kind, config, provenance, sha256), its weights neither read nor verified.
 
     Raises:
-        UserError: the file is missing, damaged, of another format version, or not of the `kind` asked for.
+        UserError: the file is missing, cut off or no safetensors file, of another format version, or not of the `kind`
+            asked for.
     """
     if kind is not None and not str(path):
         raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{COMMANDS[kind]}`")
@@ -96,9 +97,8 @@ def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); export it again") from None
+        raise _unreadable(path, error) from None
     if metadata.get("format") != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
@@ -106,8 +106,28 @@ def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
     if kind is not None and metadata["kind"] != kind:
         wanted = COMMANDS[kind]
         raise UserError(f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{wanted}`")
+    return metadata
+
+
+def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
+    """Read and verify what `save_checkpoint` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, of another format version, or not of the `kind` asked for.
+    """
+    metadata = read_header(path, kind=kind)
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
     checksum = tensor_checksum(tensors)
     if checksum != metadata["sha256"]:
         raise UserError(f"{path}: damaged (its weights do not match their checksum); export it again")
     config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
     return Checkpoint(path, metadata["kind"], config, provenance, tensors, checksum)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a readable safetensors file ({error}); export it again")
