@@ -1,6 +1,7 @@
 # make demo   the whole chain on a made-up corpus, on a CPU, into runs/demo
 # make test   lint, types, tests
-# make soak   the tests that have a longer form in that form: all shapes of ranks and workers, 500 damaged tars
+# make soak   the tests that have a longer form in that form: all shapes of ranks and workers, 500 damaged tars, runs killed
+#             and preempted again and again (on a real SLURM cluster where it is installed); the better part of an hour
 # All set up .venv by themselves; a second call installs nothing.
 
 PYTHON ?= python3
@@ -17,7 +18,8 @@ test: lint
 	$(BIN)/python -m pytest
 
 soak: $(INSTALLED)
-	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py
+	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_checkpoints.py \
+	  tests/test_survival.py tests/test_slurm_survival.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
