@@ -102,12 +102,21 @@ def test_killed_at_any_moment_the_newest_is_whole(checkpoints: Checkpoints, tmp_
     """A process that does nothing but save is killed again and again; the next goes on from what it finds."""
     announced, draws = tmp_path / "announced", random.Random(0)
     fork = multiprocessing.get_context("fork")  # another start would take seconds
-    step = 0
+    announced.write_text("0")
+    process = fork.Process(target=save_on_and_on, args=(checkpoints.folder, 1, announced))
+    process.start()
+    started = time.monotonic()
+    while int(announced.read_text() or 0) < 4:
+        time.sleep(0.001)
+    four_saves = time.monotonic() - started  # disks differ in how long they take to be sure
+    process.kill()
+    process.join()
+    step = reported(checkpoints)[0] or 0
     for kill in range(KILLS):
         announced.write_text(str(step))
         process = fork.Process(target=save_on_and_on, args=(checkpoints.folder, step + 1, announced))
         process.start()
-        time.sleep(draws.uniform(0.0, 0.12))
+        time.sleep(draws.uniform(0.0, four_saves))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         found, lines = reported(checkpoints)

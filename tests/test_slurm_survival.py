@@ -93,10 +93,10 @@ def test_preempted_at_random_moments_a_job_of_two_nodes_finishes(
 
 def test_the_end_of_its_time_finds_a_job_saved(demo: Path, tmp_path: Path, cluster: Cluster) -> None:
     run = tmp_path / "run"
-    job = submit(cluster, demo, "motion", run, "--time=1", "--signal=CONT@1", "trainer.save_before=58")
+    job = submit(cluster, demo, "motion", run, "--time=1", "--signal=CONT@1", "trainer.save_before=45")
     wait(lambda: len(rows(run)) > 0, "does not start", run)
     go_on(cluster, job, run)
-    assert list(rows(run)) == [1], "less than 58 of its 60 seconds were left at the first step"
+    assert 0 < len(rows(run)) < STEPS, "15 seconds are enough for the start and a few steps"
     assert "seconds of the job are left" in (run.parent / "job.out").read_text()
     scontrol(cluster, "update", f"jobid={job}", "timelimit=10")
     ended_as_it_should(cluster, job, run, "motion", restarts=1)
