@@ -8,4 +8,5 @@
 # .venv/bin of this project.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 exec "${EMOHEAD_PYTHON:-$root/.venv/bin/python}" "$root/benchmarks/gpu.py" "$@"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 STEPS, RANKS, BATCH, CLIP = 10, 2, 4, 0.5
 KINDS = ["plain", "zero0", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"]
+CPU = torch.device("cpu")
 Update = Callable[[str, Callable[[], Tensor]], None]
 
 
@@ -86,13 +87,15 @@ def engine_update(engines: dict[str, Engine]) -> Update:
     return update
 
 
-def make_engines(kind: str, both: dict[str, nn.Module], rank: int, scale: bool = False) -> dict[str, Engine]:
+def make_engines(
+    kind: str, both: dict[str, nn.Module], rank: int, scale: bool = False, device: torch.device = CPU
+) -> dict[str, Engine]:
     made = optimizers(both)
     common: dict[str, Any] = {"clip_norm": CLIP, "scale": LossScale(scale)}
     if kind == "plain":
         return {name: PlainEngine(both[name], made[name], **common) for name in both}
     common |= {"zero_stage": int(kind[4]), "offload": kind.endswith("offload")}
-    common |= {"device": torch.device("cpu"), "local_rank": rank}
+    common |= {"device": device, "local_rank": rank}
     return {name: DeepSpeedEngine(both[name], made[name], **common) for name in both}
 
 
