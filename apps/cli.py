@@ -317,6 +317,8 @@ def evaluate(
     epilog=_epilog(
         'emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --text "a very happy face" --out me.mp4',
         "emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --audio angry.wav --out me.mp4",
+        "emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --text happy --text surprised "
+        "--weights 2,1 --intensity 1.3 --out me.mp4",
     )
 )
 def infer(
@@ -324,24 +326,28 @@ def infer(
     portrait: Annotated[Path, typer.Option(help="An image with one face.")],
     speech: Annotated[Path, typer.Option(help="Speech, any common audio file.")],
     out: Annotated[Path, typer.Option(help="The .mp4 to write.")],
-    text: Annotated[Optional[str], typer.Option(help="Emotion as words.")] = None,  # noqa: UP045
-    image: Annotated[Optional[Path], typer.Option(help="Emotion as a picture of a face.")] = None,  # noqa: UP045
-    audio: Annotated[Optional[Path], typer.Option(help="Emotion as a voice.")] = None,  # noqa: UP045
+    text: Annotated[Optional[list[str]], typer.Option(help="Emotion as words; repeatable.")] = None,  # noqa: UP045
+    image: Annotated[Optional[list[Path]], typer.Option(help="Emotion as a face; repeatable.")] = None,  # noqa: UP045
+    audio: Annotated[Optional[list[Path]], typer.Option(help="Emotion as a voice; repeatable.")] = None,  # noqa: UP045
+    weights: Annotated[str, typer.Option(help="Of a mixture: 2,1 for texts, then images, then audios.")] = "",
+    intensity: Annotated[float, typer.Option(help="0 neutral, 1 as described, more exaggerates.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the head motion.")] = 0,
     still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
     crop: Annotated[bool, typer.Option(help="Find and crop the face; --no-crop takes pictures as they are.")] = True,
 ) -> None:
     """Portrait + speech + emotion -> an H.264 video with the speech."""
-    from .infer import run_infer
+    from .infer import Emotion, run_infer
 
+    try:
+        shares = [float(weight) for weight in weights.split(",")] if weights else []
+    except ValueError:
+        raise UserError(f"--weights {weights}: give numbers with commas between, such as 2,1") from None
     run_infer(
         checkpoint,
         portrait=portrait,
         speech=speech,
+        emotion=Emotion(text or [], image or [], audio or [], shares, intensity),
         out=out,
-        text=text,
-        image=image,
-        audio=audio,
         seed=seed,
         still=still,
         crop=crop,

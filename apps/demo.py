@@ -28,7 +28,7 @@ from ..trainers import evaluation
 from ..trainers.run import train
 from ..trainers.tracking import write_picture
 from .evaluate import write_json
-from .infer import run_infer
+from .infer import Emotion, run_infer
 from .pictures import contact_sheet
 from .progress import Follow, progress_bar
 from .report import write_report
@@ -116,15 +116,16 @@ def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: 
     write_frame(out / "emotion.png", reader, example(EMOTIONS_SHOWN["image"]))
     soundfile.write(out / "emotion.wav", reader.speech(example(EMOTIONS_SHOWN["audio"])), SAMPLE_RATE)
     text = class_prompt(EMOTIONS_SHOWN["text"], 3)
-    given: dict[str, dict[str, Any]] = {
-        "text": {"text": text},
-        "image": {"image": out / "emotion.png"},
-        "audio": {"audio": out / "emotion.wav"},
+    given = {
+        "text": Emotion(texts=[text]),
+        "image": Emotion(images=[out / "emotion.png"]),
+        "audio": Emotion(audios=[out / "emotion.wav"]),
     }
     said = {"text": f"the text “{text}”", "image": "a picture of another face", "audio": "another voice"}
     for way, emotion in given.items():
         video = out / "videos" / f"{way}.mp4"
-        run_infer(talker, portrait=out / "portrait.png", speech=out / "speech.wav", out=video, crop=False, **emotion)
+        files = {"portrait": out / "portrait.png", "speech": out / "speech.wav", "out": video}
+        run_infer(talker, emotion=emotion, crop=False, **files)
         write_json(video.with_suffix(".json"), {"emotion": EMOTIONS_SHOWN[way], "given": said[way]})
 
 

@@ -1,5 +1,8 @@
 """`emohead infer`: files in, a video out."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,9 @@ import torch
 
 from ..datamodules.media import read_audio, write_video
 from ..datamodules.portrait import crop_portrait
+from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
+from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.talker import Talker
 from .progress import progress_bar
@@ -15,15 +20,51 @@ from .progress import progress_bar
 PROVENANCE = "AI-generated talking head made with emohead"
 
 
+@dataclass
+class Emotion:
+    """What the emotion is made of, and how strong it is."""
+
+    texts: Sequence[str] = ()
+    images: Sequence[Path] = ()
+    audios: Sequence[Path] = ()
+    weights: Sequence[float] = ()  # of texts, images and audios in this order; empty: all the same
+    intensity: float = 1.0  # 0 neutral, 1 as described, more exaggerates
+
+    def __post_init__(self) -> None:
+        count = len(self.texts) + len(self.images) + len(self.audios)
+        if not count:
+            raise UserError("emotion: give --text, --image or --audio, or several to mix")
+        if not all(text.strip() for text in self.texts):
+            raise UserError("--text: empty; describe the emotion, such as 'a slightly sad face'")
+        if self.weights and len(self.weights) != count:
+            raise UserError(f"--weights: {len(self.weights)} of them for {count} emotions; give one for each")
+        if not all(math.isfinite(value) for value in (*self.weights, self.intensity)):
+            raise UserError("--weights, --intensity: give finite numbers")
+        if self.weights and not any(self.weights):
+            raise UserError("--weights: all of them are 0; give the emotions their shares, such as 2,1")
+
+    def embed(self, talker: Talker, crop: bool) -> torch.Tensor:
+        """One unit vector (1, E)."""
+        found = [talker.emotion_from_text(*self.texts)] if self.texts else []
+        found += [talker.emotion_from_image(_picture(path, talker.size, crop)) for path in self.images]
+        found += [talker.emotion_from_speech(torch.from_numpy(read_audio(path))[None]) for path in self.audios]
+        emotions = torch.cat(found)  # (N, E)
+        emotion = blend(emotions, torch.tensor(self.weights or [1.0] * len(emotions)))
+        return with_intensity(emotion, talker.emotion_from_text(class_prompt("neutral")), self.intensity)
+
+    def describe(self) -> str:
+        names = [*self.texts, *(path.name for path in (*self.images, *self.audios))]
+        parts = [f"{w:g} x {n}" for n, w in zip(names, self.weights, strict=True)] if self.weights else names
+        return " + ".join(parts) + (f", intensity {self.intensity:g}" if self.intensity != 1 else "")
+
+
 def run_infer(
     checkpoint: Path,
     *,
     portrait: Path,
     speech: Path,
+    emotion: Emotion,
     out: Path,
-    text: str | None = None,
-    image: Path | None = None,
-    audio: Path | None = None,
     seed: int = 0,
     still: bool = False,
     crop: bool = True,
@@ -31,27 +72,16 @@ def run_infer(
     """Write the video of `portrait` saying `speech`, as long as the speech to within one frame.
 
     Raises:
-        UserError: not exactly one of text, image, audio; an unreadable file; not exactly one face in a picture.
+        UserError: an unreadable file; not exactly one face in a picture.
     """
-    if sum(given is not None for given in (text, image, audio)) != 1:
-        raise UserError("emotion: give exactly one of --text, --image and --audio")
-    if text is not None and not text.strip():
-        raise UserError("--text: empty; describe the emotion, such as 'a slightly sad face'")
     if out.suffix.lower() != ".mp4":
         raise UserError(f"{out}: the video is written as .mp4; name it so")
     talker = Talker.load(checkpoint)
     waveform = read_audio(speech)
     face = _picture(portrait, talker.size, crop)
     with torch.inference_mode():
-        if text is not None:
-            emotion = talker.emotion_from_text(text)
-        elif image is not None:
-            emotion = talker.emotion_from_image(_picture(image, talker.size, crop))
-        else:
-            assert audio is not None
-            emotion = talker.emotion_from_speech(torch.from_numpy(read_audio(audio))[None])
-        source = text if text is not None else str((image or audio).name)  # type: ignore[union-attr]
-        write_talking_video(talker, face, waveform, emotion, out, seed=seed, still=still, comment=f"emotion: {source}")
+        wanted, comment = emotion.embed(talker, crop), f"emotion: {emotion.describe()}"
+        write_talking_video(talker, face, waveform, wanted, out, seed=seed, still=still, comment=comment)
 
 
 def write_talking_video(

@@ -124,7 +124,7 @@ def class_prompt(emotion: str | None, level: int | None = None) -> str:
     if emotion is None:
         return UNLABELLED
     adverb = _at(LABEL_ADVERBS, emotion, level)[0]
-    return f"a person talking with {_with_article(_join(adverb, _label(emotion)[0]))} face"
+    return f"a person talking with {with_article(_join(adverb, _label(emotion)[0]))} face"
 
 
 def label_prompts() -> list[str]:
@@ -154,7 +154,7 @@ def _by_label(emotion: str, level: int | None) -> list[str]:
     adjective, noun = _label(emotion)
     adverbs = _at(LABEL_ADVERBS, emotion, level)
     strength = _at(NOUN_STRENGTHS, emotion, level)
-    faces = [f"a person talking with {_with_article(_join(adverb, adjective))} face" for adverb in adverbs]
+    faces = [f"a person talking with {with_article(_join(adverb, adjective))} face" for adverb in adverbs]
     return [*faces, f"the speaker looks {_join(adverbs[0], adjective)}", f"a face that shows {_join(strength, noun)}"]
 
 
@@ -190,5 +190,5 @@ def _join(adverb: str, words: str) -> str:
     return f"{adverb} {words}".strip()
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -76,6 +76,15 @@ def build_towers(name: str, pretrained: str = "") -> ClipTowers:
     )
 
 
+def top_blocks(tower: nn.Module, count: int) -> list[nn.Module]:
+    """The last `count` blocks of a tower: of the list of modules that holds most of its weights."""
+    lists = [m for m in tower.modules() if isinstance(m, (nn.ModuleList, nn.Sequential)) and len(m) > 1]
+    blocks = list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=nn.ModuleList()))
+    if count > len(blocks):
+        raise UserError(f"network.trainable_blocks={count}: a tower has {len(blocks)} blocks; give that or fewer")
+    return blocks[len(blocks) - count :]
+
+
 def _check_weights(open_clip: Any, name: str, pretrained: str) -> None:
     """Refuse what open_clip would only warn about, or fail on with a stack of its own."""
     if not pretrained or Path(pretrained).is_file():

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from .audio import AttentionPool, Block, LogMel, MelStem
 from .checkpoint import Checkpoint, load_checkpoint
-from .clip import build_towers
+from .clip import build_towers, top_blocks
 
 
 @dataclass
 class EmotionSpaceConfig:
     clip: str = "emohead-tiny"  # or any model name of open_clip
     pretrained: str = ""  # weights of the towers: a local file, or a tag to download; empty: random
-    trainable: Literal["all", "adapters"] = "all"  # "adapters" freezes both towers
+    trainable: Literal["all", "adapters"] = "all"  # "adapters" freezes both towers,
+    trainable_blocks: int = 0  # but for so many blocks at the top of each
     towers: list[str] = field(default_factory=lambda: ["text", "image", "audio"])  # what this instance can encode
     embed_dim: int = 0  # that of CLIP, filled in
     image_crop: float = 1.0  # central share of the picture that the image tower sees; face crops have a margin
@@ -101,6 +102,8 @@ class EmotionSpace(nn.Module):
         if config.trainable == "adapters":
             for tower in self.frozen_towers():
                 tower.requires_grad_(False)
+                for block in top_blocks(tower, config.trainable_blocks):
+                    block.requires_grad_(True)
         return replace(config, embed_dim=clip.embed_dim)
 
     @classmethod
@@ -119,7 +122,7 @@ class EmotionSpace(nn.Module):
         return space
 
     def frozen_towers(self) -> list[nn.Module]:
-        """The towers that stay as they were loaded."""
+        """The towers that stay as they were loaded, but for their trainable blocks."""
         names = [name for name in ("text_tower", "image_tower") if hasattr(self, name)]
         return [getattr(self, name) for name in names if self.config.trainable != "all"]
 
@@ -149,3 +152,13 @@ class EmotionSpace(nn.Module):
     def encode_speech(self, speech: Tensor, keep: Tensor | None = None) -> Tensor:
         """Speech (B, N) in [-1, 1] -> (B, E). For `keep` see SpeechEncoder."""
         return F.normalize(self.speech_encoder(speech, keep).float(), dim=-1)
+
+
+def blend(emotions: Tensor, weights: Tensor) -> Tensor:
+    """A mixture of emotions (N, E) with weights (N,), as one unit vector (1, E). Negative weights take away."""
+    return F.normalize((weights[:, None] * emotions).sum(dim=0, keepdim=True), dim=-1)
+
+
+def with_intensity(emotion: Tensor, neutral: Tensor, intensity: float) -> Tensor:
+    """Move an emotion (B, E) away from the neutral one (1, E), or towards it: 0 is neutral, 1 leaves it as it is."""
+    return F.normalize(neutral + intensity * (emotion - neutral), dim=-1)

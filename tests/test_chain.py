@@ -101,6 +101,14 @@ def infer(demo: Path, out: Path, **changed: object):
     return emohead("infer", demo / "talker.safetensors", "--no-crop", *given)
 
 
+def test_emotions_can_be_mixed(demo: Path, tmp_path: Path):
+    out = tmp_path / "video.mp4"
+    result = infer(demo, out, audio=demo / "speech.wav", weights="2,0.5", intensity=1.5)
+    assert result.returncode == 0, result.stderr
+    with av.open(str(out)) as video:
+        assert "2 x sad + 0.5 x speech.wav, intensity 1.5" in video.metadata["comment"]
+
+
 def test_infer_refuses_wrong_input(demo: Path, tmp_path: Path):
     out = tmp_path / "video.mp4"
     empty, noise = tmp_path / "empty.wav", tmp_path / "noise.wav"
@@ -112,7 +120,8 @@ def test_infer_refuses_wrong_input(demo: Path, tmp_path: Path):
     refused(infer(demo, out, speech=empty), "empty.wav")
     refused(infer(demo, out, speech=noise), "noise.wav")
     refused(infer(demo, out, text=None), "--text")
-    refused(infer(demo, out, audio=demo / "speech.wav"), "--text")
+    refused(infer(demo, out, audio=demo / "speech.wav", weights="1"), "--weights", "2")
+    refused(infer(demo, out, weights="much"), "--weights much")
     refused(infer(demo, tmp_path / "video.gif"), "video.gif")
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".wav",)], "nothing half-written"
 

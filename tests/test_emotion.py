@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
+from emohead.datamodules.emotion_words import emotion_sentences
 from emohead.models.audio import SAMPLES_PER_FRAME, Block, LogMel, MelStem
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.clip import TINY, build_towers, import_open_clip
-from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
+from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig, blend, with_intensity
 from emohead.models.errors import UserError
 from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
@@ -99,6 +100,50 @@ def test_frozen_towers_stay_frozen():
     assert all(torch.equal(before[name], tensor) for name, tensor in space.image_tower.state_dict().items())
     trained = {name.split(".")[0] for name, p in space.named_parameters() if p.grad is not None}
     assert trained == {"text_adapter", "image_adapter", "speech_encoder"}
+
+
+def test_blocks_at_the_top_can_be_trained():
+    space = EmotionSpace(
+        EmotionSpaceConfig(trainable="adapters", trainable_blocks=1, audio_dim=32, audio_heads=2)
+    ).train()
+    sum(z.square().sum() for z in encode(space, made_up_batch("emotion"))).backward()
+    trained = {name for name, p in space.named_parameters() if p.grad is not None and "tower" in name}
+    assert all("resblocks.1." in name or "stages.3." in name for name in trained), "the last of two and of four"
+    assert {name.split("_")[0] for name in trained} == {"text", "image"}
+    assert not space.image_tower.training, "statistics stay as they were loaded"
+    with pytest.raises(UserError, match="trainable_blocks=9"):
+        EmotionSpace(EmotionSpaceConfig(trainable="adapters", trainable_blocks=9, audio_dim=32, audio_heads=2))
+
+
+def test_the_bank_of_sentences_is_wide():
+    sentences = emotion_sentences()
+    assert len(sentences) == len(set(sentences)) > 600
+    assert "an ecstatic voice" in sentences
+    assert not [sentence for sentence in sentences if " a a" in f" {sentence}" or " a e" in f" {sentence}"]
+
+
+def test_a_rank_sees_its_own_rows_of_the_contrast():
+    a, b = (F.normalize(torch.randn(6, 4), dim=-1) for _ in range(2))
+    emotion, level = torch.tensor([0, 0, 1, -1, -1, 1]), torch.tensor([1, 2, 1, -1, -1, 1])
+    weights, temperature = match_weights(emotion, level, 0.5), torch.tensor(0.1)
+    parts = [
+        contrastive_loss(a, b, match_weights(emotion, level, 0.5, rows), temperature, rows)
+        for rows in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(sum(parts) / 2, contrastive_loss(a, b, weights, temperature))
+    relations = [relation_loss(a, b, rows) for rows in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(sum(relations) / 2, relation_loss(a, b))
+
+
+def test_mixtures_and_intensity():
+    happy, sad, neutral = F.normalize(torch.randn(3, 8), dim=-1).split(1)
+    torch.testing.assert_close(blend(torch.cat([happy, sad]), torch.tensor([3.0, 0.0])), happy)
+    middle = blend(torch.cat([happy, sad]), torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(middle @ happy.T, middle @ sad.T)
+    torch.testing.assert_close(with_intensity(happy, neutral, 0.0), neutral)
+    torch.testing.assert_close(with_intensity(happy, neutral, 1.0), happy)
+    stronger = with_intensity(happy, neutral, 1.5)
+    assert stronger @ neutral.T < happy @ neutral.T
 
 
 @pytest.mark.parametrize("name", ["text_image_loss", "text_audio_loss", "image_audio_loss", "prior_loss"])

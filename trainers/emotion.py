@@ -7,25 +7,25 @@ are our own choice.
 Shapes: B clips of the global batch, E width of the space.
 """
 
-import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
+from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS, NO_LABEL
 from ..datamodules.stream import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
-from .ranks import all_objects, all_rows
+from .ranks import all_objects, all_rows, own_rows
 from .retrieval import emotion_retrieval
 from .stage import Stage, StageConfig
 
+ALL = slice(None)
 MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
 
 
@@ -34,7 +34,7 @@ class EmotionLossConfig:
     text_image_loss: float = 1.0
     text_audio_loss: float = 1.0
     image_audio_loss: float = 0.5
-    prior_loss: float = 0.0  # keeps the relations that the original text tower knew; of use with pretrained towers
+    prior_loss: float = 0.0  # keeps what the text tower knew of emotion words, seen or not; for pretrained towers
 
 
 @dataclass
@@ -47,28 +47,34 @@ class EmotionStageConfig(StageConfig):
     speech_dropout: float = 0.1  # share of the pooled features of speech
 
 
-def match_weights(emotion: Tensor, level: Tensor, other_level: float) -> Tensor:
+def match_weights(emotion: Tensor, level: Tensor, other_level: float, rows: slice = ALL) -> Tensor:
     """How much clip j is a match for clip i: 1 for itself and its like, `other_level` for its emotion at another level.
 
-    Clips without a label match only themselves. Emotion and level (B,) -> (B, B), symmetric.
+    Clips without a label match only themselves. Emotion and level (B,) -> (rows, B) of a symmetric matrix (B, B).
     """
-    same_emotion = (emotion[:, None] == emotion) & (emotion != NO_LABEL)[:, None]
-    same_level = level[:, None] == level
-    weights = same_emotion.float() * torch.where(same_level, 1.0, other_level)
-    return weights.fill_diagonal_(1.0)
+    same_emotion = (emotion[rows, None] == emotion) & (emotion != NO_LABEL)[rows, None]
+    same_level = level[rows, None] == level
+    numbers = torch.arange(len(emotion), device=emotion.device)
+    itself = numbers[rows, None] == numbers
+    return torch.where(itself, 1.0, same_emotion.float() * torch.where(same_level, 1.0, other_level))
 
 
-def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor) -> Tensor:
-    """Symmetric InfoNCE of unit vectors a, b (B, E) with soft targets proportional to `weights` (B, B)."""
-    logits = a @ b.T / temperature
-    targets = weights / weights.sum(dim=1, keepdim=True)  # of the columns too, as the weights are symmetric
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor, rows: slice = ALL) -> Tensor:
+    """Symmetric InfoNCE of unit vectors a, b (B, E) with soft targets proportional to `weights` (rows, B).
+
+    rows: the clips that ask, both ways; a rank brings its own, so that no rank holds B x B numbers. The mean over ranks
+    is the loss of the whole batch.
+    """
+    targets = weights / weights.sum(dim=1, keepdim=True)  # both ways, as the weights are symmetric
+    there = F.cross_entropy(a[rows] @ b.T / temperature, targets)
+    back = F.cross_entropy(b[rows] @ a.T / temperature, targets)
+    return (there + back) / 2
 
 
-def relation_loss(a: Tensor, b: Tensor) -> Tensor:
-    """How far the cosine similarities among a (B, E) are from those among b (B, F)."""
+def relation_loss(a: Tensor, b: Tensor, rows: slice = ALL) -> Tensor:
+    """How far the cosine similarities of `rows` to all of a (B, E) are from those among b (B, F)."""
     a, b = F.normalize(a.float(), dim=-1), F.normalize(b.float(), dim=-1)
-    return F.mse_loss(a @ a.T, b @ b.T)
+    return F.mse_loss(a[rows] @ a.T, b[rows] @ b.T)
 
 
 class Contrast(nn.Module):
@@ -78,13 +84,15 @@ class Contrast(nn.Module):
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))  # (1,): DeepSpeed has no scalars
 
-    def forward(self, text: Tensor, image: Tensor, audio: Tensor, weights: Tensor) -> dict[str, Tensor]:
-        """Embeddings (B, E) and `weights` (B, B) of the global batch -> three losses."""
+    def forward(
+        self, text: Tensor, image: Tensor, audio: Tensor, weights: Tensor, rows: slice = ALL
+    ) -> dict[str, Tensor]:
+        """Embeddings (B, E) of the global batch and `weights` (rows, B) -> three losses."""
         temperature = self.log_temperature.float().exp().clamp(min=MIN_TEMPERATURE)
         return {
-            "text_image_loss": contrastive_loss(text, image, weights, temperature),
-            "text_audio_loss": contrastive_loss(text, audio, weights, temperature),
-            "image_audio_loss": contrastive_loss(image, audio, weights, temperature),
+            "text_image_loss": contrastive_loss(text, image, weights, temperature, rows),
+            "text_audio_loss": contrastive_loss(text, audio, weights, temperature, rows),
+            "image_audio_loss": contrastive_loss(image, audio, weights, temperature, rows),
         }
 
 
@@ -95,20 +103,28 @@ class EmotionStage(Stage):
     kind = "emotion"
     monitor = "-val/loss"
     network: EmotionSpace
+    original: Tensor | None  # (S, E)
 
     def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
         self.network = EmotionSpace(config.network)
         self.contrast = Contrast(config.temperature)
-        self.original_text: nn.Module | None = None
-        if config.loss.prior_loss:
-            frozen = config.network.trainable == "adapters"
-            tower = self.network.text_tower if frozen else copy.deepcopy(self.network.text_tower)
-            self.original_text = tower.requires_grad_(False)
+        self.bank = emotion_sentences()
+        original = self.original_text() if config.loss.prior_loss else None
+        self.register_buffer("original", original, persistent=False)
         self.validated: list[dict[str, Tensor]] = []  # embeddings of the validation clips seen so far
 
     def trained(self) -> dict[str, nn.Module]:
         return {"network": nn.ModuleDict({"contrast": self.contrast, "space": self.network})}
+
+    @torch.no_grad()
+    def original_text(self) -> Tensor:
+        """What the text tower, as it came, makes of the bank (S, E). Before any training, at a restart too."""
+        tokens = self.network.tokenize(self.bank)
+        tower = self.network.text_tower.eval()
+        found = torch.cat([tower(part) for part in tokens.split(64)])
+        self.network.train(self.training)
+        return found
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         image, speech, keep = batch["image"], batch["speech"], None
@@ -120,19 +136,24 @@ class EmotionStage(Stage):
                 rate = self.config.speech_dropout
                 keep = (draws.uniform(self.network.config.audio_dim) >= rate).float() / (1 - rate)
         text = self.network.encode_text(batch["prompt"])
-        return self.pair_losses(batch, text, self.network.encode_image(image), self.network.encode_speech(speech, keep))
+        image, audio = self.network.encode_image(image), self.network.encode_speech(speech, keep)
+        losses = self.pair_losses(batch, text, image, audio)
+        if self.original is not None:
+            losses["prior_loss"] = self.prior_loss(self.draws(batch, 1).integers(len(self.bank)))
+        return losses
 
     def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """The losses of embeddings (B, E) of this rank's share of the batch, in contrast to those of all ranks."""
         emotion, level = all_rows(batch["emotion"]), all_rows(batch["level"])
-        weights = match_weights(emotion, level, self.config.other_level)
-        texts = all_rows(text)
-        losses = self.contrast(texts, all_rows(image), all_rows(audio), weights)
-        if self.original_text is not None:
-            with torch.no_grad():
-                original = self.original_text(self.network.tokenize(batch["prompt"]).to(text.device))
-            losses["prior_loss"] = relation_loss(texts, all_rows(original))
-        return losses
+        rows = own_rows(len(text))
+        weights = match_weights(emotion, level, self.config.other_level, rows)
+        return self.contrast(all_rows(text), all_rows(image), all_rows(audio), weights, rows)
+
+    def prior_loss(self, picks: Tensor) -> Tensor:
+        """How far some sentences of the bank, by number (B,), have drifted from how CLIP had them to each other."""
+        assert self.original is not None
+        now = self.network.encode_text([self.bank[pick] for pick in picks.tolist()])
+        return relation_loss(all_rows(now), all_rows(self.original[picks.to(now.device)]), own_rows(len(now)))
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Nothing yet: what a contrast is depends on the whole batch, of which this rank has a share."""
@@ -177,9 +198,3 @@ class EmotionStage(Stage):
             gallery = torch.cat([batch[name] for batch in batches]).cpu()
             scores[f"text_{name}_top1"] = emotion_retrieval(text, labels, gallery, emotion, seed=self.config.seed)
         return scores
-
-    def train(self, mode: bool = True) -> Any:
-        super().train(mode)
-        if self.original_text is not None:
-            self.original_text.eval()
-        return self

@@ -35,6 +35,12 @@ def all_rows(x: Tensor) -> Tensor:
     return x if num_ranks() == 1 else _AllRows.apply(x)
 
 
+def own_rows(count: int) -> slice:
+    """Where the `count` rows of this rank are among those of `all_rows`."""
+    rank = dist.get_rank() if num_ranks() > 1 else 0
+    return slice(rank * count, (rank + 1) * count)
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
