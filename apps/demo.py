@@ -124,8 +124,8 @@ def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: 
     said = {"text": f"the text “{text}”", "image": "a picture of another face", "audio": "another voice"}
     for way, emotion in given.items():
         video = out / "videos" / f"{way}.mp4"
-        files = {"portrait": out / "portrait.png", "speech": out / "speech.wav", "out": video}
-        run_infer(talker, emotion=emotion, crop=False, **files)
+        portrait, speech = out / "portrait.png", out / "speech.wav"
+        run_infer(talker, portrait=portrait, speech=speech, emotion=emotion, out=video, crop=False)
         write_json(video.with_suffix(".json"), {"emotion": EMOTIONS_SHOWN[way], "given": said[way]})
 
 

@@ -121,7 +121,8 @@ def hammer(folder: str, seed: int) -> None:
 
 
 def test_processes_share_a_cache_and_its_bound(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")  # spawned ones would spend the test importing
+    context = multiprocessing.get_context("forkserver")  # spawned ones would spend the test importing
+    context.set_forkserver_preload(["emohead.datamodules.cache"])
     children = [context.Process(target=hammer, args=(str(tmp_path / "cache"), seed)) for seed in range(4)]
     for child in children:
         child.start()
