@@ -24,7 +24,9 @@ from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker
-from ..trainers import evaluation
+from ..trainers.evaluation_emotion import evaluate_emotion
+from ..trainers.evaluation_face import evaluate_face
+from ..trainers.evaluation_motion import evaluate_motion
 from ..trainers.run import train
 from ..trainers.tracking import write_picture
 from .evaluate import write_json
@@ -154,12 +156,12 @@ def evaluate(reader: ClipReader, exports: dict[str, Path]) -> list[dict[str, Any
     face = FaceGenerator.from_checkpoint(exports["face"]).eval()
     talker = Talker.load(exports["distill"])
     with progress_bar("evaluate", 5 * len(reader.keys(SPLIT))) as advance:
-        found = evaluation.evaluate_emotion(space, reader, SPLIT, advance=advance)
-        student = evaluation.evaluate_emotion(talker.emotion, reader, SPLIT, advance=advance)
-        mouth = evaluation.evaluate_motion(motion, space, reader, SPLIT, advance=advance)
-        student_mouth = evaluation.evaluate_motion(talker.motion, talker.emotion, reader, SPLIT, advance=advance)
+        found = evaluate_emotion(space, reader, SPLIT, advance=advance)
+        student = evaluate_emotion(talker.emotion, reader, SPLIT, advance=advance)
+        mouth = evaluate_motion(motion, space, reader, SPLIT, advance=advance)
+        student_mouth = evaluate_motion(talker.motion, talker.emotion, reader, SPLIT, advance=advance)
         faces = {"teacher": face, "student": talker.face}
-        psnr = evaluation.evaluate_face(faces, reader, SPLIT, advance=advance)
+        psnr = evaluate_face(faces, reader, SPLIT, advance=advance)
     copied = psnr["copy_psnr"]
     rows = [
         ("retrieval, text -> image", found["text_image_top1"], 0.125, 0.80, "top-1 of 8", "emotion"),

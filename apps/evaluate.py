@@ -15,7 +15,10 @@ from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker
-from ..trainers import evaluation
+from ..trainers.evaluation import keys_of
+from ..trainers.evaluation_emotion import evaluate_emotion
+from ..trainers.evaluation_face import evaluate_face
+from ..trainers.evaluation_motion import evaluate_motion
 from .progress import progress_bar
 
 
@@ -41,12 +44,12 @@ def run_evaluation(checkpoint: Path, data: Path, *, split: str, out: Path | None
 def _metrics(kind: str, checkpoint: Path, reader: ClipReader, split: str, emotion: Path | None) -> dict[str, float]:
     """The figures that fit the kind of checkpoint."""
     talker = Talker.load(checkpoint) if kind == "talker" else None
-    num_clips = len(evaluation.keys_of(reader, split))
+    num_clips = len(keys_of(reader, split))
     metrics: dict[str, float] = {}
     if talker or kind == "emotion":
         encoder = talker.emotion if talker else EmotionSpace.from_checkpoint(checkpoint).eval()
         with progress_bar("emotion", num_clips) as advance:
-            metrics |= evaluation.evaluate_emotion(encoder, reader, split, advance=advance)
+            metrics |= evaluate_emotion(encoder, reader, split, advance=advance)
     if talker or kind == "motion":
         if talker:
             network, encoder = talker.motion, talker.emotion
@@ -58,11 +61,11 @@ def _metrics(kind: str, checkpoint: Path, reader: ClipReader, split: str, emotio
             network = AudioTo3DMM.from_checkpoint(checkpoint).eval()
             encoder = EmotionSpace.from_checkpoint(emotion).eval()
         with progress_bar("motion", num_clips) as advance:
-            metrics |= evaluation.evaluate_motion(network, encoder, reader, split, advance=advance)
+            metrics |= evaluate_motion(network, encoder, reader, split, advance=advance)
     if talker or kind == "face":
         generator = talker.face if talker else FaceGenerator.from_checkpoint(checkpoint).eval()
         with progress_bar("face", num_clips) as advance:
-            metrics |= evaluation.evaluate_face({"face": generator}, reader, split, advance=advance)
+            metrics |= evaluate_face({"face": generator}, reader, split, advance=advance)
     return metrics
 
 

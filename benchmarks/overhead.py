@@ -75,8 +75,8 @@ def make_stage(name: str, folder: Path, *overrides: str, size: str = "debug", pi
     return stage_type(config, facts)
 
 
-def make_batch(name: str, size: int) -> Batch:
-    return made_up_batch(name, batch_size=size, size=128, num_frames=40)
+def make_batch(name: str, size: int, pixels: int = 128) -> Batch:
+    return made_up_batch(name, batch_size=size, size=pixels, num_frames=40)
 
 
 class Held(torch.utils.data.IterableDataset):

@@ -267,7 +267,7 @@ def test_local_weights_load_and_others_are_refused(tmp_path):
         build_towers("ViT-B-32", "openai")
 
 
-@pytest.mark.parametrize("name", ["emotion-debug", "emotion-base"])
+@pytest.mark.parametrize("name", ["emotion-debug", "emotion-small", "emotion-base"])
 def test_shipped_configs(name):
     config = load_config(EmotionStageConfig, [Path(name)], [])
     config.network.towers = ["audio"]

@@ -9,10 +9,15 @@ from emohead.datamodules.prompts import class_prompt
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import EMOTIONS
 from emohead.models.errors import UserError
+from emohead.models.face_model import POSE_DIM
 from emohead.trainers.distill import psnr
-from emohead.trainers.evaluation import correlation, evaluate_emotion
+from emohead.trainers.evaluation_emotion import evaluate_emotion
+from emohead.trainers.evaluation_face import ssim
+from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
 from emohead.trainers.stage import learning_rate_scale
 from torch import nn
+
+from .shard_clips import face_model
 
 
 class Oracle(nn.Module):
@@ -36,8 +41,17 @@ class Oracle(nn.Module):
 def test_retrieval_of_one_who_knows(demo: Path, wrong: bool):
     reader = ClipReader(demo / "data")
     labels = [EMOTIONS.index(reader.info(key).emotion) for key in reader.keys("test")]
-    found = evaluate_emotion(Oracle(labels, wrong), reader, "test")
-    assert found == {"text_image_top1": 0.0 if wrong else 1.0, "text_audio_top1": 1.0}
+    found = evaluate_emotion(Oracle(labels, wrong), reader, "test", unseen=["happy", "sad"])
+    right = 0.0 if wrong else 1.0
+    for group in ("", "seen_", "unseen_"):
+        if f"{group}text_audio_top1" not in found:
+            assert not {EMOTIONS.index("happy"), EMOTIONS.index("sad")} & set(labels)
+            continue
+        assert found[f"{group}text_image_top1"] == found[f"{group}image_audio_top1"] == right
+        assert found[f"{group}text_audio_top1"] == found[f"{group}audio_text_top1"] == 1
+    assert found["image_accuracy"] == right
+    assert found["audio_accuracy"] == 1
+    assert len([name for name in found if name.startswith("audio_accuracy_")]) >= len(set(labels))
 
 
 def test_empty_split_is_named(demo: Path, tmp_path: Path):
@@ -58,6 +72,38 @@ def test_correlation_of_known_tracks():
     assert correlation(track, 3 * track + 1) == pytest.approx(1, abs=1e-5)
     assert correlation(track, -track) == pytest.approx(-1, abs=1e-5)
     assert correlation(track, torch.ones(50)) == 0
+
+
+def test_ssim_is_of_each_picture_by_itself():
+    truth = torch.rand(2, 3, 32, 32) * 2 - 1
+    same, other = ssim(torch.stack([truth[0], truth[1].flip(-1)]), truth)
+    assert same == pytest.approx(1, abs=1e-4)
+    assert abs(other) < 0.3
+
+
+def test_landmark_distances_are_of_shape_not_of_place():
+    model = face_model()
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(5, model.motion_dim, generator=generator) * 0.1
+    identity = torch.zeros(model.num_identity)
+    moved = truth.clone()
+    moved[:, -POSE_DIM:] += 0.3
+    assert landmark_distances(model, identity, moved, truth) == (0, 0), "the head's pose is the true one in both"
+    expression = truth.clone()
+    expression[:, 0] += 0.5
+    face, mouth = landmark_distances(model, identity, expression, truth)
+    points = [model.landmarks(identity, m) * 128 for m in (expression, truth)]
+    a, b = (p - p.mean(1, keepdim=True) for p in points)
+    assert face == pytest.approx(float((a - b).norm(dim=-1).mean()), rel=1e-5)
+    assert 0 < mouth != face
+
+
+def test_loudness_follows_the_speech():
+    speech = torch.zeros(50 * 640)
+    speech[20 * 640 : 30 * 640] = 0.5
+    level = loudness(speech, 52)
+    assert level.shape == (52,)
+    assert level[25] - level[5] > 5
 
 
 def test_learning_rate_rises_then_falls():

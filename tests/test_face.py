@@ -259,7 +259,7 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
-    for name in ("face-debug", "face-base"):
+    for name in ("face-debug", "face-small", "face-base-512", "face-base"):
         config = load_config(FaceStageConfig, [Path(name)], [])
         Discriminator(replace(config.discriminator, size=config.network.size))
     # The base networks' depth, with a fraction of their channels.

@@ -11,6 +11,7 @@ def emotion_retrieval(
     gallery: Tensor,
     gallery_labels: Tensor,
     *,
+    counted: Tensor | None = None,
     rounds: int = 50,
     seed: int = 0,
 ) -> float:
@@ -21,6 +22,7 @@ def emotion_retrieval(
 
     Args:
         queries, gallery: unit vectors (Q, E) and (G, E); their labels (Q,) and (G,).
+        counted: which queries the figure is over, a mask (Q,); the galleries are those of all. None: all of them.
         rounds: random galleries that the figure is averaged over.
 
     Returns:
@@ -31,6 +33,8 @@ def emotion_retrieval(
     if not emotions:
         return float("nan")
     asked = torch.isin(query_labels, torch.tensor(emotions))
+    if counted is not None:
+        asked &= counted
     items = [torch.nonzero(gallery_labels == emotion)[:, 0].tolist() for emotion in emotions]
     picks = torch.tensor([[rng.choice(choice) for choice in items] for _ in range(rounds)])  # (R, emotions)
     similarity = queries[asked].float() @ gallery.float().T  # (Q, G)

@@ -1,0 +1,181 @@
+"""What the face and the motion stage learn from a few minutes of real film on a CPU.
+
+    python benchmarks/real_clips.py CLIPS [--stages face motion] [--work runs/real_clips] [--out .../real_clips.json]
+
+CLIPS holds folders `hdtf` and `grid` of videos. They are prepared at 128 pixels; the first 80 % of each clip are for
+training, the last 20 % for the test (the face model, 68 points, is fitted to all frames). The face stage learns from
+hdtf, the motion stage from both, less what the gate of the sound leaves out, by name.
+
+face: the first frame of a clip is the portrait, all frames of its last fifth are to be made. Beside it: the portrait as
+it is, and the portrait warped by the coarsest flow alone.
+motion: mouth opening of the last fifth, from speech alone, of the same people; beside it the smoothed loudness, and the
+mean motion. Clips of which a fifth is under 2 s are too short to correlate one by one: those of a folder are joined,
+each less its mean.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.sample import SAMPLES_PER_FRAME, Clip
+from emohead.datamodules.shards import ShardWriter
+from emohead.models.emotion import EmotionSpace
+from emohead.models.face import FaceGenerator
+from emohead.models.motion import AudioTo3DMM
+from emohead.models.talker import motion_windows
+from emohead.trainers.evaluation_face import compare_frames
+from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
+
+TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part is also looked at during training
+SETTINGS = {
+    "emotion": ["trainer.max_steps=60", "data.batch_size=16"],
+    "motion": ["trainer.max_steps=1500", "data.batch_size=16", "network.layers=2", "optimizer.weight_decay=0.1"],
+    "face": ["trainer.max_steps=1800", "adversary.start=1400"],
+}
+
+
+def emohead(*words: object) -> str:
+    command = [sys.executable, "-m", "emohead.apps.cli", *map(str, words)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {result.returncode}")
+    return result.stdout
+
+
+def prepare(source: Path, out: Path, *options: object) -> None:
+    if not (out / "manifest.json").exists():
+        print(emohead("prepare", "folder", source, out, "--size", 128, "--workers", 2, *options))
+
+
+def cut(source: Path, out: Path) -> None:
+    """Every clip of a data set in two: its first part in train (the end of it in val too), the rest in test."""
+    reader = ClipReader(source)
+    with ShardWriter(out, size=reader.manifest.size, codec="mjpeg") as writer:
+        for key in reader.keys(None):
+            info = reader.info(key)
+            edges = {
+                "train": (0, round(TRAIN * info.frames)),
+                "val": (round((TRAIN - VAL) * info.frames), round(TRAIN * info.frames)),
+                "test": (round(TRAIN * info.frames), info.frames),
+            }
+            for split, (start, stop) in edges.items():
+                writer.write(part_of(reader, key, split, start, stop))
+        writer.close(reader.face_model)
+
+
+def part_of(reader: ClipReader, key: str, split: str, start: int, stop: int) -> Clip:
+    info, span = reader.info(key), slice(start, stop)
+    info.key, info.split, info.frames = f"{key}_{split}", split, stop - start
+    frames = reader.frames(key, list(range(start, stop))).transpose(0, 2, 3, 1)
+    speech = reader.speech(key)[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+    arrays = (reader.motion(key)[span], reader.identity(key), reader.landmarks(key)[span])
+    return Clip(info, frames, speech, *arrays)
+
+
+def train(stage: str, data: Path, run: Path, *overrides: str) -> tuple[Path, float]:
+    """Train at debug size; the export, and the seconds that the command took."""
+    export, started = run / "export" / f"{stage}.safetensors", time.time()
+    if not export.exists():
+        given = [f"data.shards=[{data}]", f"run={run}", "tracking.wandb=disabled", *SETTINGS[stage], *overrides]
+        emohead("train", stage, "-c", f"{stage}-debug", *given)
+    return export, time.time() - started
+
+
+@torch.inference_mode()
+def face_figures(export: Path, whole: ClipReader) -> dict[str, Any]:
+    generator = FaceGenerator.from_checkpoint(export).eval()
+    clips: dict[str, dict[str, float]] = {}
+    for key in whole.keys(None):
+        motion = torch.from_numpy(whole.motion(key))
+        tested = list(range(round(TRAIN * len(motion)), len(motion)))
+        frames = torch.from_numpy(whole.frames(key, [0, *tested]))
+        windows = motion_windows(motion, generator.config.window)[tested]
+        found: dict[str, list[torch.Tensor]] = {}
+        for start in range(0, len(tested), 16):
+            rows = slice(start, start + 16)
+            made = compare_frames({"face": generator}, frames[:1], frames[1:][rows], {"face": windows[rows]})
+            for name, value in made.items():
+                found.setdefault(name, []).append(value)
+        clips[key] = {name: float(torch.cat(values).mean()) for name, values in found.items()}
+    mean = {name: float(np.mean([clip[name] for clip in clips.values()])) for name in next(iter(clips.values()))}
+    above = {"above_copy_db": mean["face_psnr"] - mean["copy_psnr"]}
+    return mean | above | {"above_coarse_db": mean["face_psnr"] - mean["coarse_psnr"], "clips": clips}
+
+
+@torch.inference_mode()
+def motion_figures(export: Path, emotion: Path, whole: ClipReader) -> dict[str, Any]:
+    network, space = AudioTo3DMM.from_checkpoint(export).eval(), EmotionSpace.from_checkpoint(emotion).eval()
+    model = whole.face_model
+    found: dict[str, dict[str, list[torch.Tensor]]] = {}
+    distances = []
+    for key in whole.keys(None):
+        speech, truth = torch.from_numpy(whole.speech(key))[None], torch.from_numpy(whole.motion(key))
+        identity, nobody = torch.from_numpy(whole.identity(key)), torch.zeros(1, model.num_identity)
+        motion = network.generate(speech, space.encode_speech(speech), identity[None])[0]
+        tested = slice(round(TRAIN * len(truth)), len(truth))
+        tracks = {
+            "true": model.mouth_opening(nobody, truth)[tested],
+            "predicted": model.mouth_opening(nobody, motion)[tested],
+            "loudness": loudness(speech[0], len(truth))[tested],
+        }
+        folder = Path(whole.info(key).source).parent.name or "clips"
+        for name, track in tracks.items():
+            found.setdefault(folder, {}).setdefault(name, []).append(track - track.mean())
+        mean = network.motion_mean.expand_as(truth)
+        distances.append([landmark_distances(model, identity, m[tested], truth[tested])[1] for m in (motion, mean)])
+    m_lmd, mean_m_lmd = np.mean(distances, axis=0)
+    result: dict[str, Any] = {"m_lmd": float(m_lmd), "mean_motion_m_lmd": float(mean_m_lmd)}
+    for folder, parts in found.items():
+        joined = {name: torch.cat(tracks) for name, tracks in parts.items()}
+        each = [
+            [correlation(parts[name][i], parts["true"][i]) for i in range(len(parts["true"]))]
+            for name in ("predicted", "loudness")
+        ]
+        result[folder] = {
+            "clips": len(parts["true"]),
+            "correlation": correlation(joined["predicted"], joined["true"]),
+            "loudness_correlation": correlation(joined["loudness"], joined["true"]),
+            "mean_of_clips": float(np.mean(each[0])),
+            "loudness_mean_of_clips": float(np.mean(each[1])),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--stages", nargs="+", choices=("face", "motion"), default=["face", "motion"])
+    parser.add_argument("--work", type=Path, default=Path("runs/real_clips"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "real_clips.json")
+    options = parser.parse_args()
+    work, result = options.work, json.loads(options.out.read_text()) if options.out.exists() else {}
+    sources = {"face": options.clips / "hdtf", "motion": options.clips}
+    for stage in options.stages:
+        whole, parts = work / f"{stage}_whole", work / f"{stage}_parts"
+        prepare(sources[stage], whole)
+        if not (parts / "manifest.json").exists():
+            cut(whole, parts)
+        reader = ClipReader(whole)
+        left_out = [f"{clip.source}: {clip.reason}" for clip in reader.manifest.rejected]
+        if stage == "face":
+            export, seconds = train("face", parts, work / "face")
+            found = face_figures(export, reader)
+        else:
+            emotion, _ = train("emotion", parts, work / "emotion")
+            export, seconds = train("motion", parts, work / "motion", f"emotion={emotion}")
+            found = motion_figures(export, emotion, reader)
+        result[stage] = found | {"training_seconds": seconds, "left_out": left_out, "settings": SETTINGS[stage]}
+        print(json.dumps(result[stage], indent=1), flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

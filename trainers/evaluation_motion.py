@@ -1,0 +1,98 @@
+"""How well motion follows speech: mouth opening, and the landmark distances of the field.
+
+Shapes: T frames, D values of motion.
+"""
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+from ..datamodules.reader import ClipReader
+from ..datamodules.sample import SAMPLES_PER_FRAME
+from ..models.emotion_student import EmotionEncoder
+from ..models.face_model import POSE_DIM, FaceModel
+from ..models.motion import AudioTo3DMM
+from .evaluation import Advance, keys_of, no_advance
+
+MOUTH = slice(48, 68)
+PIXELS = 256  # of the pictures in which landmark distances are counted
+LOUDNESS_SMOOTHING = 1.0  # frames
+QUIET = 1e-3  # root mean square that counts as silence
+
+
+@torch.inference_mode()
+def evaluate_motion(
+    network: AudioTo3DMM,
+    encoder: EmotionEncoder,
+    reader: ClipReader,
+    split: str,
+    *,
+    advance: Advance = no_advance,
+) -> dict[str, float]:
+    """What speech alone makes of the mouth, averaged over clips, beside what needs no network.
+
+    The emotion comes from the clip's own voice and the identity is the mean face, so that nothing but sound goes in.
+    `mouth_correlation` is that over time of predicted and true mouth opening; `loudness_correlation` has the smoothed
+    level of the speech in place of the prediction. `m_lmd`, `f_lmd`: see `landmark_distances`; `mean_m_lmd` and
+    `mean_f_lmd` are those of the mean motion of the training data.
+    """
+    found: dict[str, list[float]] = {}
+    for key in keys_of(reader, split):
+        speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))
+        identity = torch.zeros(1, reader.face_model.num_identity)
+        motion = network.generate(speech, encoder.encode_speech(speech), identity)[0]  # (T, D)
+        figures = compare_motion(reader.face_model, network, torch.from_numpy(reader.identity(key)), motion, truth)
+        figures["loudness_correlation"] = correlation(
+            loudness(speech[0], len(truth)), reader.face_model.mouth_opening(identity, truth)
+        )
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+        advance(1)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def compare_motion(
+    face_model: FaceModel, network: AudioTo3DMM, identity: Tensor, motion: Tensor, truth: Tensor
+) -> dict[str, float]:
+    """Predicted motion (T, D) of a person (I,) against the true one."""
+    nobody = torch.zeros_like(identity)
+    openings = [face_model.mouth_opening(nobody[None], m) for m in (motion, truth)]
+    face, mouth = landmark_distances(face_model, identity, motion, truth)
+    mean_face, mean_mouth = landmark_distances(face_model, identity, network.motion_mean.expand_as(truth), truth)
+    return {
+        "mouth_correlation": correlation(*openings),
+        "m_lmd": mouth,
+        "f_lmd": face,
+        "mean_m_lmd": mean_mouth,
+        "mean_f_lmd": mean_face,
+    }
+
+
+def landmark_distances(face_model: FaceModel, identity: Tensor, motion: Tensor, truth: Tensor) -> tuple[float, float]:
+    """F-LMD and M-LMD of motion (T, D) against the true one, both on the true head pose and identity (I,).
+
+    Each is the mean distance, in pixels of a picture of 256, of corresponding iBUG landmarks (all 68, or the 20 of the
+    mouth) after the mean of those landmarks is taken from each frame: where face or mouth are does not count, their
+    shape does. The names are those of Chen et al. 2018 (LMD); papers differ in alignment and size, this is ours.
+    """
+    posed = torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
+    both = [face_model.landmarks(identity, m) * (PIXELS / 2) for m in (posed, truth)]  # (T, 68, 2)
+    distances = []
+    for part in (slice(None), MOUTH):
+        a, b = (points[:, part] - points[:, part].mean(dim=1, keepdim=True) for points in both)
+        distances.append(float((a - b).norm(dim=-1).mean()))
+    return distances[0], distances[1]
+
+
+def loudness(speech: Tensor, frames: int) -> Tensor:
+    """Smoothed log level (T,) of speech (N,): what opens a mouth that knows nothing else."""
+    padded = torch.nn.functional.pad(speech, (0, max(0, frames * SAMPLES_PER_FRAME - len(speech))))
+    power = padded[: frames * SAMPLES_PER_FRAME].reshape(frames, SAMPLES_PER_FRAME).square().mean(dim=1)
+    return torch.from_numpy(gaussian_filter1d((power.sqrt() + QUIET).log().numpy(), LOUDNESS_SMOOTHING))
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's, of two tracks (T,); 0 where one of them does not move."""
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-8))
