@@ -304,13 +304,18 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="An exported stage or talker.")],
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,  # noqa: UP045
     emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
+    unseen: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Emotions to report apart, as fear,sad; default: those that training held out."),
+    ] = None,
 ) -> None:
     """Metrics of a checkpoint on a split."""
     from .evaluate import run_evaluation
 
-    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion)
+    names = None if unseen is None else [name for name in unseen.split(",") if name]
+    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion, unseen=names)
 
 
 @app.command(

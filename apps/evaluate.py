@@ -1,6 +1,8 @@
-"""`emohead evaluate`: the metrics of one checkpoint, as a table and as metrics.json."""
+"""`emohead evaluate`: the metrics of one checkpoint, as a table, as metrics.json and as metrics.csv."""
 
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..datamodules.reader import ClipReader
-from ..datamodules.sample import SPLITS
-from ..models.checkpoint import load_checkpoint
+from ..datamodules.sample import EMOTIONS, SPLITS
+from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
@@ -21,35 +23,65 @@ from ..trainers.evaluation_face import evaluate_face
 from ..trainers.evaluation_motion import evaluate_motion
 from .progress import progress_bar
 
+NOT_MEASURED = "LPIPS, FID, CSIM, SyncNet: not measured, they need weights that do not come with this project"
 
-def run_evaluation(checkpoint: Path, data: Path, *, split: str, out: Path | None, emotion: Path | None) -> None:
-    """Print the metrics and, where `out` is given, write `out/metrics.json`."""
+
+def run_evaluation(
+    checkpoint: Path,
+    data: Path,
+    *,
+    split: str,
+    out: Path | None,
+    emotion: Path | None,
+    unseen: Sequence[str] | None = None,
+) -> None:
+    """Print the metrics and, where `out` is given, write `metrics.json` and `metrics.csv` there.
+
+    unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
+    """
     if split not in SPLITS:
         raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
-    kind, sha256 = (lambda loaded: (loaded.kind, loaded.sha256))(load_checkpoint(checkpoint))
+    loaded = load_checkpoint(checkpoint)
+    held_out = loaded.provenance.get("config", {}).get("data", {}).get("holdout_emotions", [])
+    names = list(held_out if unseen is None else unseen)
+    for name in names:
+        if name not in EMOTIONS:
+            raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
     reader = ClipReader(data)
-    metrics = _metrics(kind, checkpoint, reader, split, emotion)
-    table = Table(title=f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)")
+    metrics = _metrics(loaded, checkpoint, reader, split, emotion, names)
+    console = Console()
+    console.print(_table(f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)", metrics))
+    console.print(NOT_MEASURED, highlight=False)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
+        write_json(out / "metrics.json", content | {"metrics": metrics, "not_measured": NOT_MEASURED})
+        write_csv(out / "metrics.csv", metrics)
+
+
+def _table(title: str, metrics: dict[str, float]) -> Table:
+    """All but the accuracies of single emotions and levels, which the files hold."""
+    table = Table(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    Console().print(table)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        content = {"checkpoint": checkpoint.name, "sha256": sha256, "split": split, "metrics": metrics}
-        write_json(out / "metrics.json", content)
+        if "_accuracy_" not in name:
+            table.add_row(name, f"{value:.4f}")
+    return table
 
 
-def _metrics(kind: str, checkpoint: Path, reader: ClipReader, split: str, emotion: Path | None) -> dict[str, float]:
+def _metrics(
+    loaded: Checkpoint, checkpoint: Path, reader: ClipReader, split: str, emotion: Path | None, unseen: list[str]
+) -> dict[str, float]:
     """The figures that fit the kind of checkpoint."""
+    kind = loaded.kind
     talker = Talker.load(checkpoint) if kind == "talker" else None
     num_clips = len(keys_of(reader, split))
     metrics: dict[str, float] = {}
     if talker or kind == "emotion":
         encoder = talker.emotion if talker else EmotionSpace.from_checkpoint(checkpoint).eval()
         with progress_bar("emotion", num_clips) as advance:
-            metrics |= evaluate_emotion(encoder, reader, split, advance=advance)
+            metrics |= evaluate_emotion(encoder, reader, split, unseen=unseen, advance=advance)
     if talker or kind == "motion":
         if talker:
             network, encoder = talker.motion, talker.emotion
@@ -73,4 +105,13 @@ def write_json(path: Path, content: Any) -> None:
     """Written aside, then renamed."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
+def write_csv(path: Path, metrics: dict[str, float]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["metric", "value"])
+        writer.writerows((name, repr(value)) for name, value in metrics.items())
     partial.replace(path)

@@ -3,9 +3,9 @@
     python benchmarks/face_speed.py [--sizes debug base] [--device cuda] [--out benchmarks/results/face_speed.json]
 
 Everything of one size takes turns within one process. Work is counted (FlopCounterMode: convolutions and matrix
-products) and divided by time, so that rates compare whatever the networks. `of plain`: beside a stack that does about as
-much work in 3x3 convolutions of the same widths and resolutions. `of GEMM`: beside one large matrix product. A training
-step is generator and discriminator, forward, backward and optimizer, without the lazy R1.
+products) and divided by time, so that rates compare whatever the networks. `of plain`: beside a stack that does
+about as much work in 3x3 convolutions of the same widths and resolutions. `of GEMM`: beside one large matrix product.
+A training step is generator and discriminator, forward, backward and optimizer, without the lazy R1.
 """
 
 import argparse

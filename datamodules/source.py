@@ -37,6 +37,7 @@ class DataConfig:
     emotions: list[str] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
+    holdout_emotions: list[str] = field(default_factory=list)  # neither trained nor validated on: unseen in evaluation
     decoder: str = "pyav"  # of H.264; or decord
     cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
     cache_gb: float = 100.0  # size it may grow to, all processes of a machine together
@@ -98,7 +99,7 @@ class ClipSource:
     def _selected_groups(self, shard: Shard) -> list[str]:
         c = self.config
         chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
-        names = [name.split("/", 2) for name in shard.groups]
+        names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
         return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
 
 
@@ -141,6 +142,7 @@ def check_config(config: DataConfig) -> None:
         )
     chosen: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         "emotions": (config.emotions, EMOTIONS),
+        "holdout_emotions": (config.holdout_emotions, EMOTIONS),
         "levels": (config.levels, LEVELS),
         "train_splits": (config.train_splits, SPLITS),
         "val_splits": (config.val_splits, SPLITS),
@@ -176,7 +178,7 @@ def check_weights(config: DataConfig) -> None:
 
 def check_selection(source: ClipSource, config: DataConfig) -> None:
     """Refuse a selection that leaves nothing, or nothing of a data set that has a weight."""
-    names = ("train_splits", "emotions", "levels", "views")
+    names = ("train_splits", "emotions", "levels", "views", "holdout_emotions")
     selection = ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
     for counts, folder in zip(source.counts_of, config.shards, strict=True):
         if config.weights and not sum(counts):

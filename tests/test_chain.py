@@ -1,5 +1,6 @@
 """The whole chain at its tiniest: every stage trains from tars, exports, resumes; the talker makes videos."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -92,7 +93,19 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
-    assert {"text_image_top1", "text_audio_top1", "mouth_correlation", "face_psnr", "copy_psnr"} <= metrics.keys()
+    expected = {
+        "text_image_top1",
+        "audio_image_top1",
+        "mouth_correlation",
+        "m_lmd",
+        "face_psnr",
+        "face_ssim",
+        "copy_psnr",
+    }
+    assert expected <= metrics.keys()
+    rows = list(csv.reader((tmp_path / "metrics.csv").open()))
+    assert {name: float(value) for name, value in rows[1:]} == metrics
+    refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
 
 
 def infer(demo: Path, out: Path, **changed: object):

@@ -27,6 +27,10 @@ def test_selections_need_no_rewriting(corpus: Path) -> None:
     assert data.facts.num_train == len(wanted) > 1
     assert data.facts.emotions == ["contempt", "sad"]
     assert sorted(set(keys_of(take(data.train_dataloader(), 4)))) == wanted
+    without = data_of(corpus, holdout_emotions=["contempt", "sad"])
+    assert not {"contempt", "sad"} & set(without.facts.emotions)
+    assert without.facts.num_train + len(wanted) == len(reader.keys("train"))
+    assert not set(wanted) & set(keys_of(take(without.train_dataloader(), 8)))
     both = data_of(corpus, train_splits=["train", "val"], levels=[2])
     assert {reader.info(key).level for key in keys_of(take(both.train_dataloader(), 6))} == {2}
     with pytest.raises(UserError, match="no clip for training is selected"):
@@ -68,6 +72,7 @@ def test_data_sets_that_do_not_fit_are_refused(corpus: Path, tmp_path: Path) -> 
     ("changes", "words"),
     [
         ({"emotions": ["joyful"]}, "data.emotions: 'joyful' is none of angry"),
+        ({"holdout_emotions": ["joyful"]}, "data.holdout_emotions: 'joyful' is none of angry"),
         ({"levels": [4]}, "data.levels: 4 is none of 1, 2, 3"),
         ({"val_splits": ["dev"]}, "data.val_splits: 'dev'"),
         ({"decoder": "ffmpeg"}, "data.decoder: 'ffmpeg'"),

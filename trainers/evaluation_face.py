@@ -29,8 +29,8 @@ def evaluate_face(
 ) -> dict[str, float]:
     """PSNR in dB and SSIM of frames made from a portrait of the same clip and the true motion.
 
-    `face_psnr`, `face_ssim` for a generator named "face"; `copy_…` of the portrait itself, the same pairs, which is what
-    a generator that does nothing would get; `coarse_…` of the portrait warped by the flow of the first generator's
+    `face_psnr`, `face_ssim` for a generator named "face"; `copy_…` of the portrait itself, the same pairs, which is
+    what a generator that does nothing would get; `coarse_…` of the portrait warped by the flow of the first generator's
     coarsest level alone. Averaged over pairs; all generators have one size; each clip gives one random portrait and a
     few random other frames.
     """
