@@ -306,6 +306,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,  # noqa: UP045
     emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
+    critics: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="critics.safetensors of a motion run: sync and emotion of the motion as well."),
+    ] = None,
     unseen: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Emotions to report apart, as fear,sad; default: those that training held out."),
@@ -315,7 +319,7 @@ def evaluate(
     from .evaluate import run_evaluation
 
     names = None if unseen is None else [name for name in unseen.split(",") if name]
-    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion, unseen=names)
+    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion, critics=critics, unseen=names)
 
 
 @app.command(

@@ -16,11 +16,12 @@ from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
+from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
 from ..trainers.evaluation import keys_of
 from ..trainers.evaluation_emotion import evaluate_emotion
 from ..trainers.evaluation_face import evaluate_face
-from ..trainers.evaluation_motion import evaluate_motion
+from ..trainers.evaluation_motion import evaluate_critics, evaluate_motion
 from .progress import progress_bar
 
 NOT_MEASURED = "LPIPS, FID, CSIM, SyncNet: not measured, they need weights that do not come with this project"
@@ -33,10 +34,12 @@ def run_evaluation(
     split: str,
     out: Path | None,
     emotion: Path | None,
+    critics: Path | None = None,
     unseen: Sequence[str] | None = None,
 ) -> None:
     """Print the metrics and, where `out` is given, write `metrics.json` and `metrics.csv` there.
 
+    critics: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     """
     if split not in SPLITS:
@@ -48,7 +51,8 @@ def run_evaluation(
         if name not in EMOTIONS:
             raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
     reader = ClipReader(data)
-    metrics = _metrics(loaded, checkpoint, reader, split, emotion, names)
+    judges = MotionCritics.from_checkpoint(critics).eval() if critics else None
+    metrics = _metrics(loaded, checkpoint, reader, split, emotion, judges, names)
     console = Console()
     console.print(_table(f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)", metrics))
     console.print(NOT_MEASURED, highlight=False)
@@ -71,7 +75,13 @@ def _table(title: str, metrics: dict[str, float]) -> Table:
 
 
 def _metrics(
-    loaded: Checkpoint, checkpoint: Path, reader: ClipReader, split: str, emotion: Path | None, unseen: list[str]
+    loaded: Checkpoint,
+    checkpoint: Path,
+    reader: ClipReader,
+    split: str,
+    emotion: Path | None,
+    critics: MotionCritics | None,
+    unseen: list[str],
 ) -> dict[str, float]:
     """The figures that fit the kind of checkpoint."""
     kind = loaded.kind
@@ -94,6 +104,9 @@ def _metrics(
             encoder = EmotionSpace.from_checkpoint(emotion).eval()
         with progress_bar("motion", num_clips) as advance:
             metrics |= evaluate_motion(network, encoder, reader, split, advance=advance)
+        if critics:
+            with progress_bar("critics", num_clips) as advance:
+                metrics |= evaluate_critics(critics, network, encoder, reader, split, advance=advance)
     if talker or kind == "face":
         generator = talker.face if talker else FaceGenerator.from_checkpoint(checkpoint).eval()
         with progress_bar("face", num_clips) as advance:

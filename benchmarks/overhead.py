@@ -96,7 +96,8 @@ class BareLoop:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage.train()
         self.optimizers = stage.configure_optimizers()
-        self.step = self.adversarial_step if stage.name == "face" else self.plain_step
+        own = {"face": self.adversarial_step, "motion": self.judged_step}
+        self.step = own.get(stage.name, self.plain_step)
 
     def update(self, index: int, loss: torch.Tensor) -> None:
         optimizer = self.optimizers[index]
@@ -109,6 +110,16 @@ class BareLoop:
     def plain_step(self, batch: Batch) -> None:
         self.update(0, self.stage.total(self.stage.losses(batch)))
         self.stage.num_batches += 1
+
+    def judged_step(self, batch: Batch) -> None:
+        stage: Any = self.stage
+        stage.critics.requires_grad_(False)
+        draws = stage.draws(batch)
+        emotion = stage.draw_emotion(batch, draws)
+        self.update(0, stage.total(stage.network_losses(batch, emotion, draws)))
+        stage.critics.requires_grad_(True)
+        self.update(1, torch.stack(list(stage.judge(batch, batch["motion"], emotion).values())).sum())
+        stage.num_batches += 1
 
     def adversarial_step(self, batch: Batch) -> None:
         stage: Any = self.stage

@@ -19,6 +19,7 @@ FORMAT = "1"
 COMMANDS = {
     "emotion": "emohead train emotion",
     "motion": "emohead train motion",
+    "critics": "emohead train motion",
     "face": "emohead train face",
     "talker": "emohead train distill",
 }
@@ -27,7 +28,7 @@ COMMANDS = {
 @dataclass
 class Checkpoint:
     path: Path
-    kind: str  # emotion, motion, face or talker
+    kind: str  # emotion, motion, critics, face or talker
     config: dict[str, Any]  # rebuilds the network
     provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
     tensors: dict[str, Tensor]

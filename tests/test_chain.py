@@ -90,7 +90,8 @@ def test_run_folder_keeps_its_network(demo: Path):
 
 
 def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
-    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path)
+    critics = demo / "motion" / "export" / "critics.safetensors"
+    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--critics", critics)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     expected = {

@@ -6,22 +6,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from emohead.models.motion_critics import MotionCritics, sync_offset
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.draws import Draws
+from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.motion import (
     MotionLossConfig,
     MotionStage,
     MotionStageConfig,
     correlation,
     gram,
+    moments_loss,
     vertex_distance,
 )
+from emohead.trainers.stage import OptimizerConfig
 
 SIZES = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 16}
 SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, overlap_frames=20, **SIZES)
@@ -177,10 +182,49 @@ def test_validation_and_export(stage, tmp_path):
         metrics = stage.validate(batch)
     assert -1 <= metrics["mouth_correlation"] <= 1
     stage.export(tmp_path / "motion.safetensors", {})
+    critics, motion = MotionCritics.from_checkpoint(tmp_path / "critics.safetensors").eval(), batch["motion"]
+    with torch.no_grad():
+        shown = critics.emotion(critics.normalise(motion))
+        assert torch.equal(shown, stage.critics.emotion(stage.critics.normalise(motion)))
     again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
     emotion = torch.randn(2, again.config.emotion_dim)
     arguments = (batch["speech"], emotion, batch["identity"])
     assert torch.equal(again(*arguments), stage.network(*arguments))
+
+
+def test_critics_learn_from_true_motion_only(tmp_path):
+    stage = make_stage(tmp_path, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=1))
+    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
+        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
+    batch = made_up_batch("motion", batch_size=4, size=32)
+    values = []
+    for step in range(15):
+        stage.num_batches = step
+        stage.training_step(batch, 0)
+        values.append({name: float(value) for name, value in stage.logs.items()})
+    for name in ("true_sync_loss", "true_emotion_loss", "expression_loss"):
+        assert values[-1][name] < 0.95 * values[0][name], name
+    before = [p.clone() for p in stage.critics.parameters()]
+    stage.critics.requires_grad_(False)
+    stage.total(stage.losses(batch)).backward()
+    assert all(p.grad is None or not p.grad.any() for p in stage.critics.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, stage.critics.parameters(), strict=True))
+
+
+def test_the_offset_of_lips_is_found():
+    generator = torch.Generator().manual_seed(0)
+    moments = F.normalize(torch.randn(60, 16, generator=generator), dim=-1)
+    for late in (-6, 0, 4):
+        offset, confidence = sync_offset(moments, moments.roll(late, dims=0))
+        assert offset == late
+        assert confidence > 0.3
+    _, unsure = sync_offset(moments, F.normalize(torch.randn(60, 16, generator=generator), dim=-1))
+    assert unsure < 0.2
+
+
+def test_moments_loss_is_least_where_moments_meet():
+    moments = F.normalize(torch.randn(2, 30, 16), dim=-1)
+    assert moments_loss(moments, moments) < moments_loss(moments, moments.roll(3, dims=1)) - 1
 
 
 def test_a_missing_emotion_checkpoint_is_named(tmp_path):

@@ -11,21 +11,20 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.prompts import label_prompts
-from ..datamodules.sample import EMOTIONS, NO_LABEL
+from ..datamodules.sample import EMOTIONS
 from ..datamodules.stream import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
+from .contrast import ALL, contrastive_loss, match_weights, relation_loss
 from .ranks import all_objects, all_rows, own_rows
 from .retrieval import emotion_retrieval
 from .stage import Stage, StageConfig
 
-ALL = slice(None)
 MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
 
 
@@ -45,36 +44,6 @@ class EmotionStageConfig(StageConfig):
     other_level: float = 0.5  # how much of a match the same emotion at another level is
     augmentation: float = 1.0  # strength, 0 for none
     speech_dropout: float = 0.1  # share of the pooled features of speech
-
-
-def match_weights(emotion: Tensor, level: Tensor, other_level: float, rows: slice = ALL) -> Tensor:
-    """How much clip j is a match for clip i: 1 for itself and its like, `other_level` for its emotion at another level.
-
-    Clips without a label match only themselves. Emotion and level (B,) -> (rows, B) of a symmetric matrix (B, B).
-    """
-    same_emotion = (emotion[rows, None] == emotion) & (emotion != NO_LABEL)[rows, None]
-    same_level = level[rows, None] == level
-    numbers = torch.arange(len(emotion), device=emotion.device)
-    itself = numbers[rows, None] == numbers
-    return torch.where(itself, 1.0, same_emotion.float() * torch.where(same_level, 1.0, other_level))
-
-
-def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor, rows: slice = ALL) -> Tensor:
-    """Symmetric InfoNCE of unit vectors a, b (B, E) with soft targets proportional to `weights` (rows, B).
-
-    rows: the clips that ask, both ways; a rank brings its own, so that no rank holds B x B numbers. The mean over ranks
-    is the loss of the whole batch.
-    """
-    targets = weights / weights.sum(dim=1, keepdim=True)  # both ways, as the weights are symmetric
-    there = F.cross_entropy(a[rows] @ b.T / temperature, targets)
-    back = F.cross_entropy(b[rows] @ a.T / temperature, targets)
-    return (there + back) / 2
-
-
-def relation_loss(a: Tensor, b: Tensor, rows: slice = ALL) -> Tensor:
-    """How far the cosine similarities of `rows` to all of a (B, E) are from those among b (B, F)."""
-    a, b = F.normalize(a.float(), dim=-1), F.normalize(b.float(), dim=-1)
-    return F.mse_loss(a[rows] @ a.T, b[rows] @ b.T)
 
 
 class Contrast(nn.Module):

@@ -8,17 +8,63 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from ..datamodules.prompts import label_prompts
 from ..datamodules.reader import ClipReader
-from ..datamodules.sample import SAMPLES_PER_FRAME
+from ..datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
 from ..models.emotion_student import EmotionEncoder
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM
+from ..models.motion_critics import MAX_LAG, MotionCritics, sync_offset
 from .evaluation import Advance, keys_of, no_advance
 
 MOUTH = slice(48, 68)
 PIXELS = 256  # of the pictures in which landmark distances are counted
 LOUDNESS_SMOOTHING = 1.0  # frames
 QUIET = 1e-3  # root mean square that counts as silence
+
+
+@torch.inference_mode()
+def evaluate_critics(
+    critics: MotionCritics,
+    network: AudioTo3DMM,
+    encoder: EmotionEncoder,
+    reader: ClipReader,
+    split: str,
+    *,
+    advance: Advance = no_advance,
+) -> dict[str, float]:
+    """What the critics say of the motion of each clip's speech, each clip spoken with all eight emotions.
+
+    `sync_confidence` and `sync_offset` (frames, magnitude): see `sync_offset`; `true_…` for the true motion.
+    `emotion_accuracy`: share of (clip, emotion) in which the motion made for the text of that emotion is nearest, in the
+    emotion space, to that text; `true_emotion_accuracy`: of labelled clips by their true motion. `kept_opening`: the
+    correlation of mouth opening between two emotions of the same speech, over all pairs. Clips of 16 frames or more.
+    """
+    texts = encoder.encode_text(label_prompts())  # (8, E)
+    found: dict[str, list[float]] = {}
+    for key in keys_of(reader, split):
+        speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))[None]
+        nobody = torch.zeros(len(texts), reader.face_model.num_identity)
+        motion = network.generate(speech.expand(len(texts), -1), texts, nobody)  # (8, T, D)
+        acted = (critics.emotion(critics.normalise(motion)) @ texts.T).argmax(dim=1)
+        figures = {"emotion_accuracy": float((acted == torch.arange(len(texts))).float().mean())}
+        openings = reader.face_model.mouth_opening(nobody[:, None], motion)  # (8, T)
+        pairs = [correlation(openings[a], openings[b]) for a in range(len(texts)) for b in range(a)]
+        figures["kept_opening"] = float(np.mean(pairs))
+        own = network.generate(speech, encoder.encode_speech(speech), nobody[:1])
+        for prefix, moved in (("", own), ("true_", truth)):
+            if truth.shape[1] > MAX_LAG:
+                heard, seen = critics.sync(speech, critics.normalise(moved))
+                offset, confidence = sync_offset(heard[0], seen[0])
+                figures |= {f"{prefix}sync_offset": abs(offset), f"{prefix}sync_confidence": confidence}
+        emotion = reader.info(key).emotion
+        if emotion is not None:
+            nearest = (critics.emotion(critics.normalise(truth)) @ texts.T).argmax()
+            figures["true_emotion_accuracy"] = float(EMOTIONS[int(nearest)] == emotion)
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+        advance(1)
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 @torch.inference_mode()

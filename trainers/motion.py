@@ -3,27 +3,38 @@
 The emotion of a clip enters as text, as an image or as speech, drawn at random for each clip: afterwards any of them
 drives the network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
 
+Beside the network two critics learn from true motion: whether lips go with speech, and which emotion a motion has. The
+network is then judged by them, as they are at that step (models/motion_critics.py).
+
 Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream import DataFacts
-from ..models.checkpoint import load_checkpoint
+from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from ..models.motion_critics import MotionCritics, MotionCriticsConfig
+from .config import as_dict
+from .contrast import contrastive_loss, match_weights
 from .draws import Draws
+from .ranks import all_rows, own_rows
 from .stage import Stage, StageConfig
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MODALITIES = ("text", "image", "audio")
+TEMPERATURE = 0.1  # of the critics' contrasts
+NEIGHBOURS = 0.7  # frames: how far a moment of speech and its lips may lie apart
+OTHER_LEVEL = 0.5  # how much of a match the same emotion at another level is
 
 
 @dataclass
@@ -34,6 +45,8 @@ class MotionLossConfig:
     velocity_loss: float = 1.0
     pose_loss: float = 0.5
     kl_loss: float = 0.002
+    sync_loss: float = 0.1  # the critics' terms: lips and speech,
+    emotion_loss: float = 0.1  # and the emotion that a motion has
 
 
 @dataclass
@@ -41,6 +54,7 @@ class MotionStageConfig(StageConfig):
     emotion: str = ""  # emotion.safetensors, the export of stage 1
     network: AudioTo3DMMConfig = field(default_factory=AudioTo3DMMConfig)
     loss: MotionLossConfig = field(default_factory=MotionLossConfig)
+    critics: MotionCriticsConfig = field(default_factory=MotionCriticsConfig)
     gain: float = 0.5  # speech is made louder or softer by up to this, log scale
 
 
@@ -62,21 +76,70 @@ class MotionStage(Stage):
         sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
         self.network = AudioTo3DMM(replace(config.network, **sizes, emotion_dim=self.space.config.embed_dim))
         self.network.set_statistics(torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
+        num_expression = facts.motion_dim - POSE_DIM
+        sizes = {"num_expression": num_expression, "emotion_dim": self.space.config.embed_dim}
+        self.critics = MotionCritics(replace(config.critics, **sizes))
+        self.critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
+        self.critics.expression_std.copy_(self.network.motion_std[:num_expression])
         self.face_model: FaceModel = facts.face_model
         basis = self.face_model.expression_basis
         self.register_buffer("vertex_gram", gram(basis), persistent=False)
         self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[LIPS]]), persistent=False)
 
+    def trained(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "critics": self.critics}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.begin_step()
+        emotions = []
+
+        # The network: against the true motion, and before the critics, which only judge.
+        self.critics.requires_grad_(False)
+        for part in self.parts(batch):
+            with self.autocast():
+                draws = self.draws(part)
+                emotions.append(self.draw_emotion(part, draws))
+                losses = self.network_losses(part, emotions[-1], draws)
+                total = self.total(losses)
+            self.log_part(losses | {"loss": total})
+            self.backward("network", total)
+        self.update("network")
+
+        # The critics: true motion only, so that no trick of the network's teaches them anything.
+        self.critics.requires_grad_(True)
+        for part, emotion in zip(self.parts(batch), emotions, strict=True):
+            with self.autocast():
+                judged = self.judge(part, part["motion"], emotion)
+            self.log_part({f"true_{name}": value for name, value in judged.items()})
+            self.backward("critics", torch.stack(list(judged.values())).sum())
+        self.update("critics")
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         draws = self.draws(batch)
-        emotion = self.draw_emotion(batch, draws)
+        return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
+
+    def judge(self, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
+        """What the critics find wrong in motion (B, T, D), of a network or true, for the speech and emotion (B, E)."""
+        expression = self.critics.normalise(motion)
+        heard, seen = self.critics.sync(batch["speech"], expression)
+        labels, levels = all_rows(batch["emotion"]), all_rows(batch["level"])
+        rows = own_rows(len(emotion))
+        weights = match_weights(labels, levels, OTHER_LEVEL, rows)
+        shown, meant = all_rows(self.critics.emotion(expression)), all_rows(emotion)
+        return {
+            "sync_loss": moments_loss(heard, seen),
+            "emotion_loss": contrastive_loss(shown, meant, weights, TEMPERATURE, rows),
+        }
+
+    def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
         still = self.network(batch["speech"] * gain.exp(), emotion, batch["identity"])
         mean, log_variance = self.network.infer_noise(batch["motion"], still)
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
-        return self.motion_losses(still, swayed, batch["motion"]) | {"kl_loss": kl.mean()}
+        found = self.motion_losses(still, swayed, batch["motion"]) | {"kl_loss": kl.mean()}
+        return found | self.judge(batch, still, emotion)
 
     def motion_losses(self, still: Tensor, swayed: Tensor, motion: Tensor) -> dict[str, Tensor]:
         """Losses of motion (B, T, D), with the mean pose and with that of the posterior, against the true one."""
@@ -125,6 +188,21 @@ class MotionStage(Stage):
         super().train(mode)
         self.space.eval()  # its batch statistics are those of stage 1
         return self
+
+    def export(self, path: Path, provenance: dict[str, Any]) -> str:
+        """The network, and beside it the critics (`critics.safetensors`) for evaluation."""
+        config, beside = as_dict(self.critics.config), path.with_name("critics.safetensors")
+        save_checkpoint(beside, self.critics.state_dict(), kind="critics", config=config, provenance=provenance)
+        return super().export(path, provenance)
+
+
+def moments_loss(heard: Tensor, seen: Tensor) -> Tensor:
+    """Symmetric InfoNCE over the moments of each clip: a_t belongs to v_t (B, T, S), and almost to its neighbours."""
+    time = torch.arange(heard.shape[1], device=heard.device, dtype=torch.float32)
+    near = (-0.5 * ((time[:, None] - time) / NEIGHBOURS).square()).exp()  # (T, T)
+    targets = (near / near.sum(dim=0, keepdim=True)).expand(len(heard), -1, -1)  # of each column
+    likeness = heard @ seen.transpose(1, 2) / TEMPERATURE  # (B, T, T)
+    return (F.cross_entropy(likeness, targets) + F.cross_entropy(likeness.transpose(1, 2), targets)) / 2
 
 
 def gram(basis: Tensor) -> Tensor:
