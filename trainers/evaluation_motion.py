@@ -36,8 +36,8 @@ def evaluate_critics(
     """What the critics say of the motion of each clip's speech, each clip spoken with all eight emotions.
 
     `sync_confidence` and `sync_offset` (frames, magnitude): see `sync_offset`; `true_…` for the true motion.
-    `emotion_accuracy`: share of (clip, emotion) in which the motion made for the text of that emotion is nearest, in the
-    emotion space, to that text; `true_emotion_accuracy`: of labelled clips by their true motion. `kept_opening`: the
+    `emotion_accuracy`: share of (clip, emotion) in which the motion made for the text of that emotion is nearest to
+    that text in the emotion space; `true_emotion_accuracy`: of labelled clips by their true motion. `kept_opening`: the
     correlation of mouth opening between two emotions of the same speech, over all pairs. Clips of 16 frames or more.
     """
     texts = encoder.encode_text(label_prompts())  # (8, E)
