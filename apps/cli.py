@@ -152,6 +152,9 @@ def prepare_synthetic(
     out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
     identities: Annotated[int, typer.Option(min=3, help="People.")] = 20,
     clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 480,
+    acted: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of clips with facial actions in place of an emotion.")
+    ] = 0.0,
     seed: int = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
     codec: Codec = "mjpeg",
@@ -160,7 +163,7 @@ def prepare_synthetic(
     """A corpus of drawn faces with synthetic voices: no download, no tracker, everything known exactly."""
     from .prepare import synthetic
 
-    synthetic(out, identities=identities, clips=clips, seed=seed, size=size, codec=codec, workers=workers)
+    synthetic(out, identities=identities, clips=clips, acted=acted, seed=seed, size=size, codec=codec, workers=workers)
 
 
 @shards.command("info", epilog=_epilog("emohead shards info data/mine"))

@@ -128,11 +128,13 @@ def _print_report(report: "PrepareReport", title: str, console: Console) -> None
     console.print(f"{len(report.kept)} clips kept, {len(report.rejected)} left out", highlight=False)
 
 
-def synthetic(out: Path, *, identities: int, clips: int, seed: int, size: int, codec: str, workers: int) -> None:
+def synthetic(
+    out: Path, *, identities: int, clips: int, acted: float, seed: int, size: int, codec: str, workers: int
+) -> None:
     """Make the synthetic corpus."""
     from ..datamodules.synthetic import SyntheticConfig, prepare_synthetic
 
-    config = SyntheticConfig(identities=identities, clips=clips, seed=seed, size=size, workers=workers)
+    config = SyntheticConfig(identities=identities, clips=clips, acted=acted, seed=seed, size=size, workers=workers)
     with Follow() as follow:
         prepare_synthetic(out, config, codec=codec, progress=follow)
     info(out, compare=False)

@@ -23,9 +23,11 @@ from .manifest import Manifest
 from .sample import EMOTIONS, FPS, LEVELS, Clip, ClipInfo
 from .shards import ShardWriter, encode_members
 from .synthetic_acting import AFFECTS, Affect, duration, phonemes_of, word_stream
+from .synthetic_acts import ACTS, affect_of, held_out
 from .synthetic_drawing import FacePainter, Look
 from .synthetic_face import ACTION_UNITS, AU, IDENTITY_TRAITS, synthetic_face_model
 from .synthetic_voice import Manner, Utterance, Voice, speak
+from .synthetic_words import describe, describe_all
 
 Made = TypeVar("Made")
 
@@ -49,6 +51,7 @@ class SyntheticConfig:
     val_identities: int | None = None  # None: a tenth, at least one
     test_identities: int | None = None
     workers: int = 1
+    acted: float = 0.0  # share of each person's clips that show facial actions without an emotion (synthetic_acts.py)
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ class Script:
     config: SyntheticConfig
     identity: int
     number: int  # of the clip within its identity
-    emotion: str
-    level: int
+    emotion: str | None
+    level: int | None
     split: str
+    act: tuple[int, int] | None = None  # in place of the emotion
 
     @property
     def key(self) -> str:
@@ -132,9 +136,16 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
         num = config.clips // config.identities + (identity < config.clips % config.identities)
         order = np.random.default_rng([config.seed, identity, 1]).permutation(len(COMBINATIONS))
         split = "train" if identity < train else "val" if identity < train + val else "test"
-        for number in range(num):
+        acts = [act for act in ACTS if split == "test" or not held_out(act)]
+        chosen = np.random.default_rng([config.seed, identity, 3]).permutation(len(acts))
+        labelled = num - round(config.acted * num)
+        one = replace(config, workers=1)
+        for number in range(labelled):
             emotion, level = COMBINATIONS[order[number % len(COMBINATIONS)]]
-            scripts.append(Script(replace(config, workers=1), identity, number, emotion, level, split))
+            scripts.append(Script(one, identity, number, emotion, level, split))
+        for number in range(labelled, num):
+            act = acts[chosen[number % len(acts)]]
+            scripts.append(Script(one, identity, number, None, None, split, act))
     return scripts
 
 
@@ -154,7 +165,12 @@ def _make_clip(script: Script) -> Clip:
     config = script.config
     person = person_of(config.seed, script.identity)
     rng = np.random.default_rng([config.seed, script.identity, 2, script.number])
-    affect, strength = AFFECTS[script.emotion], STRENGTH[script.level] * rng.uniform(0.93, 1.07)
+    if script.act is not None:
+        affect, strength = affect_of(script.act, rng), 1.0
+    else:
+        assert script.emotion is not None
+        assert script.level is not None
+        affect, strength = AFFECTS[script.emotion], STRENGTH[script.level] * rng.uniform(0.93, 1.07)
     sentence, utterance = _utter(person.voice, affect.manner, strength, config.frames, rng)
     motion = _motion(person, affect, strength, utterance, rng)
 
@@ -175,7 +191,7 @@ def _make_clip(script: Script) -> Clip:
         emotion=script.emotion,
         level=script.level,
         sentence=sentence,
-        prompts=describe(motion, utterance),
+        prompts=describe(motion) + (describe_all(motion, affect.manner.at(strength**0.6)) if config.acted else []),
         end=config.frames / FPS,
         crop=(0.0, 0.0, float(config.size)),
         tracking_residual=0.0,
@@ -280,37 +296,3 @@ def _smooth_noise(num: int, seconds: float, rng: np.random.Generator) -> np.ndar
     margin = int(4 * sigma)
     noise = gaussian_filter1d(rng.normal(size=num + 2 * margin), sigma)[margin : margin + num]
     return noise * np.sqrt(2 * sigma * np.sqrt(np.pi))
-
-
-# ---------------------------------------------------------------------- in words
-_WORDS = {
-    "corner_up_left": "left lip corner raised",
-    "corner_up_right": "right lip corner raised",
-    "corner_down": "lip corners pulled down",
-    "upper_lip_raise": "upper lip raised",
-    "lower_lip_depress": "lower lip pulled down",
-    "lip_press": "lips pressed together",
-    "inner_brow_raise": "inner brows raised",
-    "outer_brow_raise": "outer brows raised",
-    "brow_lower": "brows lowered",
-    "lid_close": "eyelids drooping",
-    "lid_wide": "eyes wide open",
-    "cheek_raise": "cheeks raised",
-    "nose_wrinkle": "nose wrinkled",
-}
-
-
-def describe(motion: np.ndarray, utterance: Utterance) -> list[str]:
-    """Sentences about this very clip, strongest action unit first; medians, so that blinks do not count."""
-    typical = np.median(motion[:, : len(ACTION_UNITS)], axis=0)
-    typical[AU["lip_press"]] *= 0.8
-    strong = sorted((name for name in _WORDS if typical[AU[name]] > 0.18), key=lambda name: -typical[AU[name]])
-    phrases = [_WORDS[name] for name in strong]
-    both = {_WORDS["corner_up_left"], _WORDS["corner_up_right"]}
-    if both <= set(phrases):
-        phrases = ["lip corners raised"] + [phrase for phrase in phrases if phrase not in both]
-    if not phrases:
-        return ["a person talking with a relaxed face", "talking with no expression"]
-    degree = "slightly " if typical[[AU[name] for name in strong]].max() < 0.5 else ""
-    texts = [f"a person talking with {degree}{' and '.join(phrases[:2])}", ", ".join(degree + p for p in phrases[:3])]
-    return texts + ([f"{phrases[0]} while talking"] if len(phrases) > 1 else [])

@@ -28,7 +28,8 @@ class Oracle(nn.Module):
         self.images, self.voices, self.wrong = iter(labels), iter(labels), wrong
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        return torch.stack([torch.eye(8)[[class_prompt(e) for e in EMOTIONS].index(text)] for text in texts])
+        classes = [class_prompt(e) for e in EMOTIONS]
+        return torch.stack([torch.eye(8)[classes.index(text)] if text in classes else torch.ones(8) for text in texts])
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         return torch.eye(8)[(next(self.images) + self.wrong) % 8][None]

@@ -18,8 +18,10 @@ from emohead.datamodules.synthetic import (
     synthetic_scripts,
 )
 from emohead.datamodules.synthetic_acting import AFFECTS, LEXICON
+from emohead.datamodules.synthetic_acts import ACTS, held_out
 from emohead.datamodules.synthetic_face import ACTION_UNITS, AU, IRIS, synthetic_face_model
 from emohead.datamodules.synthetic_voice import PHONEMES, Manner, Voice, speak
+from emohead.datamodules.synthetic_words import describe_voice
 from emohead.models.errors import UserError
 
 SMALL = SyntheticConfig(identities=3, clips=4, frames=15, size=32, seed=7)
@@ -182,3 +184,28 @@ def test_the_face_model_keeps_the_units():
     assert model.mouth_opening(torch.zeros(model.num_identity), motion) > 0.25
     left, right = model.mean[36], model.mean[45]
     assert torch.allclose(left * torch.tensor([-1.0, 1, 1]), right)
+
+
+def test_acted_clips_hold_combinations_out():
+    scripts = synthetic_scripts(SyntheticConfig(identities=6, clips=300, acted=0.5))
+    acted = [script for script in scripts if script.act is not None]
+    assert len(acted) == 150
+    assert not [script for script in acted if script.split != "test" and held_out(script.act)]
+    assert [script for script in acted if script.split == "test" and held_out(script.act)]
+    assert sum(map(held_out, ACTS)) == len(ACTS) / 4
+    assert held_out((6, 7)), "fear"
+    assert held_out((1, 6)), "disgust"
+
+
+def test_acted_clips_are_described_and_have_no_label():
+    config = SyntheticConfig(identities=3, clips=6, frames=15, size=32, acted=0.5)
+    clip = make_clip(next(script for script in synthetic_scripts(config) if script.act is not None))
+    assert clip.info.emotion is None
+    assert clip.info.level is None
+    assert len(clip.info.prompts) >= 4
+    assert any("voice" in prompt for prompt in clip.info.prompts)
+
+
+def test_a_voice_in_words():
+    assert describe_voice(Manner()) == "a plain voice"
+    assert describe_voice(Manner(pitch=1.4, energy=-5, creak=0.8)) == "a high, quiet, creaky voice"

@@ -8,6 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..datamodules.prompts import class_prompt
@@ -35,10 +36,12 @@ def evaluate_emotion(
     The text of an emotion is its canonical prompt without a level. A clip gives one random frame and its whole speech.
     Galleries hold one item of each emotion, drawn by `seed`. With emotions named in `unseen`, queries of those and of
     the others are reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions.
+    Where clips have descriptions of their own, in `description_image_top1` and `description_audio_top1` those of every
+    other clip ask for images and speech of the rest: what is said of face and voice without the name of an emotion.
     `image_accuracy_happy_3` and its like: clips of an emotion and level for which the nearest text is that emotion.
     """
     rng = np.random.default_rng(seed)
-    images, voices, labels, levels = [], [], [], []
+    images, voices, labels, levels, descriptions = [], [], [], [], []
     for key in keys_of(reader, split):
         info = reader.info(key)
         if info.emotion is not None:
@@ -47,6 +50,7 @@ def evaluate_emotion(
             voices.append(encoder.encode_speech(torch.from_numpy(reader.speech(key))[None]))
             labels.append(EMOTIONS.index(info.emotion))
             levels.append(info.level or NO_LABEL)
+            descriptions.append(encoder.encode_text(info.prompts).mean(dim=0) if info.prompts else None)
         advance(1)
     present = sorted(set(labels))
     if len(present) < 2:
@@ -60,6 +64,14 @@ def evaluate_emotion(
         for group, chosen in groups(kinds[a], unseen).items():
             found = emotion_retrieval(items[a], kinds[a], items[b], kinds[b], counted=chosen, seed=seed)
             metrics[f"{group}{a}_{b}_top1"] = found
+    described = [n for n, found in enumerate(descriptions) if found is not None and n % 2 == 0]
+    if described and len(clips) > 1:
+        asked = F.normalize(torch.stack([descriptions[n] for n in described]), dim=-1)  # type: ignore[misc]
+        for name in ("image", "audio"):
+            for group, chosen in groups(clips[described], unseen).items():
+                rest = (items[name][1::2], clips[1::2])
+                found = emotion_retrieval(asked, clips[described], *rest, counted=chosen, seed=seed)
+                metrics[f"{group}description_{name}_top1"] = found
     return metrics | accuracies(items, kinds["text"], clips, torch.tensor(levels))
 
 
