@@ -130,7 +130,8 @@ def test_it_comes_back_on_more_or_fewer_ranks(
     finish(start(demo, stage, run, *after))
     expected, found = losses(undisturbed(stage)), losses(run)
     assert found.keys() == expected.keys(), "a step is missing"
-    for name, value in expected[step + 1].items():
-        assert found[step + 1][name] == pytest.approx(value, rel=1e-6, abs=1e-7), f"step {step + 1} {name}"
+    for name, value in expected[step + 1].items():  # absolute: a term such as 1 - cosine is a small difference of ones
+        assert found[step + 1][name] == pytest.approx(value, rel=1e-6, abs=1e-6), f"step {step + 1} {name}"
+    assert found[step + 1]["train/loss"] == pytest.approx(expected[step + 1]["train/loss"], rel=1e-6)
     for later in range(step + 1, 9):  # the same samples: what differs is the order of sums
         assert found[later]["train/loss"] == pytest.approx(expected[later]["train/loss"], rel=1e-3)
