@@ -45,6 +45,7 @@ class FaceGeneratorConfig:
     landmark_level: int = 32  # pixels of the map in which the encoder finds the portrait's landmarks
     coarse_flow: int = 32  # pixels of the flow that the landmarks give
     geometry_max: int = 64  # levels above it see no landmark maps
+    hierarchy: bool = True  # false, to compare with: only the coarsest level refines the flow, the others take it over
 
     def __post_init__(self) -> None:
         if self.size != COARSEST * 2 ** (len(self.channels) - 1):
@@ -138,6 +139,7 @@ class Level(nn.Module):
     def __init__(self, size: int, inputs: int, channels: int, config: FaceGeneratorConfig) -> None:
         super().__init__()
         self.size = size
+        self.refines_flow = config.hierarchy or size == COARSEST
         self.map_width = max(0.04, 2 / size)
         self.geometry = nn.Conv2d(config.num_points, inputs, 1, bias=False) if size <= config.geometry_max else None
         self.look = StyledConv(inputs + channels + 3, channels, config.style_dim)
@@ -157,7 +159,7 @@ class Level(nn.Module):
         hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
         seen = self.look(torch.cat([state, warp(feature, flow), hints], dim=1), style)
         change = self.refine(seen).float()
-        flow, mask = flow + 0.1 * change[:, :2], mask + change[:, 2:]
+        flow, mask = flow + 0.1 * self.refines_flow * change[:, :2], mask + change[:, 2:]
         shown = warp(feature, flow) * mask.sigmoid().to(feature.dtype)
         state = self.paint(torch.cat([seen, shown], dim=1), style)
         return state, flow, mask, self.to_image(state).float()

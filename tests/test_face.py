@@ -116,6 +116,20 @@ def test_every_level_gives_flow_mask_and_picture():
     assert output.frame is output.pyramid[-1]
 
 
+@pytest.mark.parametrize("hierarchy", [True, False])
+def test_without_the_hierarchy_the_coarsest_level_has_the_flow(hierarchy: bool):
+    torch.manual_seed(0)
+    network = FaceGenerator(FaceGeneratorConfig(**SMALL, **DIMS, hierarchy=hierarchy))
+    network.adopt(face_model(), torch.zeros(10), torch.full((10,), 0.2))
+    with torch.no_grad():
+        features, window = network.encode_portrait(torch.rand(1, 3, 32, 32)), torch.randn(1, 27, 10) * 0.1
+        before = network(features, window).flows[-1]
+        nn.init.normal_(network.levels[-1].refine.weight)
+        assert torch.equal(network(features, window).flows[-1], before) != hierarchy
+        nn.init.normal_(network.levels[0].refine.weight)
+        assert not torch.equal(network(features, window).flows[-1], before)
+
+
 def test_an_untrained_network_shows_the_portrait_where_nothing_moves():
     network, batch = make_generator().eval(), made_up_batch("face")
     features = network.encode_portrait(batch["portrait"])
