@@ -2,7 +2,8 @@
 
     python benchmarks/ablations.py [--work runs/ablations] [--only motion face prior] [--out .../ablations.json]
 
-motion: without the sync loss, without the emotion loss. The critics of the full run judge all runs alike (sync, emotion).
+motion: without the sync loss, without the emotion loss. The critics of the full run judge the sync and the emotion of
+all runs alike.
 face: one flow, that of the coarsest level, in place of one a level.
 prior: a CLIP that first learned from facial actions alone is then taught six emotions, with and without the loss that
 keeps what it knew; figures for the two emotions that were held out.
