@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.meter import WorkCounter
 from emohead.trainers.run import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 PIXELS = {"debug": 128, "small": 256, "base": 256, "base-512": 512}
 COARSEST = 8
@@ -54,7 +54,7 @@ class PlainStack(nn.Module):
 
 
 def flops(call: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with WorkCounter() as counter:
         call()
     return float(counter.get_total_flops())
 

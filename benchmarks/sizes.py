@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from emohead.models.audio import SAMPLES_PER_FRAME
+from emohead.trainers.meter import WorkCounter
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 SIZES = {  # pixels of a frame by shipped size; those of the face stage
     "emotion": {"debug": 128, "small": 256, "base": 256},
@@ -31,7 +31,8 @@ START, END = "<!-- sizes:start -->", "<!-- sizes:end -->"
 
 
 def gmac(call: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    torch.backends.mha.set_fastpath_enabled(False)  # which is not counted
+    with WorkCounter() as counter, torch.no_grad():
         call()
     return counter.get_total_flops() / 2e9
 

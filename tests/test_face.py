@@ -20,6 +20,7 @@ from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
+from emohead.trainers.meter import WorkCounter
 from torch import nn
 
 SMALL = {"size": 32, "channels": [16, 12, 8], "style_dim": 16, "landmark_level": 16, "coarse_flow": 16}
@@ -222,6 +223,22 @@ def test_the_second_derivative_of_the_penalty_is_finite():
     assert penalty.dtype == torch.float32
     assert gradients
     assert all(g.isfinite().all() for g in gradients)
+
+
+def test_the_work_of_a_step_with_a_penalty_can_be_counted():
+    stage, batch = make_stage(), made_up_batch("face", batch_size=4)
+    stage.num_batches = stage.config.adversary.r1_every  # a step of three phases
+    with WorkCounter() as counter:
+        stage.training_step(batch, 0)
+    with_penalty = counter.get_total_flops()
+    stage.num_batches += 1
+    with WorkCounter() as counter:
+        stage.training_step(batch, 0)
+    assert with_penalty > counter.get_total_flops() > 1e6
+    layer, x = nn.Linear(8, 16), torch.rand(4, 8)
+    with WorkCounter() as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 2 * 4 * 8 * 16 * 2, "forward, and the gradient of the weights"
 
 
 def test_losses_fall_on_one_batch():

@@ -17,13 +17,35 @@ PEAKS_32_BIT = {  # TF32 where the matrix units have it
 RECOUNT = 1000  # steps between two counts of a step's work, which changes where an adversary joins in
 
 
+class WorkCounter(FlopCounterMode):
+    """Counts the FLOPs of what is done inside, as a whole.
+
+    By itself torch's counter also follows modules, by hooks on their inputs, which fail where the gradient with respect
+    to an input is asked for: R1's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker = _Untracked()  # type: ignore[assignment]
+
+
+class _Untracked:
+    """In place of torch's ModuleTracker."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
 class Meter:
     """Follows the steps of one rank from one reading to the next."""
 
     def __init__(self) -> None:
         self.step = 0
         self.flops = 0.0  # of a step on this rank, forward and backward
-        self.counter: FlopCounterMode | None = None
+        self.counter: WorkCounter | None = None
         self.peak = 0.0
         self.forget()
 
@@ -38,7 +60,7 @@ class Meter:
 
     def begin_step(self) -> None:
         if self.step % RECOUNT == 1:
-            self.counter = FlopCounterMode(display=False)
+            self.counter = WorkCounter()
             self.counter.__enter__()
         self.started = time.perf_counter()
 
