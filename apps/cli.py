@@ -343,8 +343,9 @@ def infer(
     audio: Annotated[Optional[list[Path]], typer.Option(help="Emotion as a voice; repeatable.")] = None,  # noqa: UP045
     weights: Annotated[str, typer.Option(help="Of a mixture: 2,1 for texts, then images, then audios.")] = "",
     intensity: Annotated[float, typer.Option(help="0 neutral, 1 as described, more exaggerates.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the head motion.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of head motion and blinks.")] = 0,
     still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
+    blinks: Annotated[bool, typer.Option(help="Blink, at chance moments.")] = True,
     crop: Annotated[bool, typer.Option(help="Find and crop the face; --no-crop takes pictures as they are.")] = True,
 ) -> None:
     """Portrait + speech + emotion -> an H.264 video with the speech."""
@@ -362,6 +363,7 @@ def infer(
         out=out,
         seed=seed,
         still=still,
+        blinks=blinks,
         crop=crop,
     )
 

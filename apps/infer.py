@@ -67,6 +67,7 @@ def run_infer(
     out: Path,
     seed: int = 0,
     still: bool = False,
+    blinks: bool = True,
     crop: bool = True,
 ) -> None:
     """Write the video of `portrait` saying `speech`, as long as the speech to within one frame.
@@ -81,7 +82,7 @@ def run_infer(
     face = _picture(portrait, talker.size, crop)
     with torch.inference_mode():
         wanted, comment = emotion.embed(talker, crop), f"emotion: {emotion.describe()}"
-        write_talking_video(talker, face, waveform, wanted, out, seed=seed, still=still, comment=comment)
+        write_talking_video(talker, face, waveform, wanted, out, seed=seed, still=still, blinks=blinks, comment=comment)
 
 
 def write_talking_video(
@@ -93,6 +94,7 @@ def write_talking_video(
     *,
     seed: int = 0,
     still: bool = False,
+    blinks: bool = True,
     comment: str = "",
 ) -> None:
     """Animate `portrait` uint8 (1, 3, S, S) with `waveform` (N,) and `emotion` (1, E), and mux the speech in."""
@@ -102,7 +104,7 @@ def write_talking_video(
     with progress_bar(out.name, num_frames) as advance:
 
         def frames():
-            for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still):
+            for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):
                 for frame in chunk.permute(0, 2, 3, 1).numpy():
                     yield frame
                     advance(1)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .blinks import add_blinks
 from .checkpoint import load_checkpoint
 from .emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, TextStudentConfig
 from .face import FaceGenerator, FaceGeneratorConfig
@@ -97,13 +98,16 @@ class Talker(nn.Module):
         speech: Tensor,  # (1, N) at 16 kHz in [-1, 1]
         emotion: Tensor,  # (1, E)
         *,
-        seed: int = 0,  # of the head movement
+        seed: int = 0,  # of the head movement and the blinks
         still: bool = False,  # keep the head at its mean pose
+        blinks: bool = True,
         batch_size: int = 8,
     ) -> Iterator[Tensor]:
         """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time."""
         features = self.face.encode_portrait(portrait)
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
+        if blinks:
+            motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
         windows = motion_windows(self.anchor(motion, features.motion[0]), self.config.face.window)
         for chunk in windows.split(batch_size):
             frames = self.face(features.repeat(len(chunk)), chunk).frame
