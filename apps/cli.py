@@ -307,7 +307,10 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="An exported stage or talker.")],
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html."),
+    ] = None,
     emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
     critics: Annotated[
         Optional[Path],  # noqa: UP045

@@ -22,6 +22,7 @@ from ..trainers.evaluation import keys_of
 from ..trainers.evaluation_emotion import evaluate_emotion
 from ..trainers.evaluation_face import evaluate_face
 from ..trainers.evaluation_motion import evaluate_critics, evaluate_motion
+from .evaluation_page import write_page, write_videos
 from .progress import progress_bar
 
 NOT_MEASURED = "LPIPS, FID, CSIM, SyncNet: not measured, they need weights that do not come with this project"
@@ -37,7 +38,7 @@ def run_evaluation(
     critics: Path | None = None,
     unseen: Sequence[str] | None = None,
 ) -> None:
-    """Print the metrics and, where `out` is given, write `metrics.json` and `metrics.csv` there.
+    """Print the metrics; where `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
     critics: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
@@ -61,6 +62,18 @@ def run_evaluation(
         content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
         write_json(out / "metrics.json", content | {"metrics": metrics, "not_measured": NOT_MEASURED})
         write_csv(out / "metrics.csv", metrics)
+        videos = _videos(loaded.kind, checkpoint, reader, split, out / "videos")
+        write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, videos, NOT_MEASURED)
+        console.print(f"page: {out / 'evaluation.html'}", highlight=False)
+
+
+def _videos(kind: str, checkpoint: Path, reader: ClipReader, split: str, folder: Path) -> list[Path]:
+    """Of what draws faces."""
+    if kind not in ("face", "talker"):
+        return []
+    talker = Talker.load(checkpoint) if kind == "talker" else None
+    face = talker.face if talker else FaceGenerator.from_checkpoint(checkpoint).eval()
+    return write_videos(face, talker, reader, split, folder)
 
 
 def _table(title: str, metrics: dict[str, float]) -> Table:

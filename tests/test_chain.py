@@ -106,6 +106,9 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     assert expected <= metrics.keys()
     rows = list(csv.reader((tmp_path / "metrics.csv").open()))
     assert {name: float(value) for name, value in rows[1:]} == metrics
+    page = (tmp_path / "evaluation.html").read_text()
+    assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
+    assert "mouth correlation" in page
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
 
 

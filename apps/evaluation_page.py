@@ -1,0 +1,106 @@
+"""What `emohead evaluate --out` leaves to look at: one HTML file with tables, bars and side-by-side videos inside."""
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datamodules.encoding import write_video
+from ..datamodules.reader import ClipReader
+from ..datamodules.sample import EMOTIONS
+from ..models.face import FaceGenerator
+from ..models.talker import Talker, motion_windows
+from .infer import PROVENANCE
+from .report_parts import data_uri
+
+NUM_VIDEOS = 3
+BATCH = 8
+LEVELS = ("", "_1", "_2", "_3")
+
+
+@torch.inference_mode()
+def write_videos(
+    face: FaceGenerator, talker: Talker | None, reader: ClipReader, split: str, folder: Path
+) -> list[Path]:
+    """A few clips of the split, evenly chosen, each as true | its motion drawn | from speech alone (talkers only)."""
+    keys = reader.keys(split)
+    chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, min(NUM_VIDEOS, len(keys))).round().astype(int)]
+    paths = []
+    for key in chosen:
+        motion, speech = torch.from_numpy(reader.motion(key)), reader.speech(key)
+        truth = torch.from_numpy(reader.frames(key, list(range(len(motion))), size=face.config.size))
+        windows = motion_windows(motion, face.config.window)
+        features = face.encode_portrait(truth[:1])
+        drawn = [to_bytes(face(features.repeat(len(w)), w).frame) for w in windows.split(BATCH)]
+        rows = [truth, torch.cat(drawn)]
+        if talker:
+            heard = torch.from_numpy(speech)[None]
+            emotion = talker.emotion_from_speech(heard)
+            rows.append(torch.cat(list(talker.animate(truth[:1], heard, emotion)))[: len(truth)])
+        shortest = min(len(row) for row in rows)
+        frames = torch.cat([row[:shortest] for row in rows], dim=3).permute(0, 2, 3, 1).numpy()
+        paths.append(folder / f"{key}.mp4")
+        write_video(paths[-1], frames, speech, metadata={"comment": f"{PROVENANCE} (left: true)", "title": key})
+    return paths
+
+
+def to_bytes(frames: Tensor) -> Tensor:
+    """[-1, 1] -> uint8."""
+    return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def write_page(path: Path, title: str, metrics: dict[str, float], videos: list[Path], note: str) -> None:
+    """Everything in one file, so that it can be mailed."""
+    sections = {"Figures": figures(metrics, note)}
+    if any("_accuracy_" in name for name in metrics):
+        sections["Emotions"] = accuracies(metrics)
+    if videos:
+        sections["Videos"] = "".join(map(video, videos))
+    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items())
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
+        f"<style>{style}</style></head><body><header><p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
+        f"<main>{body}</main><footer>Written by <code>emohead evaluate</code>.</footer></body></html>\n"
+    )
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def figures(metrics: dict[str, float], note: str) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(name.replace('_', ' '))}</th><td class='n'>{value:.4f}</td></tr>"
+        for name, value in metrics.items()
+        if "_accuracy_" not in name
+    )
+    return f"<table class='narrow'><tbody>{rows}</tbody></table><p class='small'>{escape(note)}</p>"
+
+
+def accuracies(metrics: dict[str, float]) -> str:
+    """A bar for each emotion and level: clips whose nearest text is that of their emotion."""
+    found = []
+    for emotion in EMOTIONS:
+        for level in LEVELS:
+            values = [metrics.get(f"{kind}_accuracy_{emotion}{level}") for kind in ("image", "audio")]
+            if any(value is not None for value in values):
+                cells = "".join(f"<td class='wide'>{bar(value)}</td>" for value in values)
+                found.append(f"<tr><th>{emotion} {level.strip('_')}</th>{cells}</tr>")
+    head = "<thead><tr><th>emotion, level</th><th>seen in images</th><th>heard in speech</th></tr></thead>"
+    return f"<div class='scroll'><table>{head}<tbody>{''.join(found)}</tbody></table></div>"
+
+
+def bar(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"<div class='bar' title='{value:.3f}'><i style='width:{value:.1%}'></i></div>{value:.2f}"
+
+
+def video(path: Path) -> str:
+    told = "true, drawn from the true motion, and, where there is a third, from speech alone"
+    player = f'<video controls loop muted playsinline src="{data_uri(path)}"></video>'
+    return f"<figure class='picture'>{player}<figcaption>{escape(path.stem)}: {told}</figcaption></figure>"
