@@ -64,7 +64,8 @@ def write_page(path: Path, title: str, metrics: dict[str, float], videos: list[P
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
         f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{style}</style></head><body><header><p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
+        f"<style>{style}</style></head><body><header>"
+        f"<p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
         f"<main>{body}</main><footer>Written by <code>emohead evaluate</code>.</footer></body></html>\n"
     )
     partial = path.with_name(path.name + ".partial")
