@@ -4,11 +4,12 @@
 
 CLIPS holds folders `hdtf` and `grid` of videos. They are prepared at 128 pixels; the first 80 % of each clip are for
 training, the last 20 % for the test (the face model, 68 points, is fitted to all frames). The face stage learns from
-hdtf, the motion stage from both, less what the gate of the sound leaves out, by name.
+hdtf, the motion stage from both, less what the gate of the sound leaves out, by name: any clip whose sound is surely
+more than a frame and a half off the lips (by default up to five are made good).
 
 face: the first frame of a clip is the portrait, all frames of its last fifth are to be made. Beside it: the portrait as
 it is, and the portrait warped by the coarsest flow alone.
-motion: mouth opening of the last fifth, from speech alone, of the same people; beside it the smoothed loudness, and the
+motion: mouth opening of the last fifth, from speech alone, on the mean face; beside it the smoothed loudness, and the
 mean motion. Clips of which a fifth is under 2 s are too short to correlate one by one: those of a folder are joined,
 each less its mean.
 """
@@ -36,7 +37,15 @@ from emohead.trainers.evaluation_motion import correlation, landmark_distances, 
 TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part is also looked at during training
 SETTINGS = {
     "emotion": ["trainer.max_steps=60", "data.batch_size=16"],
-    "motion": ["trainer.max_steps=1500", "data.batch_size=16", "network.layers=2", "optimizer.weight_decay=0.1"],
+    "motion": [
+        "trainer.max_steps=300",
+        "data.batch_size=16",
+        "network.layers=2",
+        "network.reach=6",
+        "augmentation=1.0",
+        "identity_dropout=1.0",
+        "speech_dropout=0.2",
+    ],
     "face": ["trainer.max_steps=1800", "adversary.start=1400"],
 }
 
@@ -118,7 +127,7 @@ def motion_figures(export: Path, emotion: Path, whole: ClipReader) -> dict[str, 
     for key in whole.keys(None):
         speech, truth = torch.from_numpy(whole.speech(key))[None], torch.from_numpy(whole.motion(key))
         identity, nobody = torch.from_numpy(whole.identity(key)), torch.zeros(1, model.num_identity)
-        motion = network.generate(speech, space.encode_speech(speech), identity[None])[0]
+        motion = network.generate(speech, space.encode_speech(speech), nobody)[0]
         tested = slice(round(TRAIN * len(truth)), len(truth))
         tracks = {
             "true": model.mouth_opening(nobody, truth)[tested],
@@ -156,10 +165,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "real_clips.json")
     options = parser.parse_args()
     work, result = options.work, json.loads(options.out.read_text()) if options.out.exists() else {}
-    sources = {"face": options.clips / "hdtf", "motion": options.clips}
+    sources = {"face": (options.clips / "hdtf",), "motion": (options.clips, "--gate", "max_av_shift=1.5")}
     for stage in options.stages:
         whole, parts = work / f"{stage}_whole", work / f"{stage}_parts"
-        prepare(sources[stage], whole)
+        prepare(sources[stage][0], whole, *sources[stage][1:])
         if not (parts / "manifest.json").exists():
             cut(whole, parts)
         reader = ClipReader(whole)

@@ -2,9 +2,9 @@
 
     python benchmarks/unseen.py [--work runs/unseen] [--out benchmarks/results/unseen.json]
 
-Two of the eight emotions and a quarter of the combinations of facial actions are kept from training; half of the clips
-show other combinations, described but without an emotion. Tested on people who were never seen: the description of a
-clip asks for one image, or one voice, among one of each of all eight emotions (chance 0.125).
+Two of the eight emotions and a quarter of the combinations of facial actions are kept from training; two thirds of the
+clips show other combinations, described but without an emotion. Tested on people who were never seen: the description
+of a clip asks for one image, or one voice, among one of each of all eight emotions (chance 0.125).
 """
 
 import argparse
@@ -18,12 +18,12 @@ from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
 
 UNSEEN = ("disgusted", "fear")
 CORPUS = SyntheticConfig(
-    identities=160, clips=960, frames=50, acted=0.5, seed=5, val_identities=6, test_identities=24, workers=2
+    identities=200, clips=2000, frames=50, acted=0.65, seed=5, val_identities=6, test_identities=24, workers=2
 )
 SETTINGS = [
-    "trainer.max_steps=1400",
-    "trainer.val_every=700",
-    "trainer.checkpoint_every=700",
+    "trainer.max_steps=2400",
+    "trainer.val_every=1200",
+    "trainer.checkpoint_every=1200",
     "tracking.wandb=disabled",
 ]
 

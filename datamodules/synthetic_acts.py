@@ -19,6 +19,10 @@ UPPER: tuple[dict[str, float], ...] = (
     {"lid_close": 0.35},
     {"inner_brow_raise": 1.0, "lid_wide": 0.9},  # with the last of LOWER: fear
     {"brow_lower": 0.9, "lid_wide": 0.5},
+    {"outer_brow_raise": 0.9},
+    {"inner_brow_raise": 0.9, "brow_lower": 0.5},
+    {"inner_brow_raise": 0.9, "outer_brow_raise": 0.5, "lid_wide": 0.6},
+    {"brow_lower": 0.6, "lid_close": 0.3},
 )
 LOWER: tuple[dict[str, float], ...] = (
     {},
@@ -29,6 +33,10 @@ LOWER: tuple[dict[str, float], ...] = (
     {"upper_lip_raise": 0.8, "cheek_raise": 0.4},
     {"nose_wrinkle": 1.0, "upper_lip_raise": 0.75},  # with lowered brows: disgust
     {"lips_wide": 0.5, "lower_lip_depress": 0.45},
+    {"lower_lip_depress": 0.8, "corner_down": 0.4},
+    {"corner_up_left": 0.95},
+    {"nose_wrinkle": 0.6, "corner_down": 0.5, "cheek_raise": 0.4},
+    {"lip_press": 0.6},
 )
 ACTS = [(upper, lower) for upper in range(len(UPPER)) for lower in range(len(LOWER))]
 MANNERS = {  # the values that a voice is put together from
@@ -55,5 +63,5 @@ def affect_of(act: tuple[int, int], rng: np.random.Generator) -> Affect:
     """The combination's action units, in a voice and with a head movement drawn at random."""
     manner = Manner(**{name: float(rng.choice(values)) for name, values in MANNERS.items()})
     pose = tuple(float(value) for value in rng.normal(size=4) * (0.07, 0.04, 0.01, 0.03))
-    units = {name: value * float(rng.uniform(0.6, 1.0)) for name, value in (UPPER[act[0]] | LOWER[act[1]]).items()}
+    units = {name: value * float(rng.uniform(0.4, 1.0)) for name, value in (UPPER[act[0]] | LOWER[act[1]]).items()}
     return Affect(units, manner, pose=pose, liveliness=float(rng.uniform(0.6, 1.4)))  # type: ignore[arg-type]

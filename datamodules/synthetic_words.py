@@ -20,6 +20,8 @@ _WORDS = {
     "cheek_raise": "cheeks raised",
     "nose_wrinkle": "nose wrinkled",
 }
+CORNERS = {"corner_up_left", "corner_up_right"}
+SHOWS, SLIGHT = 0.18, 0.5  # of an action unit: what is seen at all, and what is more than slight
 # Value of a manner -> word below the first threshold, word above the second.
 _VOICE = {
     "pitch": (0.93, "low", 1.15, "high"),
@@ -44,9 +46,9 @@ def describe(motion: np.ndarray) -> list[str]:
 
 
 def describe_all(motion: np.ndarray, manner: Manner) -> list[str]:
-    """Longer sentences: every action unit that shows, and the voice."""
-    phrases, degree = _phrases(motion)
-    face = degree + ", ".join(phrases) if phrases else "a relaxed face"
+    """Longer sentences: every action unit that shows, each with its degree, and the voice."""
+    shown = _shown(motion)
+    face = ", ".join(("slightly " if value < SLIGHT else "") + phrase for phrase, value in shown) or "a relaxed face"
     voice = describe_voice(manner)
     return [f"{face}, {voice}", f"talking in {voice}, with {face}"]
 
@@ -61,13 +63,18 @@ def describe_voice(manner: Manner) -> str:
 
 
 def _phrases(motion: np.ndarray) -> tuple[list[str], str]:
-    """What shows, strongest first, and "slightly " where all of it is weak."""
+    """What shows, and "slightly " where all of it is weak."""
+    shown = _shown(motion)
+    degree = "slightly " if shown and max(value for _, value in shown) < SLIGHT else ""
+    return [phrase for phrase, _ in shown], degree
+
+
+def _shown(motion: np.ndarray) -> list[tuple[str, float]]:
+    """What shows and how much: lip corners where both are up, then the rest, strongest first."""
     typical = np.median(motion[:, : len(ACTION_UNITS)], axis=0)
     typical[AU["lip_press"]] *= 0.8
-    strong = sorted((name for name in _WORDS if typical[AU[name]] > 0.18), key=lambda name: -typical[AU[name]])
-    phrases = [_WORDS[name] for name in strong]
-    both = {_WORDS["corner_up_left"], _WORDS["corner_up_right"]}
-    if both <= set(phrases):
-        phrases = ["lip corners raised"] + [phrase for phrase in phrases if phrase not in both]
-    degree = "slightly " if strong and typical[[AU[name] for name in strong]].max() < 0.5 else ""
-    return phrases, degree
+    shown = {name: float(typical[AU[name]]) for name in _WORDS if typical[AU[name]] > SHOWS}
+    found = []
+    if shown.keys() >= CORNERS:
+        found.append(("lip corners raised", max(shown.pop(name) for name in CORNERS)))
+    return found + [(_WORDS[name], value) for name, value in sorted(shown.items(), key=lambda item: -item[1])]

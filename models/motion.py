@@ -124,11 +124,16 @@ class AudioTo3DMM(nn.Module):
         motion = self.decode(self.mel(speech), emotion, identity)
         return motion if pose_noise is None else self.add_sway(motion, pose_noise)
 
-    def decode(self, mel: Tensor, emotion: Tensor, identity: Tensor) -> Tensor:
-        """Log-mel (B, M, 4T) and the conditions -> motion with the mean pose (B, T, D)."""
+    def decode(self, mel: Tensor, emotion: Tensor, identity: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Log-mel (B, M, 4T) and the conditions -> motion with the mean pose (B, T, D).
+
+        `keep` (B, C) multiplies the features of speech: the dropout of a training step, 0 or 1 / (1 - rate).
+        """
         dtype = self.stem.enter.weight.dtype
         condition = self.condition(torch.cat([emotion, identity], dim=-1).to(dtype))  # (B, C)
         x = self.stem(mel)  # (B, T, C)
+        if keep is not None:
+            x = x * keep[:, None]
         for block in self.blocks:
             x = block(x, condition)
         x = torch.cat([self.norm(x), condition[:, None].expand_as(x)], dim=-1)

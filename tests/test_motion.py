@@ -14,6 +14,7 @@ from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.models.motion_critics import MotionCritics, sync_offset
+from emohead.trainers.augmentation import augment_mel
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.draws import Draws
 from emohead.trainers.engines import LossScale, PlainEngine
@@ -225,6 +226,34 @@ def test_the_offset_of_lips_is_found():
 def test_moments_loss_is_least_where_moments_meet():
     moments = F.normalize(torch.randn(2, 30, 16), dim=-1)
     assert moments_loss(moments, moments) < moments_loss(moments, moments.roll(3, dims=1)) - 1
+
+
+def test_augmented_mel_keeps_its_place_in_time():
+    two: dict = {"rows": range(2), "total": 2}
+    mel = torch.zeros(2, 80, 200)
+    mel[:, :, 100:] = 1  # speech sets in
+    assert torch.allclose(augment_mel(mel, 0.0, Draws(0, **two)), mel, atol=1e-5)
+    changed = augment_mel(mel, 1.0, Draws(0, **two))
+    assert torch.equal(changed, augment_mel(mel, 1.0, Draws(0, **two)))
+    assert not torch.allclose(changed, mel, atol=0.1)
+    steps = changed.mean(dim=1).diff(dim=1)
+    assert (steps[:, 99] > 0.3).all()
+
+
+def test_what_small_data_sets_need_changes_training_only(tmp_path):
+    batch, found = made_up_batch("motion", batch_size=4), {}
+    for name, changes in {"plain": {}, "varied": {"augmentation": 1.0, "identity_dropout": 1.0}}.items():
+        stage = make_stage(tmp_path, gain=0.0, speech_dropout=0.3 * len(changes), **changes)
+        for training in (True, False):
+            stage.train(training)
+            batch["identity"] = batch["identity"].detach().requires_grad_()
+            loss = stage.losses(batch)["expression_loss"]
+            (gradient,) = torch.autograd.grad(loss, batch["identity"])
+            found[name, training] = loss.item(), bool(gradient.any())
+    assert found["plain", False] == found["varied", False]
+    assert found["plain", True][1]
+    assert not found["varied", True][1], "the identity was left out"
+    assert found["varied", True][0] != found["plain", True][0]
 
 
 def test_a_missing_emotion_checkpoint_is_named(tmp_path):

@@ -27,21 +27,25 @@ def _threads():
 
 @pytest.fixture(scope="module")
 def undisturbed(demo: Path, tmp_path_factory: pytest.TempPathFactory):
-    """The run folder of a stage that nothing happened to; each is made once."""
+    """The run folder of a stage, in some shape, that nothing happened to; each is made once."""
     folder, made = tmp_path_factory.mktemp("undisturbed"), {}
 
-    def run_of(stage: str) -> Path:
-        if stage not in made:
-            made[stage] = go_on(demo, stage, folder / stage)
-        return made[stage]
+    def run_of(stage: str, *shape: str) -> Path:
+        if (stage, *shape) not in made:
+            run = folder / str(len(made))
+            if "trainer.devices=2" in shape:
+                finish(start(demo, stage, run, *shape))
+            else:
+                go_on(demo, stage, run, *shape)
+            made[stage, *shape] = run
+        return made[stage, *shape]
 
     return run_of
 
 
-def go_on(demo: Path, stage: str, run: Path) -> Path:
+def go_on(demo: Path, stage: str, run: Path, *shape: str) -> None:
     """Start a run, or go on with it, in this process and to its end."""
-    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}"])
-    return run
+    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}", *shape])
 
 
 def checksum(run: Path, stage: str) -> str:
@@ -103,7 +107,7 @@ def test_a_signal_during_the_start_is_not_lost(demo: Path, tmp_path: Path) -> No
 
 SHAPES = [  # stage, how it is started, how it comes back
     ("emotion", ["trainer.devices=2"], []),
-    ("motion", ["trainer.accumulate=2"], ["trainer.devices=2", ZERO, "trainer.zero_stage=2"]),
+    ("motion", [], ["trainer.devices=2", ZERO, "trainer.zero_stage=2"]),
     ("face", ["trainer.devices=2", ZERO, "trainer.zero_stage=3"], []),
     ("distill", [], ["trainer.devices=2", ZERO, "trainer.zero_stage=1"]),
 ]
@@ -128,7 +132,9 @@ def test_it_comes_back_on_more_or_fewer_ranks(
     step = max(rows(run))
     assert 1 <= step < 8
     finish(start(demo, stage, run, *after))
-    expected, found = losses(undisturbed(stage)), losses(run)
+    # Adam's first steps turn a rounding of a tiny gradient into a whole step, so that two shapes part from the first
+    # step on: what coming back must not change is measured against a run that kept the shape this one began with.
+    expected, found = losses(undisturbed(stage, *before)), losses(run)
     assert found.keys() == expected.keys(), "a step is missing"
     for name, value in expected[step + 1].items():  # absolute: a term such as 1 - cosine is a small difference of ones
         assert found[step + 1][name] == pytest.approx(value, rel=1e-6, abs=1e-6), f"step {step + 1} {name}"

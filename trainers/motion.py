@@ -24,6 +24,7 @@ from ..models.emotion import EmotionSpace
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
+from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
 from .draws import Draws
@@ -56,6 +57,9 @@ class MotionStageConfig(StageConfig):
     loss: MotionLossConfig = field(default_factory=MotionLossConfig)
     critics: MotionCriticsConfig = field(default_factory=MotionCriticsConfig)
     gain: float = 0.5  # speech is made louder or softer by up to this, log scale
+    augmentation: float = 0.0  # strength of other changes to the speech; small data sets need them
+    identity_dropout: float = 0.0  # share of the clips whose identity is the mean face
+    speech_dropout: float = 0.0  # share of the channels of the speech features
 
 
 class MotionStage(Stage):
@@ -134,7 +138,16 @@ class MotionStage(Stage):
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
-        still = self.network(batch["speech"] * gain.exp(), emotion, batch["identity"])
+        mel, identity, keep = self.network.mel(batch["speech"] * gain.exp()), batch["identity"], None
+        if self.training:
+            c, draws = self.config, self.draws(batch, 1, device=mel.device)
+            if c.augmentation:
+                mel = augment_mel(mel, c.augmentation, draws)
+            if c.identity_dropout:
+                identity = identity * (draws.uniform(1) >= c.identity_dropout)
+            if c.speech_dropout:
+                keep = (draws.uniform(self.network.config.dim) >= c.speech_dropout).float() / (1 - c.speech_dropout)
+        still = self.network.decode(mel, emotion, identity, keep)
         mean, log_variance = self.network.infer_noise(batch["motion"], still)
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
