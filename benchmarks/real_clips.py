@@ -9,7 +9,8 @@ more than a frame and a half off the lips (by default up to five are made good).
 
 face: the first frame of a clip is the portrait, all frames of its last fifth are to be made. Beside it: the portrait as
 it is, and the portrait warped by the coarsest flow alone.
-motion: mouth opening of the last fifth, from speech alone, on the mean face; beside it the smoothed loudness, and the
+motion: mouth opening of the last fifth, from speech alone, on the mean face (no clip has a label, and there are few
+people, so that neither identity nor the emotion of a picture or voice goes in: clips would be known by them); beside it the smoothed loudness, and the
 mean motion. Clips of which a fifth is under 2 s are too short to correlate one by one: those of a folder are joined,
 each less its mean.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from emohead.datamodules.prompts import UNLABELLED
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Clip
 from emohead.datamodules.shards import ShardWriter
@@ -43,7 +45,8 @@ SETTINGS = {
         "network.layers=2",
         "network.reach=6",
         "augmentation=1.0",
-        "identity_dropout=1.0",
+        "network.use_identity=false",
+        "emotion_from=[text]",
         "speech_dropout=0.2",
     ],
     "face": ["trainer.max_steps=1800", "adversary.start=1400"],
@@ -119,15 +122,15 @@ def face_figures(export: Path, whole: ClipReader) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def motion_figures(export: Path, emotion: Path, whole: ClipReader) -> dict[str, Any]:
-    network, space = AudioTo3DMM.from_checkpoint(export).eval(), EmotionSpace.from_checkpoint(emotion).eval()
-    model = whole.face_model
+def motion_figures(export: Path, space: EmotionSpace, whole: ClipReader) -> dict[str, Any]:
+    network = AudioTo3DMM.from_checkpoint(export).eval()
+    model, emotion = whole.face_model, space.encode_text([UNLABELLED])
     found: dict[str, dict[str, list[torch.Tensor]]] = {}
     distances = []
     for key in whole.keys(None):
         speech, truth = torch.from_numpy(whole.speech(key))[None], torch.from_numpy(whole.motion(key))
         identity, nobody = torch.from_numpy(whole.identity(key)), torch.zeros(1, model.num_identity)
-        motion = network.generate(speech, space.encode_speech(speech), nobody)[0]
+        motion = network.generate(speech, emotion, nobody)[0]
         tested = slice(round(TRAIN * len(truth)), len(truth))
         tracks = {
             "true": model.mouth_opening(nobody, truth)[tested],
@@ -179,7 +182,7 @@ def main() -> None:
         else:
             emotion, _ = train("emotion", parts, work / "emotion")
             export, seconds = train("motion", parts, work / "motion", f"emotion={emotion}")
-            found = motion_figures(export, emotion, reader)
+            found = motion_figures(export, EmotionSpace.from_checkpoint(emotion).eval(), reader)
         result[stage] = found | {"training_seconds": seconds, "left_out": left_out, "settings": SETTINGS[stage]}
         print(json.dumps(result[stage], indent=1), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)

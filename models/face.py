@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .checkpoint import load_checkpoint
 from .errors import UserError
 from .face_model import POSE_DIM, FaceModel
-from .flow import landmark_flow, landmark_maps, resize, warp
+from .flow import join, landmark_flow, landmark_maps, resize, warp
 from .portrait_encoder import SLOPE, PortraitEncoder
 
 NUM_LANDMARKS = 68
@@ -103,7 +103,7 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = self.conv(x)
         scale, shift = self.modulate(style).to(x.dtype)[..., None, None].chunk(2, dim=1)
-        return F.leaky_relu(torch.addcmul(shift, x, 1 + scale), SLOPE)
+        return F.leaky_relu_(torch.addcmul(shift, x, 1 + scale), SLOPE)
 
 
 class StyleEncoder(nn.Module):
@@ -157,11 +157,11 @@ class Level(nn.Module):
         if self.geometry is not None:
             state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
         hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
-        seen = self.look(torch.cat([state, warp(feature, flow), hints], dim=1), style)
+        seen = self.look(join(state, warp(feature, flow), hints), style)
         change = self.refine(seen).float()
         flow, mask = flow + 0.1 * self.refines_flow * change[:, :2], mask + change[:, 2:]
         shown = warp(feature, flow) * mask.sigmoid().to(feature.dtype)
-        state = self.paint(torch.cat([seen, shown], dim=1), style)
+        state = self.paint(join(seen, shown), style)
         return state, flow, mask, self.to_image(state).float()
 
 
@@ -188,6 +188,7 @@ class FaceGenerator(nn.Module):
         self.levels = nn.ModuleList(
             Level(COARSEST * 2**i, a, b, config) for i, (a, b) in enumerate(zip(inputs, config.channels, strict=True))
         )
+        self.to(memory_format=torch.channels_last)
 
     @classmethod
     def from_checkpoint(cls, path: Path | str) -> "FaceGenerator":

@@ -24,11 +24,24 @@ def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
 
 
 def warp(source: Tensor, flow: Tensor) -> Tensor:
-    """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h) in the type of `source`."""
+    """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h), type and layout of `source`."""
     grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
     with torch.autocast(source.device.type, enabled=False):
         sampled = F.grid_sample(source.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.to(source.dtype)
+    return sampled.to(source.dtype, memory_format=layout(source))
+
+
+def layout(image: Tensor) -> torch.memory_format:
+    """Whether the channels of (B, C, H, W) lie last in memory, or first; a batch may be one picture expanded."""
+    return torch.channels_last if image.stride(1) == 1 else torch.contiguous_format
+
+
+def join(*maps: Tensor) -> Tensor:
+    """Maps (B, C_i, H, W) side by side -> (B, sum of C_i, H, W), channels last.
+
+    torch.cat of maps whose channels lie last takes several times as long as that of rows, which is what they are.
+    """
+    return torch.cat([map.permute(0, 2, 3, 1) for map in maps], dim=-1).permute(0, 3, 1, 2)
 
 
 def sample(source: Tensor, points: Tensor) -> Tensor:

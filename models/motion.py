@@ -30,6 +30,7 @@ class AudioTo3DMMConfig:
     motion_dim: int = 0  # of the data set; the stage fills these three in
     identity_dim: int = 0
     emotion_dim: int = 0
+    use_identity: bool = True  # False: all move alike; a few people would be known by heart by their coefficients
     num_mels: int = 80
     dim: int = 128
     layers: int = 3
@@ -130,6 +131,8 @@ class AudioTo3DMM(nn.Module):
         `keep` (B, C) multiplies the features of speech: the dropout of a training step, 0 or 1 / (1 - rate).
         """
         dtype = self.stem.enter.weight.dtype
+        if not self.config.use_identity:
+            identity = torch.zeros_like(identity)
         condition = self.condition(torch.cat([emotion, identity], dim=-1).to(dtype))  # (B, C)
         x = self.stem(mel)  # (B, T, C)
         if keep is not None:

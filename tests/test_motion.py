@@ -240,20 +240,22 @@ def test_augmented_mel_keeps_its_place_in_time():
     assert (steps[:, 99] > 0.3).all()
 
 
-def test_what_small_data_sets_need_changes_training_only(tmp_path):
+def test_augmentation_is_for_training_only(tmp_path):
     batch, found = made_up_batch("motion", batch_size=4), {}
-    for name, changes in {"plain": {}, "varied": {"augmentation": 1.0, "identity_dropout": 1.0}}.items():
-        stage = make_stage(tmp_path, gain=0.0, speech_dropout=0.3 * len(changes), **changes)
+    for name, changes in {"plain": {}, "varied": {"augmentation": 1.0, "speech_dropout": 0.3}}.items():
+        stage = make_stage(tmp_path, gain=0.0, **changes)
         for training in (True, False):
-            stage.train(training)
-            batch["identity"] = batch["identity"].detach().requires_grad_()
-            loss = stage.losses(batch)["expression_loss"]
-            (gradient,) = torch.autograd.grad(loss, batch["identity"])
-            found[name, training] = loss.item(), bool(gradient.any())
+            found[name, training] = stage.train(training).losses(batch)["expression_loss"].item()
     assert found["plain", False] == found["varied", False]
-    assert found["plain", True][1]
-    assert not found["varied", True][1], "the identity was left out"
-    assert found["varied", True][0] != found["plain", True][0]
+    assert found["varied", True] != found["plain", True]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_identity_can_be_left_out(used):
+    network = AudioTo3DMM(AudioTo3DMMConfig(**SIZES, use_identity=used))
+    speech, (emotion, identity) = torch.randn(1, 640 * 4), conditions(1)
+    same = torch.equal(network(speech, emotion, identity), network(speech, emotion, identity + 1))
+    assert same is not used
 
 
 def test_a_missing_emotion_checkpoint_is_named(tmp_path):

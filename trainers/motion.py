@@ -21,6 +21,7 @@ from ..datamodules.batch import Batch
 from ..datamodules.stream import DataFacts
 from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.emotion import EmotionSpace
+from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
@@ -56,9 +57,9 @@ class MotionStageConfig(StageConfig):
     network: AudioTo3DMMConfig = field(default_factory=AudioTo3DMMConfig)
     loss: MotionLossConfig = field(default_factory=MotionLossConfig)
     critics: MotionCriticsConfig = field(default_factory=MotionCriticsConfig)
+    emotion_from: list[str] = field(default_factory=lambda: list(MODALITIES))  # text alone suits clips without labels
     gain: float = 0.5  # speech is made louder or softer by up to this, log scale
     augmentation: float = 0.0  # strength of other changes to the speech; small data sets need them
-    identity_dropout: float = 0.0  # share of the clips whose identity is the mean face
     speech_dropout: float = 0.0  # share of the channels of the speech features
 
 
@@ -74,6 +75,8 @@ class MotionStage(Stage):
 
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
+        if not config.emotion_from or set(config.emotion_from) - set(MODALITIES):
+            raise UserError(f"emotion_from: {config.emotion_from}; wanted are some of {', '.join(MODALITIES)}")
         checkpoint = load_checkpoint(config.emotion, kind="emotion")
         self.inputs = {config.emotion: checkpoint.sha256}
         self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
@@ -138,16 +141,14 @@ class MotionStage(Stage):
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
-        mel, identity, keep = self.network.mel(batch["speech"] * gain.exp()), batch["identity"], None
+        mel, keep = self.network.mel(batch["speech"] * gain.exp()), None
         if self.training:
             c, draws = self.config, self.draws(batch, 1, device=mel.device)
             if c.augmentation:
                 mel = augment_mel(mel, c.augmentation, draws)
-            if c.identity_dropout:
-                identity = identity * (draws.uniform(1) >= c.identity_dropout)
             if c.speech_dropout:
                 keep = (draws.uniform(self.network.config.dim) >= c.speech_dropout).float() / (1 - c.speech_dropout)
-        still = self.network.decode(mel, emotion, identity, keep)
+        still = self.network.decode(mel, emotion, batch["identity"], keep)
         mean, log_variance = self.network.infer_noise(batch["motion"], still)
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
@@ -171,9 +172,9 @@ class MotionStage(Stage):
     @torch.no_grad()
     def draw_emotion(self, batch: Batch, draws: Draws) -> Tensor:
         """The emotion of each clip as text, image or speech by chance -> (B, E)."""
-        choice = draws.integers(len(MODALITIES))
+        choice = draws.integers(len(self.config.emotion_from))
         emotion = torch.zeros(len(choice), self.space.config.embed_dim, device=batch["speech"].device)
-        for index, modality in enumerate(MODALITIES):
+        for index, modality in enumerate(self.config.emotion_from):
             rows = torch.nonzero(choice == index)[:, 0]
             if len(rows):
                 emotion[rows.to(emotion.device)] = self.embed(batch, modality, rows)
@@ -189,8 +190,10 @@ class MotionStage(Stage):
         return self.space.encode_speech(batch["speech"][rows])
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """From speech alone: its emotion as well."""
-        emotion, identity = self.space.encode_speech(batch["speech"]), batch["identity"]
+        """From speech alone, its emotion as well; from the first of `emotion_from` where speech is not among them."""
+        c, identity = self.config, batch["identity"]
+        modality = "audio" if "audio" in c.emotion_from else c.emotion_from[0]
+        emotion = self.embed(batch, modality, torch.arange(len(identity)))
         still = self.network(batch["speech"], emotion, identity)
         noise, _ = self.network.infer_noise(batch["motion"], still)
         losses = self.motion_losses(still, self.network.add_sway(still, noise), batch["motion"])
