@@ -18,6 +18,7 @@ from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
+from ..trainers.cpu import spare_cpu
 from ..trainers.evaluation import keys_of
 from ..trainers.evaluation_emotion import evaluate_emotion
 from ..trainers.evaluation_face import evaluate_face
@@ -45,6 +46,7 @@ def run_evaluation(
     """
     if split not in SPLITS:
         raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
+    spare_cpu()
     loaded = load_checkpoint(checkpoint)
     held_out = loaded.provenance.get("config", {}).get("data", {}).get("holdout_emotions", [])
     names = list(held_out if unseen is None else unseen)

@@ -15,6 +15,7 @@ from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.talker import Talker
+from ..trainers.cpu import spare_cpu
 from .progress import progress_bar
 
 PROVENANCE = "AI-generated talking head made with emohead"
@@ -77,6 +78,7 @@ def run_infer(
     """
     if out.suffix.lower() != ".mp4":
         raise UserError(f"{out}: the video is written as .mp4; name it so")
+    spare_cpu()
     talker = Talker.load(checkpoint)
     waveform = read_audio(speech)
     face = _picture(portrait, talker.size, crop)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from emohead.trainers.cpu import spare_cpu
 from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.meter import WorkCounter
 from emohead.trainers.run import quieten
@@ -45,7 +46,7 @@ class PlainStack(nn.Module):
 
     @staticmethod
     def convolution(inputs: int, outputs: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.2))
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.2, inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         for number, level in enumerate(self.levels):
@@ -70,7 +71,7 @@ class Bench:
         batch = make_batch("face", batch_size, pixels=PIXELS[size])
         self.batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         channels = self.stage.config.network.channels
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             features = self.stage.average.eval().encode_portrait(self.batch["portrait"])
         self.calls: dict[str, Callable[[], Any]] = {
             "training": lambda: self.stage.training_step(self.batch, 0),
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "face_speed.json")
     options = parser.parse_args()
     quieten()
+    spare_cpu()
     found = []
     with tempfile.TemporaryDirectory() as folder:
         print(f"{'size':9} {'precision':11} {'':10} {'':18} {'of plain':>8} {'of GEMM':>8}")

@@ -9,10 +9,10 @@ more than a frame and a half off the lips (by default up to five are made good).
 
 face: the first frame of a clip is the portrait, all frames of its last fifth are to be made. Beside it: the portrait as
 it is, and the portrait warped by the coarsest flow alone.
-motion: mouth opening of the last fifth, from speech alone, on the mean face (no clip has a label, and there are few
-people, so that neither identity nor the emotion of a picture or voice goes in: clips would be known by them); beside it the smoothed loudness, and the
-mean motion. Clips of which a fifth is under 2 s are too short to correlate one by one: those of a folder are joined,
-each less its mean.
+motion: mouth opening of the last fifth, from speech alone on the mean face; beside it the smoothed loudness, and the
+mean motion. No clip has a label and there are few people, so neither identity nor the emotion of a picture or a voice
+goes in, by which clips would be known. Clips of which a fifth is under 2 s are too short to correlate one by one: those
+of a folder are joined, each less its mean.
 """
 
 import argparse
@@ -40,7 +40,7 @@ TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part i
 SETTINGS = {
     "emotion": ["trainer.max_steps=60", "data.batch_size=16"],
     "motion": [
-        "trainer.max_steps=300",
+        "trainer.max_steps=700",
         "data.batch_size=16",
         "network.layers=2",
         "network.reach=6",

@@ -188,7 +188,7 @@ class FaceGenerator(nn.Module):
         self.levels = nn.ModuleList(
             Level(COARSEST * 2**i, a, b, config) for i, (a, b) in enumerate(zip(inputs, config.channels, strict=True))
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def from_checkpoint(cls, path: Path | str) -> "FaceGenerator":

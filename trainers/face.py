@@ -96,7 +96,7 @@ class FaceStage(Stage):
         self.network = FaceGenerator(replace(config.network, **dims))
         self.network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
         self.discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
-        self.discriminator.to(memory_format=torch.channels_last)
+        self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint
 

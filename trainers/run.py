@@ -21,6 +21,7 @@ from ..models.errors import Failure, UserError
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
 from .config import as_dict, load_config, save_config
+from .cpu import spare_cpu
 from .distill import DistillStage, DistillStageConfig
 from .emotion import EmotionStage, EmotionStageConfig
 from .face import FaceStage, FaceStageConfig
@@ -83,6 +84,7 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -
     config: Any = load_config(config_type, files, overrides)
     check(config)
     quieten()
+    spare_cpu()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
