@@ -320,12 +320,37 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="Emotions to report apart, as fear,sad; default: those that training held out."),
     ] = None,
+    teacher: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Export of a stage that the talker learned from; give all three for their videos' figures."),
+    ] = None,
+    lpips: Annotated[Optional[Path], typer.Option(help="ONNX: two pictures to their distance.")] = None,  # noqa: UP045
+    fid: Annotated[Optional[Path], typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,  # noqa: UP045
+    csim: Annotated[Optional[Path], typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,  # noqa: UP045
+    syncnet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet."),
+    ] = None,
 ) -> None:
-    """Metrics of a checkpoint on a split."""
+    """Metrics of a checkpoint on a split, and baselines beside them.
+
+    LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files (pip install 'emohead[judges]'); their
+    inputs are described in trainers/judges.py. Those not given are named as not measured.
+    """
     from .evaluate import run_evaluation
 
     names = None if unseen is None else [name for name in unseen.split(",") if name]
-    run_evaluation(checkpoint, data, split=split, out=out, emotion=emotion, critics=critics, unseen=names)
+    run_evaluation(
+        checkpoint,
+        data,
+        split=split,
+        out=out,
+        emotion=emotion,
+        critics=critics,
+        unseen=names,
+        teachers=teacher or [],
+        weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},
+    )
 
 
 @app.command(

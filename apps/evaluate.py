@@ -2,12 +2,13 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from ..datamodules.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
@@ -23,10 +24,24 @@ from ..trainers.evaluation import keys_of
 from ..trainers.evaluation_emotion import evaluate_emotion
 from ..trainers.evaluation_face import evaluate_face
 from ..trainers.evaluation_motion import evaluate_critics, evaluate_motion
-from .evaluation_page import write_page, write_videos
+from ..trainers.evaluation_video import Judges, Maker, Table, evaluate_videos
+from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
-NOT_MEASURED = "LPIPS, FID, CSIM, SyncNet: not measured, they need weights that do not come with this project"
+NOT_MEASURED = "not measured, for they need somebody else's weights (see --lpips, --fid, --csim, --syncnet)"
+COLUMNS = {  # of the table of videos, in this order
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "csim": "CSIM",
+    "sync_net_confidence": "LSE-C",
+    "sync_net_distance": "LSE-D",
+    "sync_net_offset": "AV offset",
+    "m_lmd": "M-LMD",
+    "f_lmd": "F-LMD",
+    "mouth_correlation": "mouth",
+}
 
 
 def run_evaluation(
@@ -38,11 +53,15 @@ def run_evaluation(
     emotion: Path | None,
     critics: Path | None = None,
     unseen: Sequence[str] | None = None,
+    teachers: Sequence[Path] = (),
+    weights: Mapping[str, Path | None] = MappingProxyType({}),
 ) -> None:
     """Print the metrics; where `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
     critics: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
+    teachers: exports of the three stages, whose videos stand in the same table as the talker's.
+    weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
     """
     if split not in SPLITS:
         raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
@@ -53,19 +72,31 @@ def run_evaluation(
     for name in names:
         if name not in EMOTIONS:
             raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
-    reader = ClipReader(data)
-    judges = MotionCritics.from_checkpoint(critics).eval() if critics else None
-    metrics = _metrics(loaded, checkpoint, reader, split, emotion, judges, names)
-    console = Console()
-    console.print(_table(f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)", metrics))
-    console.print(NOT_MEASURED, highlight=False)
+    reader, judges = ClipReader(data), Judges(**weights)
+    judge = MotionCritics.from_checkpoint(critics).eval() if critics else None
+    makers = _makers(checkpoint, loaded.kind, teachers)
+    metrics = _metrics(loaded, checkpoint, reader, split, emotion, judge, names)
+    videos: Table = {}
+    if makers:
+        with progress_bar("videos", len(reader.keys(split))) as advance:
+            videos = evaluate_videos(makers, reader, split, judges, advance=advance)
+    console, missing = Console(), ", ".join(judges.missing()) if makers else ""
+    title = f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)"
+    console.print(_table(title, metrics))
+    if videos:
+        console.print(_video_table(videos))
+    note = f"{missing}: {NOT_MEASURED}" if missing else ""
+    if note:
+        console.print(note, highlight=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
-        write_json(out / "metrics.json", content | {"metrics": metrics, "not_measured": NOT_MEASURED})
-        write_csv(out / "metrics.csv", metrics)
-        videos = _videos(loaded.kind, checkpoint, reader, split, out / "videos")
-        write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, videos, NOT_MEASURED)
+        write_json(out / "metrics.json", content | {"metrics": metrics, "videos": videos, "not_measured": missing})
+        flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
+        write_csv(out / "metrics.csv", metrics | flat)
+        shown = _videos(loaded.kind, checkpoint, reader, split, out / "videos")
+        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COLUMNS)}
+        write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
 
 
@@ -78,14 +109,49 @@ def _videos(kind: str, checkpoint: Path, reader: ClipReader, split: str, folder:
     return write_videos(face, talker, reader, split, folder)
 
 
-def _table(title: str, metrics: dict[str, float]) -> Table:
+def _makers(checkpoint: Path, kind: str, teachers: Sequence[Path]) -> dict[str, Maker]:
+    """What draws videos: the checkpoint itself, and the teachers where one of them is a face stage."""
+    makers = {}
+    if kind == "talker":
+        talker = Talker.load(checkpoint)
+        makers["student"] = Maker(talker.face, talker.motion, talker.emotion)
+    elif kind == "face":
+        makers["face"] = Maker(FaceGenerator.from_checkpoint(checkpoint).eval())
+    if teachers:
+        if kind != "talker":
+            raise UserError(f"--teacher {teachers[0]}: goes with a talker; {checkpoint} is of the kind '{kind}'")
+        paths = {load_checkpoint(path).kind: path for path in teachers}
+        if paths.keys() != {"emotion", "motion", "face"}:
+            found = ", ".join(sorted(paths))
+            raise UserError(f"--teacher: give the exports of emotion, motion and face, one each; these are of {found}")
+        face = FaceGenerator.from_checkpoint(paths["face"]).eval()
+        if face.config.size != talker.size:
+            raise UserError(f"{paths['face']}: draws {face.config.size} pixels, the talker {talker.size}; take its own")
+        motion, emotion = AudioTo3DMM.from_checkpoint(paths["motion"]), EmotionSpace.from_checkpoint(paths["emotion"])
+        makers["teacher"] = Maker(face, motion.eval(), emotion.eval())
+    return makers
+
+
+def _table(title: str, metrics: dict[str, float]) -> RichTable:
     """All but the accuracies of single emotions and levels, which the files hold."""
-    table = Table(title=title)
+    table = RichTable(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         if "_accuracy_" not in name:
             table.add_row(name, f"{value:.4f}")
+    return table
+
+
+def _video_table(videos: Table) -> RichTable:
+    """A row for each way of making a video, a column for each figure that was measured."""
+    names = [name for name in COLUMNS if any(name in figures for figures in videos.values())]
+    table = RichTable(title="videos against the true ones")
+    table.add_column("made from the first frame and")
+    for name in names:
+        table.add_column(COLUMNS[name], justify="right")
+    for row, figures in videos.items():
+        table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
     return table
 
 

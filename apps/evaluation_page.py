@@ -51,14 +51,17 @@ def to_bytes(frames: Tensor) -> Tensor:
     return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def write_page(path: Path, title: str, metrics: dict[str, float], videos: list[Path], note: str) -> None:
-    """Everything in one file, so that it can be mailed."""
-    sections = {"Figures": figures(metrics, note)}
+def write_page(
+    path: Path, title: str, metrics: dict[str, float], tables: dict[str, str], videos: list[Path], note: str
+) -> None:
+    """Everything in one file, so that it can be mailed. tables: HTML by heading, the empty ones left out."""
+    sections = {name: table for name, table in tables.items() if table}
     if any("_accuracy_" in name for name in metrics):
         sections["Emotions"] = accuracies(metrics)
     if videos:
         sections["Videos"] = "".join(map(video, videos))
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items())
+    body += f"<p class='small'>{escape(note)}</p>"
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -73,13 +76,32 @@ def write_page(path: Path, title: str, metrics: dict[str, float], videos: list[P
     partial.replace(path)
 
 
-def figures(metrics: dict[str, float], note: str) -> str:
+def metric_table(metrics: dict[str, float]) -> str:
     rows = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td class='n'>{value:.4f}</td></tr>"
         for name, value in metrics.items()
         if "_accuracy_" not in name
     )
-    return f"<table class='narrow'><tbody>{rows}</tbody></table><p class='small'>{escape(note)}</p>"
+    return f"<table class='narrow'><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) -> str:
+    """A row for each way of making a video, and of the columns (figure to heading) those that were measured."""
+    if not videos:
+        return ""
+    names = [name for name in columns if any(name in figures for figures in videos.values())]
+    head = "".join(f"<th>{escape(columns[name])}</th>" for name in names)
+    rows = "".join(
+        f"<tr><th>{escape(row)}</th>"
+        + "".join(f"<td class='n'>{f'{figures[n]:.3f}' if n in figures else '–'}</td>" for n in names)
+        + "</tr>"
+        for row, figures in videos.items()
+    )
+    return (
+        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        if rows
+        else ""
+    )
 
 
 def accuracies(metrics: dict[str, float]) -> str:
