@@ -35,6 +35,7 @@ def _hz_to_mel(hz: float) -> float:
 class LogMel(nn.Module):
     """Speech (B, N) in [-1, 1] -> log-mel (B, M, 4T), about 0 to 2; silence fills N up to whole frames of video."""
 
+    rate = MELS_PER_FRAME
     window: Tensor
     filters: Tensor
 

@@ -1,6 +1,6 @@
 """Speech and emotion to 3DMM motion (the "EAC" of arXiv:2305.02572).
 
-    speech ─ log-mel ─ stem ─ transformer ─┬─ expression (K)
+    speech ─ log-mel ─ stem ─ transformer ─┬─ expression (K)         (or a pretrained encoder's features for log-mel)
     emotion, identity ─ adaptive norms ────┤
     noise z ─ sway ────────────────────────┴─ head pose (6)
 
@@ -8,19 +8,21 @@ Lips follow speech, so the expression is regressed. Head pose does not: it is a 
 The abstract names inputs and outputs only; the layers, and the pose as a small conditional VAE, are our own choices.
 
 Shapes: B batch, T frames, N = 640 T samples, D = K + 6 values of motion, I identity coefficients, E emotion, Z noise,
-C channels.
+C channels, F values of each of R features of speech a frame: M = 80 and 4 of log-mel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .audio import MELS_PER_FRAME, Block, LogMel, MelStem
+from .audio import Block, LogMel, MelStem
 from .checkpoint import load_checkpoint
 from .face_model import POSE_DIM
+from .speech_encoder import PretrainedSpeech, SpeechStem, read_config
 
 FPS = 25
 
@@ -32,6 +34,8 @@ class AudioTo3DMMConfig:
     emotion_dim: int = 0
     use_identity: bool = True  # False: all move alike; a few people would be known by heart by their coefficients
     num_mels: int = 80
+    speech_encoder: str = ""  # local folder of a wav2vec 2.0, HuBERT or WavLM that is heard, frozen; empty: log-mel
+    speech_encoder_config: dict[str, Any] = field(default_factory=dict)  # its config.json, filled in
     dim: int = 128
     layers: int = 3
     heads: int = 4
@@ -86,10 +90,17 @@ class AudioTo3DMM(nn.Module):
 
     def __init__(self, config: AudioTo3DMMConfig) -> None:
         super().__init__()
+        folder, dim = config.speech_encoder, config.dim
+        if folder:  # from here on the network is whole without it
+            config = replace(config, speech_encoder="", speech_encoder_config=read_config(folder))
         self.config = config
-        dim = config.dim
-        self.mel = LogMel(config.num_mels)
-        self.stem = MelStem(config.num_mels, dim)
+        self.listen: LogMel | PretrainedSpeech
+        self.stem: MelStem | SpeechStem
+        if config.speech_encoder_config:
+            self.listen = PretrainedSpeech(config.speech_encoder_config, folder)
+            self.stem = SpeechStem(self.listen.num_features, dim)
+        else:
+            self.listen, self.stem = LogMel(config.num_mels), MelStem(config.num_mels, dim)
         self.condition = nn.Sequential(
             nn.Linear(config.emotion_dim + config.identity_dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU()
         )
@@ -122,19 +133,19 @@ class AudioTo3DMM(nn.Module):
 
     def forward(self, speech: Tensor, emotion: Tensor, identity: Tensor, pose_noise: Tensor | None = None) -> Tensor:
         """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> (B, T, D)."""
-        motion = self.decode(self.mel(speech), emotion, identity)
+        motion = self.decode(self.listen(speech), emotion, identity)
         return motion if pose_noise is None else self.add_sway(motion, pose_noise)
 
-    def decode(self, mel: Tensor, emotion: Tensor, identity: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Log-mel (B, M, 4T) and the conditions -> motion with the mean pose (B, T, D).
+    def decode(self, features: Tensor, emotion: Tensor, identity: Tensor, keep: Tensor | None = None) -> Tensor:
+        """What `listen` gives (B, F, R T) and the conditions -> motion with the mean pose (B, T, D).
 
-        `keep` (B, C) multiplies the features of speech: the dropout of a training step, 0 or 1 / (1 - rate).
+        `keep` (B, C) multiplies the tokens of speech: the dropout of a training step, 0 or 1 / (1 - rate).
         """
         dtype = self.stem.enter.weight.dtype
         if not self.config.use_identity:
             identity = torch.zeros_like(identity)
         condition = self.condition(torch.cat([emotion, identity], dim=-1).to(dtype))  # (B, C)
-        x = self.stem(mel)  # (B, T, C)
+        x = self.stem(features)  # (B, T, C)
         if keep is not None:
             x = x * keep[:, None]
         for block in self.blocks:
@@ -160,16 +171,16 @@ class AudioTo3DMM(nn.Module):
 
         seed: picks one head movement; None keeps the head at its mean pose.
         """
-        c = self.config
-        mel = self.mel(speech)
-        num_frames = mel.shape[-1] // MELS_PER_FRAME
-        total = mel.new_zeros(len(speech), num_frames, c.motion_dim)
-        weights = mel.new_zeros(num_frames, 1)
+        c, rate = self.config, self.listen.rate
+        features = self.listen(speech)
+        num_frames = features.shape[-1] // rate
+        total = features.new_zeros(len(speech), num_frames, c.motion_dim)
+        weights = features.new_zeros(num_frames, 1)
         last_start = max(0, num_frames - c.chunk_frames)
         for start in [*range(0, last_start, c.chunk_frames - c.overlap_frames), last_start]:
             end = min(start + c.chunk_frames, num_frames)
-            chunk = mel[..., start * MELS_PER_FRAME : end * MELS_PER_FRAME]
-            weight = _fade(end - start, c.overlap_frames).to(mel.device)
+            chunk = features[..., start * rate : end * rate]
+            weight = _fade(end - start, c.overlap_frames).to(features.device)
             total[:, start:end] += weight * self.decode(chunk, emotion, identity)
             weights[start:end] += weight
         motion = total / weights

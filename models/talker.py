@@ -8,7 +8,7 @@ Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpee
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -60,10 +60,10 @@ class Talker(nn.Module):
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
-        self.config = config
         self.emotion = EmotionStudent(config.emotion)
         self.motion = AudioTo3DMM(config.motion)
         self.face = FaceGenerator(config.face)
+        self.config = replace(config, motion=self.motion.config)  # which names no folder outside
 
     @classmethod
     def load(cls, path: Path | str) -> "Talker":

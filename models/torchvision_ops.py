@@ -1,6 +1,6 @@
 """Makes a torchvision importable whose compiled operators are missing, as beside a torch built for other hardware.
 
-Lightning (through torchmetrics) and open_clip import torchvision, but use only its Python part.
+Lightning (through torchmetrics), open_clip and transformers import torchvision, but use only its Python part.
 """
 
 import importlib.util

@@ -65,7 +65,7 @@ def make_stage(folder, **changes) -> MotionStage:
     save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
     statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
     facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
-    return MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, **changes), facts)
+    return MotionStage(MotionStageConfig(**{"emotion": str(path), "network": SMALL} | changes), facts)
 
 
 def test_motion_has_a_row_for_each_frame():

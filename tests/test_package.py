@@ -23,7 +23,7 @@ GEOMETRY = (
     "models.torchvision_ops",
 )
 TRAINING_ONLY = ("open_clip", "deepspeed", "pytorch_lightning", "lightning", "wandb", "webdataset", "omegaconf")
-TRAINING_ONLY += ("torchvision", "mediapipe")
+TRAINING_ONLY += ("torchvision", "mediapipe", "transformers")
 
 
 def imported(path: Path) -> list[str]:

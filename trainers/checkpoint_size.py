@@ -16,6 +16,7 @@ from ..models.discriminator import Discriminator
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
+from ..models.speech_encoder import read_config
 from ..models.talker import Talker
 from .distill import student_config
 from .face import MAX_POINTS
@@ -53,7 +54,10 @@ def networks(name: str, config: Any, facts: DataFacts) -> tuple[nn.Module, list[
     if name == "emotion":
         return EmotionSpace(replace(config.network, pretrained="")), []
     if name == "motion":
-        return AudioTo3DMM(replace(config.network, **dims, emotion_dim=teacher("emotion", config)["embed_dim"])), []
+        dims["emotion_dim"] = teacher("emotion", config)["embed_dim"]
+        folder = config.network.speech_encoder
+        encoder = {"speech_encoder": "", "speech_encoder_config": read_config(folder)} if folder else {}
+        return AudioTo3DMM(replace(config.network, **dims, **encoder)), []
     if name == "face":
         num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
         discriminator = Discriminator(replace(config.discriminator, size=config.network.size))

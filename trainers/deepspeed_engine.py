@@ -55,7 +55,8 @@ class DeepSpeedEngine(Engine):
         for tensor in (*module.parameters(), *module.buffers()):  # it reads them as bytes in a row
             tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
         if zero_stage == 3:
-            leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer]  # they reach into their children's weights
+            # They reach into their children's weights; the last one is transformers'.
+            leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer, "WavLMAttention"]
             deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=module,

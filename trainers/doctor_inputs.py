@@ -12,6 +12,7 @@ from ..models.emotion import EmotionSpaceConfig
 from ..models.errors import UserError
 from ..models.face import FaceGeneratorConfig
 from ..models.motion import AudioTo3DMMConfig
+from ..models.speech_encoder import read_config
 from .checkpoint_size import teacher
 from .finding import Finding, refusal
 
@@ -28,6 +29,8 @@ def inputs(name: str, config: Any) -> list[Finding]:
         found += perceptual(config.perceptual.vgg, config.perceptual.emotion)
     if name == "emotion":
         found += towers(config.network)
+    if name == "motion" and config.network.speech_encoder:
+        found.append(speech_encoder(config.network.speech_encoder))
     return found
 
 
@@ -66,6 +69,15 @@ def towers(network: EmotionSpaceConfig) -> list[Finding]:
         return [Finding(key, "wrong", f"{weights}: no such file", "network.pretrained=FILE, weights of that model")]
     problem = f"{weights} is a tag of open_clip: its weights are downloaded, which nodes without a network cannot"
     return [Finding(key, "warning", problem, "network.pretrained=FILE")]
+
+
+def speech_encoder(folder: str) -> Finding:
+    """The pretrained encoder that is heard instead of log-mel."""
+    try:
+        kind = read_config(folder)["model_type"]
+    except UserError as error:
+        return refusal("network.speech_encoder=", error, "network.speech_encoder=FOLDER, or empty for log-mel")
+    return Finding("network.speech_encoder=", "ok", f"{folder}: a {kind} model (weights are read when the run starts)")
 
 
 # ---------------------------------------------------------------------------------------------- data

@@ -59,7 +59,7 @@ class MotionStageConfig(StageConfig):
     critics: MotionCriticsConfig = field(default_factory=MotionCriticsConfig)
     emotion_from: list[str] = field(default_factory=lambda: list(MODALITIES))  # text alone suits clips without labels
     gain: float = 0.5  # speech is made louder or softer by up to this, log scale
-    augmentation: float = 0.0  # strength of other changes to the speech; small data sets need them
+    augmentation: float = 0.0  # strength of other changes to log-mel; small data sets need them
     speech_dropout: float = 0.0  # share of the channels of the speech features
 
 
@@ -77,6 +77,11 @@ class MotionStage(Stage):
         super().__init__(config, facts)
         if not config.emotion_from or set(config.emotion_from) - set(MODALITIES):
             raise UserError(f"emotion_from: {config.emotion_from}; wanted are some of {', '.join(MODALITIES)}")
+        if config.network.speech_encoder and config.augmentation:
+            raise UserError(
+                f"augmentation={config.augmentation}: changes log-mel, which network.speech_encoder replaces; "
+                "set augmentation=0"
+            )
         checkpoint = load_checkpoint(config.emotion, kind="emotion")
         self.inputs = {config.emotion: checkpoint.sha256}
         self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
@@ -141,14 +146,15 @@ class MotionStage(Stage):
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
-        mel, keep = self.network.mel(batch["speech"] * gain.exp()), None
+        # Of no effect on a pretrained encoder that normalises its speech, as most do.
+        features, keep = self.network.listen(batch["speech"] * gain.exp()), None
         if self.training:
-            c, draws = self.config, self.draws(batch, 1, device=mel.device)
+            c, draws = self.config, self.draws(batch, 1, device=features.device)
             if c.augmentation:
-                mel = augment_mel(mel, c.augmentation, draws)
+                features = augment_mel(features, c.augmentation, draws)
             if c.speech_dropout:
                 keep = (draws.uniform(self.network.config.dim) >= c.speech_dropout).float() / (1 - c.speech_dropout)
-        still = self.network.decode(mel, emotion, batch["identity"], keep)
+        still = self.network.decode(features, emotion, batch["identity"], keep)
         mean, log_variance = self.network.infer_noise(batch["motion"], still)
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
