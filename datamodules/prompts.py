@@ -137,14 +137,20 @@ def prompts_for(emotion: str | None, level: int | None = None) -> list[str]:
 
     Raises UserError for an emotion that is not one of EMOTIONS.
     """
+    return [prompt for tier in tiers(emotion, level) for prompt in tier]
+
+
+def tiers(emotion: str | None, level: int | None = None) -> list[list[str]]:
+    """The same by tier: label, synonyms, facial actions; without an emotion a single one."""
     if emotion is None:
-        return [UNLABELLED]
-    return [*_by_label(emotion, level), *_by_synonym(emotion, level), *_by_action(emotion, level)]
+        return [[UNLABELLED]]
+    return [_by_label(emotion, level), _by_synonym(emotion, level), _by_action(emotion, level)]
 
 
 def draw_prompt(info: ClipInfo, rng: np.random.Generator) -> str:
-    """One description of a clip: of its label and level, or one of its own if it has any."""
-    choices = prompts_for(info.emotion, info.level)
+    """One description of a clip: of its label and level, each tier as often, or one of its own if it has any."""
+    found = tiers(info.emotion, info.level)
+    choices = found[rng.integers(len(found))]
     if info.prompts and (info.emotion is None or rng.random() < 0.5):  # few, but they describe this very clip
         choices = info.prompts
     return choices[rng.integers(len(choices))]

@@ -13,6 +13,7 @@ from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.run import EXPORTS, STAGES, export_run, train
 
 from .conftest import emohead, refused
+from .onnx_networks import save_squared
 
 STEP = [
     "trainer.val_every=100",
@@ -104,12 +105,37 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
         "copy_psnr",
     }
     assert expected <= metrics.keys()
+    videos = json.loads((tmp_path / "metrics.json").read_text())["videos"]
+    flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
     rows = list(csv.reader((tmp_path / "metrics.csv").open()))
-    assert {name: float(value) for name, value in rows[1:]} == metrics
+    assert {name: float(value) for name, value in rows[1:]} == metrics | flat
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
+
+
+def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path):
+    teachers = [part for stage in ("emotion", "motion", "face") for part in ("--teacher", export_of(demo, stage))]
+    asked = ("evaluate", demo / "talker.safetensors", demo / "data")
+    squared = save_squared(tmp_path / "squared.onnx")
+    result = emohead(*asked, "--out", tmp_path, *teachers, "--lpips", squared)
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    ways = ("mean motion", "true motion", "speech", "speech, true pose")
+    assert list(content["videos"]) == ["portrait", *(f"{who}: {way}" for who in ("student", "teacher") for way in ways)]
+    for row, figures in content["videos"].items():
+        assert {"psnr", "ssim", "lpips"} <= figures.keys()
+        assert ("m_lmd" in figures) is ("true motion" not in row)
+    assert content["not_measured"] == "FID, CSIM, SyncNet"
+    assert "teacher: true motion" in (tmp_path / "evaluation.html").read_text()
+    refused(emohead(*asked, *teachers[:2]), "--teacher", "emotion, motion and face")
+    refused(emohead("evaluate", export_of(demo, "face"), demo / "data", *teachers), "--teacher", "face")
+    refused(emohead(*asked, "--csim", tmp_path / "gone.onnx"), "gone.onnx", "no such file")
+
+
+def export_of(demo: Path, stage: str) -> Path:
+    return demo / stage / "export" / f"{stage}.safetensors"
 
 
 def infer(demo: Path, out: Path, **changed: object):

@@ -60,3 +60,22 @@ def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
         stage.num_batches -= 1
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert one["text_loss"] != other["text_loss"]
+
+
+def test_the_student_hears_sees_and_reads_alike_in_bfloat16(setting: tuple[DistillStage, dict]):
+    stage, batch = setting
+    student = stage.network.emotion.eval()
+
+    def embed() -> list[torch.Tensor]:
+        return [
+            student.encode_text(batch["prompt"]),
+            student.encode_image(batch["image"]),
+            student.encode_speech(batch["speech"]),
+        ]
+
+    with torch.no_grad():
+        exact = embed()
+        with torch.autocast("cpu", torch.bfloat16):
+            near = embed()
+    for one, other in zip(exact, near, strict=True):  # unit vectors
+        assert (one - other).norm(dim=-1).max() < 0.02

@@ -174,6 +174,17 @@ def test_bfloat16_is_close_to_float32():
     assert (exact - close).abs().max() < 2e-2 * exact.abs().max()
 
 
+def test_the_discriminator_judges_alike_in_bfloat16():
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(size=32, channels=[8, 12, 16, 16]))
+    frames = torch.rand(4, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        exact = discriminator(frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = discriminator(frames)
+    assert (exact - near).abs().max() < 2e-2 * exact.abs().max()
+
+
 def untouched(network: nn.Module) -> list[str]:
     return [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 

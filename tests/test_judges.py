@@ -9,7 +9,9 @@ import torch
 from emohead.models.errors import UserError
 from emohead.trainers.judges import ARCFACE_POINTS, Csim, Fid, Lpips, SyncNet, align, load_onnx
 from emohead.trainers.mfcc import mfcc
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from .onnx_networks import mean, pair, save, save_squared
 
 CENTRES = torch.tensor(ARCFACE_POINTS) + 0.5  # the same points where pixel i covers [i, i + 1)
 # The first, second and last row of mfcc() of python_speech_features 0.6 for the chirp of the test below.
@@ -49,40 +51,9 @@ REFERENCE = (
 BRIGHTNESS = 10  # of 255, for each unit of log energy
 
 
-def save(
-    path: Path,
-    nodes: list[NodeProto],
-    inputs: dict[str, tuple[int | str, ...]],
-    *,
-    kind: int = TensorProto.FLOAT,
-    **constants: object,
-) -> Path:
-    """A model whose output is called "out"; constants are whole numbers for shapes and axes, or float arrays."""
-    graph = helper.make_graph(
-        nodes,
-        "made-up",
-        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info("out", kind, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def mean(source: str, axes: list[int], to: str = "out") -> NodeProto:
-    return helper.make_node("ReduceMean", [source], [to], axes=axes, keepdims=0)
-
-
-def pair(*, size: int | str = "s", batch: int | str = "b") -> dict[str, tuple[int | str, ...]]:
-    return {"a": (batch, 3, size, size), "b": (batch, 3, size, size)}
-
-
 @pytest.fixture
 def squared(tmp_path: Path) -> Path:
-    """Mean squared difference of two pictures."""
-    difference = [helper.make_node("Sub", ["a", "b"], ["d"]), helper.make_node("Mul", ["d", "d"], ["square"])]
-    return save(tmp_path / "lpips.onnx", [*difference, mean("square", [1, 2, 3])], pair())
+    return save_squared(tmp_path / "lpips.onnx")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
-from emohead.models.motion_critics import MotionCritics, sync_offset
+from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig, sync_offset
 from emohead.trainers.augmentation import augment_mel
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.draws import Draws
@@ -125,6 +125,17 @@ def test_bfloat16_stays_near_single_precision():
     with torch.autocast("cpu", torch.bfloat16):
         near = network(speech, *conditions(2))
     assert (exact - near).abs().mean() < 0.02 * exact.std()
+
+
+def test_the_critics_judge_alike_in_bfloat16():
+    torch.manual_seed(0)
+    critics = MotionCritics(MotionCriticsConfig(num_expression=4, emotion_dim=16)).eval()
+    speech, expression = torch.randn(2, 25 * 640), torch.randn(2, 25, 4)
+    exact = *critics.sync(speech, expression), critics.emotion(expression)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = *critics.sync(speech, expression), critics.emotion(expression)
+    for one, other in zip(exact, near, strict=True):  # unit vectors
+        assert (one - other).norm(dim=-1).max() < 0.02
 
 
 def test_gradients_reach_every_trainable_parameter(stage):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from emohead.datamodules.prompts import class_prompt, draw_prompt, label_prompts, prompts_for
+from emohead.datamodules.prompts import class_prompt, draw_prompt, label_prompts, prompts_for, tiers
 from emohead.datamodules.sample import EMOTIONS, ClipInfo
 from emohead.models.errors import UserError
 
@@ -47,6 +47,12 @@ def test_canonical_prompts() -> None:
 
 def test_a_level_left_out_reads_as_the_plain_one() -> None:
     assert prompts_for("fear") == prompts_for("fear", 2)
+
+
+def test_each_tier_is_drawn_as_often_as_the_others() -> None:
+    draws = [draw_prompt(info("happy", 2), np.random.default_rng(seed)) for seed in range(900)]
+    shares = [sum(prompt in tier for prompt in draws) / len(draws) for tier in tiers("happy", 2)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.05)
 
 
 def test_draws_follow_the_generator_and_use_the_clips_own_prompts() -> None:
