@@ -90,7 +90,7 @@ def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) ->
     if not videos:
         return ""
     names = [name for name in columns if any(name in figures for figures in videos.values())]
-    head = "".join(f"<th>{escape(columns[name])}</th>" for name in names)
+    head = "".join(f"<th class='n'>{escape(columns[name])}</th>" for name in names)
     rows = "".join(
         f"<tr><th>{escape(row)}</th>"
         + "".join(f"<td class='n'>{f'{figures[n]:.3f}' if n in figures else '–'}</td>" for n in names)
