@@ -97,11 +97,9 @@ def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) ->
         + "</tr>"
         for row, figures in videos.items()
     )
-    return (
-        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        if rows
-        else ""
-    )
+    told = "Each clip made anew from its first frame and what the row names, and compared with the true one."
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<p class='small'>{told}</p><div class='scroll'>{table}</div>"
 
 
 def accuracies(metrics: dict[str, float]) -> str:
