@@ -60,6 +60,11 @@ def flops(call: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
+def forward_flops(network: nn.Module, given: Tensor) -> float:
+    with torch.no_grad():
+        return flops(lambda: network(given))
+
+
 class Bench:
     def __init__(self, size: str, precision: str, device: torch.device, folder: Path, batch_size: int) -> None:
         self.size, self.precision, self.device, self.batch_size = size, precision, device, batch_size
@@ -80,10 +85,9 @@ class Bench:
         self.work = {name: flops(call) for name, call in self.calls.items()}
         for name in ("training", "inference"):
             passes = 3 if name == "training" else 1
-            one = PlainStack(channels, 1).to(device, memory_format=torch.channels_last)
             given_map = torch.randn(batch_size, channels[0], COARSEST, COARSEST, device=device)
-            single = flops(lambda one=one, given_map=given_map: one(given_map))
-            count = max(1, round(self.work[name] / passes / single))
+            least, more = (forward_flops(PlainStack(channels, n).to(device), given_map) for n in (1, 2))
+            count = 1 + max(0, round((self.work[name] / passes - least) / (more - least)))
             stack = PlainStack(channels, count).to(device, memory_format=torch.channels_last)
             optimizer = torch.optim.Adam(stack.parameters(), lr=1e-5)
             call = self.train_stack if name == "training" else self.run_stack

@@ -30,7 +30,7 @@ from emohead.trainers.motion import (
 from emohead.trainers.stage import OptimizerConfig
 
 SIZES = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 16}
-SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, overlap_frames=20, **SIZES)
+SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, **SIZES)
 
 
 def make_network(**changes) -> AudioTo3DMM:
@@ -101,15 +101,11 @@ def test_seeds_reproduce_the_head_movement():
 
 
 @torch.no_grad()
-def test_long_speech_equals_a_single_pass_inside_the_chunks():
+def test_chunks_of_long_speech_are_one_pass_without_a_seam():
     network, speech = make_network(), torch.randn(1, 203 * 640)
     whole, chunked = network(speech, *conditions(1)), network.generate(speech, *conditions(1))
     assert chunked.shape == (1, 203, 10)
-    assert chunked.isfinite().all()
-    error = (whole - chunked).abs().amax(dim=(0, 2))
-    assert error[10:45].max() < 1e-3  # chunks start at 0, 40, 80, 120 and 143
-    assert error[55:84].max() < 1e-3
-    assert error.max() < 0.2 * whole.std()
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)  # chunks start at 0, 60, 120 and 180
 
 
 @pytest.mark.parametrize("samples", [640, 641, 60 * 640, 60 * 640 + 1, 100 * 640])
