@@ -58,6 +58,6 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(channels[-1], 1)
 
     def forward(self, frame: Tensor) -> Tensor:
-        x = self.blocks(F.leaky_relu(self.stem(frame), SLOPE))
+        x = self.blocks(F.leaky_relu_(self.stem(frame), SLOPE))
         x = F.leaky_relu(self.last(minibatch_deviation(x, self.config.group)), SLOPE)
         return self.logit(F.leaky_relu(self.hidden(x.flatten(1)), SLOPE)).float().squeeze(1)

@@ -65,7 +65,7 @@ class PortraitFeatures(NamedTuple):
     def repeat(self, frames: int) -> "PortraitFeatures":
         """The same portrait for several frames: a batch of 1 becomes a batch of `frames`, without a copy."""
         image, maps, *rest = self
-        wide = [feature.expand(frames, *feature.shape[1:]) for feature in maps]
+        wide = [feature.float().expand(frames, *feature.shape[1:]) for feature in maps]  # what warping reads
         return PortraitFeatures(
             image.expand(frames, -1, -1, -1), wide, *(part.expand(frames, *part.shape[1:]) for part in rest)
         )
@@ -77,6 +77,7 @@ class FaceOutput(NamedTuple):
     frame: Tensor  # (B, 3, S, S), [-1, 1] but for overshoot
     flows: list[Tensor]  # (B, 2, s, s), see flow.py
     masks: list[Tensor]  # (B, 1, s, s): share of the warped portrait
+    warped: list[Tensor]  # (B, 3, s, s): the portrait, moved
     pyramid: list[Tensor]  # (B, 3, s, s): the frame as the level knows it
 
 
@@ -157,11 +158,12 @@ class Level(nn.Module):
         if self.geometry is not None:
             state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
         hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
-        seen = self.look(join(state, warp(feature, flow), hints), style)
+        feature = feature.float()  # once for both
+        seen = self.look(join(state, warp(feature, flow).to(state.dtype), hints), style)
         change = self.refine(seen).float()
         flow, mask = flow + 0.1 * self.refines_flow * change[:, :2], mask + change[:, 2:]
-        shown = warp(feature, flow) * mask.sigmoid().to(feature.dtype)
-        state = self.paint(join(seen, shown), style)
+        shown = warp(feature, flow, mask.sigmoid())
+        state = self.paint(join(seen, shown.to(seen.dtype)), style)
         return state, flow, mask, self.to_image(state).float()
 
 
@@ -248,11 +250,11 @@ class FaceGenerator(nn.Module):
         coarse = landmark_flow(source, target, self.config.coarse_flow)
         style = self.style(self.normalise(motion_window), self.normalise(features.motion), features.identity)
         batch = motion_window.shape[0]
-        state = self.start.expand(batch, -1, -1, -1).to(features.maps[0].dtype)
+        state = self.start.expand(batch, -1, -1, -1).to(style.dtype)
         flow = torch.zeros_like(coarse)
         mask = torch.full_like(coarse[:, :1], MASK_BIAS)
         residual = torch.zeros_like(features.image[:, :, :COARSEST, :COARSEST])
-        flows, masks, pyramid = [], [], []
+        flows, masks, moved, pyramid = [], [], [], []
         for level, feature in zip(self.levels, features.maps, strict=True):
             size = level.size
             prior = resize(coarse, size) if size >= coarse.shape[-1] else F.adaptive_avg_pool2d(coarse, size)
@@ -264,5 +266,6 @@ class FaceGenerator(nn.Module):
             image = features.image if size == self.config.size else F.adaptive_avg_pool2d(features.image, size)
             flows.append(total)
             masks.append(mask.sigmoid())
-            pyramid.append(warp(image, total) * masks[-1] + residual)
-        return FaceOutput(pyramid[-1], flows, masks, pyramid)
+            moved.append(warp(image, total))
+            pyramid.append(moved[-1] * masks[-1] + residual)
+        return FaceOutput(pyramid[-1], flows, masks, moved, pyramid)

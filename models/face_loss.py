@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .emotion import EmotionSpace
 from .errors import UserError
 from .face import FaceOutput
-from .flow import landmark_maps, pixel_centres, warp
+from .flow import landmark_maps, pixel_centres
 from .torchvision_ops import declare_torchvision_ops
 
 MOUTH = slice(48, 68)  # iBUG landmarks
@@ -42,12 +42,11 @@ def pyramid_loss(output: FaceOutput, target: Tensor) -> Tensor:
     return 0.5 * terms[-1] + 0.5 * torch.stack(terms[:-1]).mean()
 
 
-def warp_loss(output: FaceOutput, portrait: Tensor, target: Tensor) -> Tensor:
+def warp_loss(output: FaceOutput, target: Tensor) -> Tensor:
     """Warp consistency: the portrait moved by each level's flow looks like the target where the mask shows it."""
     terms = []
-    for flow, mask in zip(output.flows, output.masks, strict=True):
-        size = flow.shape[-1]
-        difference = (warp(shrink(portrait, size), flow) - shrink(target, size)).abs()
+    for warped, mask in zip(output.warped, output.masks, strict=True):
+        difference = (warped - shrink(target, warped.shape[-1])).abs()
         terms.append((difference * mask.detach()).mean())
     return torch.stack(terms).mean()
 

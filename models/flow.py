@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .channels_last import double, sample_rows
+
 
 def pixel_centres(size: int, device: torch.device | None = None) -> Tensor:
     """Crop coordinates of the centres of `size` pixels: (size,) float32."""
@@ -23,11 +25,18 @@ def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
     return torch.stack([centres.expand(size, size), centres[:, None].expand(size, size)])
 
 
-def warp(source: Tensor, flow: Tensor) -> Tensor:
-    """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h), type and layout of `source`."""
+def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
+    """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h), type and layout of `source`.
+
+    A gain (B, 1, h, h) scales what is read.
+    """
     grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
     with torch.autocast(source.device.type, enabled=False):
-        sampled = F.grid_sample(source.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if source.device.type == "cpu":
+            sampled = sample_rows(source, grid, gain)
+        else:
+            sampled = F.grid_sample(source.float(), grid, padding_mode="border", align_corners=False)
+            sampled = sampled if gain is None else sampled * gain.float()
     return sampled.to(source.dtype, memory_format=layout(source))
 
 
@@ -53,6 +62,8 @@ def sample(source: Tensor, points: Tensor) -> Tensor:
 
 def resize(image: Tensor, size: int) -> Tensor:
     """Bilinear to (B, C, size, size). A flow needs no rescaling: crop units do not depend on the number of pixels."""
+    if image.device.type == "cpu" and image.shape[2:] == (size // 2, size // 2) and size % 2 == 0:
+        return double(image)
     return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
 
 

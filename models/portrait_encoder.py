@@ -37,8 +37,8 @@ class ResidualDown(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) if norm else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.second(F.leaky_relu(self.norms[0](self.first(x)), SLOPE))
-        return F.leaky_relu((self.norms[1](hidden) + self.shortcut(F.avg_pool2d(x, 2))) * 0.7, SLOPE)
+        hidden = self.second(F.leaky_relu_(self.norms[0](self.first(x)), SLOPE))
+        return F.leaky_relu_((self.norms[1](hidden) + self.shortcut(F.avg_pool2d(x, 2))).mul_(0.7), SLOPE)
 
 
 class LookAgain(nn.Module):
@@ -106,7 +106,7 @@ class PortraitEncoder(nn.Module):
 
         Places are log probabilities (B, P, s, s); the motion among the coefficients is normalised.
         """
-        maps = [F.leaky_relu(self.stem(image), SLOPE)]
+        maps = [F.leaky_relu_(self.stem(image), SLOPE)]
         for block in self.down:
             maps.append(block(maps[-1]))
         maps.reverse()

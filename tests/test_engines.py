@@ -32,7 +32,7 @@ def networks() -> dict[str, nn.Module]:
 
 def optimizers(both: dict[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
     # A first moment of its own for Adam: without one, the sign of a gradient of 1e-9 decides over a whole step.
-    return {name: torch.optim.AdamW(n.parameters(), lr=1e-3, betas=(0.9, 0.99)) for name, n in both.items()}
+    return {name: torch.optim.AdamW(n.parameters(), lr=1e-3, betas=(0.9, 0.99), fused=True) for name, n in both.items()}
 
 
 def batches(rank: int = 0, num_ranks: int = 1) -> list[Tensor]:

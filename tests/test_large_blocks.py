@@ -61,8 +61,9 @@ COMPILER = shutil.which("g++") and (Path(sysconfig.get_paths()["include"]) / "Py
 
 
 @pytest.mark.skipif(not COMPILER, reason="torch.compile needs g++ and Python's headers")
-def test_compiled_blocks_give_the_same_gradients() -> None:
-    network, loss = motion()
+@pytest.mark.parametrize("make", [motion, face])
+def test_compiled_blocks_give_the_same_gradients(make: Callable) -> None:
+    network, loss = make()
     other = copy.deepcopy(network)
     compile_blocks(other)
     for a, b in zip(gradients(network, loss), gradients(other, loss), strict=True):

@@ -168,7 +168,7 @@ class FaceStage(Stage):
         losses = self._portrait_losses(both, batch) | {
             "pyramid_loss": pyramid_loss(output, target),
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
-            "warp_loss": warp_loss(output, features.image, target),
+            "warp_loss": warp_loss(output, target),
         }
         if self.perceptual[0] is not None:
             losses["perceptual_loss"] = perceptual_loss(self._on_device(self.perceptual[0]), output.frame, target)
@@ -237,8 +237,10 @@ class FaceStage(Stage):
         # Lazy regularisation takes extra steps: StyleGAN2 shortens the discriminator's memory to match.
         share = adversary.r1_every / (adversary.r1_every + 1)
         return [
-            torch.optim.Adam(self.network.parameters(), lr=c.lr, betas=(c.beta1, c.beta2)),
-            torch.optim.Adam(self.discriminator.parameters(), lr=adversary.lr * share, betas=(0.0, c.beta2**share)),
+            torch.optim.Adam(self.network.parameters(), lr=c.lr, betas=(c.beta1, c.beta2), fused=True),
+            torch.optim.Adam(
+                self.discriminator.parameters(), lr=adversary.lr * share, betas=(0.0, c.beta2**share), fused=True
+            ),
         ]
 
     def export_tensors(self) -> dict[str, Tensor]:
@@ -252,4 +254,8 @@ def detached(features: PortraitFeatures) -> PortraitFeatures:
 
 def first_half(part: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """Of a batch that holds portraits, then targets: the portraits."""
-    return [first_half(item) for item in part] if isinstance(part, list) else part[: len(part) // 2]  # type: ignore[misc]
+    if isinstance(part, list):
+        return [first_half(item) for item in part]  # type: ignore[misc]
+    if part.dim() == 4:  # the gradient's channels then lie last, as those that it is added to
+        return part.permute(0, 2, 3, 1)[: len(part) // 2].permute(0, 3, 1, 2)
+    return part[: len(part) // 2]

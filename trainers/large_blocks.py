@@ -24,6 +24,12 @@ def recompute(network: nn.Module) -> None:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Compile each block by itself: blocks of a kind share their code, and what lies between stays plain Python."""
+    """Compile each block by itself: transformer blocks share their code, and what lies between stays plain Python.
+
+    No two levels have one shape, so each gets code of its own, rather than one code for any shape, which fails.
+    """
     for block in large_blocks(network):
-        block.compile()
+        if isinstance(block, Level):
+            block.compile(dynamic=False, isolate_recompiles=True)
+        else:
+            block.compile()

@@ -216,7 +216,7 @@ class Stage(pl.LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         c = self.config.optimizer
         return [
-            torch.optim.AdamW(decay_groups(module, c.weight_decay), lr=c.lr, betas=(c.beta1, c.beta2))
+            torch.optim.AdamW(decay_groups(module, c.weight_decay), lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
             for module in self.trained().values()
         ]
 
