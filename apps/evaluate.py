@@ -73,9 +73,12 @@ def run_evaluation(
         if name not in EMOTIONS:
             raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
     reader, judges = ClipReader(data), Judges(**weights)
-    judge = MotionCritics.from_checkpoint(critics).eval() if critics else None
+    motion_critics = MotionCritics.from_checkpoint(critics).eval() if critics else None
     makers = _makers(checkpoint, loaded.kind, teachers)
-    metrics = _metrics(loaded, checkpoint, reader, split, emotion, judge, names)
+    for name, path in weights.items():
+        if path and not makers:
+            raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
+    metrics = _metrics(loaded, checkpoint, reader, split, emotion, motion_critics, names)
     videos: Table = {}
     if makers:
         with progress_bar("videos", len(reader.keys(split))) as advance:
@@ -110,7 +113,7 @@ def _videos(kind: str, checkpoint: Path, reader: ClipReader, split: str, folder:
 
 
 def _makers(checkpoint: Path, kind: str, teachers: Sequence[Path]) -> dict[str, Maker]:
-    """What draws videos: the checkpoint itself, and the teachers where one of them is a face stage."""
+    """What draws videos: the checkpoint itself, and its teachers."""
     makers = {}
     if kind == "talker":
         talker = Talker.load(checkpoint)
@@ -120,16 +123,32 @@ def _makers(checkpoint: Path, kind: str, teachers: Sequence[Path]) -> dict[str, 
     if teachers:
         if kind != "talker":
             raise UserError(f"--teacher {teachers[0]}: goes with a talker; {checkpoint} is of the kind '{kind}'")
-        paths = {load_checkpoint(path).kind: path for path in teachers}
-        if paths.keys() != {"emotion", "motion", "face"}:
-            found = ", ".join(sorted(paths))
+        kinds = [load_checkpoint(path).kind for path in teachers]
+        if sorted(kinds) != ["emotion", "face", "motion"]:
+            found = ", ".join(sorted(kinds))
             raise UserError(f"--teacher: give the exports of emotion, motion and face, one each; these are of {found}")
-        face = FaceGenerator.from_checkpoint(paths["face"]).eval()
-        if face.config.size != talker.size:
-            raise UserError(f"{paths['face']}: draws {face.config.size} pixels, the talker {talker.size}; take its own")
-        motion, emotion = AudioTo3DMM.from_checkpoint(paths["motion"]), EmotionSpace.from_checkpoint(paths["emotion"])
-        makers["teacher"] = Maker(face, motion.eval(), emotion.eval())
+        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), talker)
     return makers
+
+
+def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
+    """The three stages by kind; raises UserError where they cannot be those that the talker learned from."""
+    face = FaceGenerator.from_checkpoint(paths["face"]).eval()
+    motion = AudioTo3DMM.from_checkpoint(paths["motion"]).eval()
+    emotion = EmotionSpace.from_checkpoint(paths["emotion"]).eval()
+    student = talker.motion.config
+    for path, what, its, wanted in (
+        (paths["face"], "pixels", face.config.size, talker.size),
+        (paths["face"], "values of motion", face.config.motion_dim, student.motion_dim),
+        (paths["face"], "identity coefficients", face.config.identity_dim, student.identity_dim),
+        (paths["motion"], "values of motion", motion.config.motion_dim, student.motion_dim),
+        (paths["motion"], "identity coefficients", motion.config.identity_dim, student.identity_dim),
+        (paths["motion"], "values of an emotion", motion.config.emotion_dim, student.emotion_dim),
+        (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
+    ):
+        if its != wanted:
+            raise UserError(f"--teacher {path}: {its} {what}, the talker {wanted}; give its own teachers")
+    return Maker(face, motion, emotion)
 
 
 def _table(title: str, metrics: dict[str, float]) -> RichTable:

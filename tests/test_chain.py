@@ -13,7 +13,7 @@ from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.run import EXPORTS, STAGES, export_run, train
 
 from .conftest import emohead, refused
-from .onnx_networks import save_squared
+from .onnx_networks import save_colours, save_pixels, save_squared, save_sync
 
 STEP = [
     "trainer.val_every=100",
@@ -129,7 +129,21 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
         assert ("m_lmd" in figures) is ("true motion" not in row)
     assert content["not_measured"] == "FID, CSIM, SyncNet"
     assert "teacher: true motion" in (tmp_path / "evaluation.html").read_text()
+    judged = {"--lpips": squared, "--fid": save_colours(tmp_path / "fid.onnx")}
+    judged |= {"--csim": save_pixels(tmp_path / "csim.onnx"), "--syncnet": save_sync(tmp_path)}
+    result = emohead(*asked, "--out", tmp_path / "judged", *(part for pair in judged.items() for part in pair))
+    assert result.returncode == 0, result.stderr
+    judged_content = json.loads((tmp_path / "judged" / "metrics.json").read_text())
+    for row, figures in judged_content["videos"].items():
+        assert {"fid", "csim", "sync_net_confidence"} <= figures.keys()
+        assert figures.items() >= content["videos"][row].items(), "what one judge says does not hang on the others"
+    assert judged_content["not_measured"] == ""
+    motion = export_of(demo, "motion")
+    refused(
+        emohead("evaluate", motion, demo / "data", "--emotion", teachers[1], "--lpips", squared), "--lpips", "motion"
+    )
     refused(emohead(*asked, *teachers[:2]), "--teacher", "emotion, motion and face")
+    refused(emohead(*asked, *teachers, *teachers[4:]), "--teacher", "one each")
     refused(emohead("evaluate", export_of(demo, "face"), demo / "data", *teachers), "--teacher", "face")
     refused(emohead(*asked, "--csim", tmp_path / "gone.onnx"), "gone.onnx", "no such file")
 

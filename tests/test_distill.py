@@ -1,11 +1,14 @@
 """Distillation: what learns, what stays, and that learning helps."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from emohead.datamodules.batch import check_batch
 from emohead.datamodules.stream import TalkingFaceData
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
+from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.trainers.config import load_config
 from emohead.trainers.distill import DistillStage, DistillStageConfig
 
@@ -60,6 +63,26 @@ def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
         stage.num_batches -= 1
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert one["text_loss"] != other["text_loss"]
+
+
+def test_a_student_knows_no_more_of_people_than_its_teacher(demo: Path, tmp_path: Path):
+    """Neither identity nor an emotion of picture or voice where the teacher's motion did without them."""
+    exported = load_checkpoint(demo / "motion" / "export" / "motion.safetensors", kind="motion")
+    network = AudioTo3DMM(AudioTo3DMMConfig(**exported.config | {"use_identity": False}))
+    config = exported.provenance["config"] | {"emotion_from": ["text"]}
+    teacher = tmp_path / "motion.safetensors"
+    provenance = exported.provenance | {"config": config}
+    save_checkpoint(teacher, network.state_dict(), kind="motion", config=asdict(network.config), provenance=provenance)
+    config = load_config(
+        DistillStageConfig, [demo / "distill" / "config.yaml"], [f"motion={teacher}", "data.batch_size=4"]
+    )
+    data = TalkingFaceData("distill", config.data, seed=config.seed)
+    batch, stage = next(iter(data.train_dataloader())), DistillStage(config, data.facts)
+    other = batch | {"image": 255 - batch["image"], "identity": -batch["identity"]}
+    with torch.no_grad():
+        for stage.num_batches in range(6):
+            one, same = stage.motion_losses(batch), stage.motion_losses(other)
+            assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_the_student_hears_sees_and_reads_alike_in_bfloat16(setting: tuple[DistillStage, dict]):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from emohead.models.discriminator import Discriminator, DiscriminatorConfig
 from emohead.models.face_loss import gradient_penalty
 from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import Engine, LossScale, PlainEngine
+from emohead.trainers.engines import STATE, Engine, LossScale, PlainEngine
 from torch import Tensor, nn
 
 STEPS, RANKS, BATCH, CLIP = 10, 2, 4, 0.5
@@ -167,3 +167,16 @@ def test_two_processes_do_what_one_does(kind: str, expected: list, tmp_path: Pat
         assert not found["norm"] < float("inf"), "one rank's NaN is seen by all"
         for key, value in found["skipped"]["generator"].items():
             assert torch.equal(value, found["resumed"]["generator"][key]), f"{key} was changed by a step left out"
+
+
+def test_all_that_an_optimizer_remembers_comes_back_to_where_its_parameter_lies() -> None:
+    with torch.device("meta"):  # any device but the CPU, where checkpoints are read
+        network = nn.Linear(3, 2)
+    engine = PlainEngine(network, torch.optim.AdamW(network.parameters()), clip_norm=CLIP, scale=LossScale(False))
+    kept = {
+        f"{key}.{name}": torch.zeros_like(p, device=CPU) for name, p in network.named_parameters() for key in STATE[:2]
+    }
+    engine.load_state(kept | {f"step.{name}": torch.tensor(7.0) for name, _ in network.named_parameters()})
+    remembered = [value for p in network.parameters() for value in engine.optimizer.state[p].values()]
+    assert len(remembered) == 6
+    assert all(value.device.type == "meta" for value in remembered)

@@ -11,7 +11,7 @@ from emohead.trainers.judges import ARCFACE_POINTS, Csim, Fid, Lpips, SyncNet, a
 from emohead.trainers.mfcc import mfcc
 from onnx import TensorProto, helper
 
-from .onnx_networks import mean, pair, save, save_squared
+from .onnx_networks import BRIGHTNESS, mean, pair, save, save_colours, save_pixels, save_squared, save_sync
 
 CENTRES = torch.tensor(ARCFACE_POINTS) + 0.5  # the same points where pixel i covers [i, i + 1)
 # The first, second and last row of mfcc() of python_speech_features 0.6 for the chirp of the test below.
@@ -48,7 +48,6 @@ REFERENCE = (
         0.8914,
     ),
 )
-BRIGHTNESS = 10  # of 255, for each unit of log energy
 
 
 @pytest.fixture
@@ -59,33 +58,13 @@ def squared(tmp_path: Path) -> Path:
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """Mean colour of a picture."""
-    return save(tmp_path / "fid.onnx", [mean("x", [2, 3])], {"x": ("b", 3, 299, 299)})
+    return save_colours(tmp_path / "fid.onnx")
 
 
 @pytest.fixture
 def pixels(tmp_path: Path) -> Path:
     """All values of a face."""
-    return save(tmp_path / "csim.onnx", [helper.make_node("Flatten", ["x"], ["out"])], {"x": ("b", 3, 112, 112)})
-
-
-def save_sync(folder: Path, *, values: int = 5) -> Path:
-    """Face: mean blue of each frame of a window; audio: mean log energy of each frame, as brightness."""
-    face = [
-        helper.make_node("Gather", ["x", "blue"], ["channel"], axis=1),  # the first in BGR
-        mean("channel", [2, 3], "each"),
-        helper.make_node("Slice", ["each", "zero", "values", "one"], ["out"]),
-    ]
-    audio = [
-        helper.make_node("Gather", ["x", "energy"], ["track"], axis=2),  # (B, 1, 20)
-        helper.make_node("Reshape", ["track", "frames"], ["framed"]),
-        mean("framed", [2], "each"),
-        helper.make_node("Mul", ["each", "brightness"], ["out"]),
-    ]
-    bounds = {"zero": np.array([0]), "values": np.array([values]), "one": np.array([1])}
-    save(folder / "face.onnx", face, {"x": ("b", 3, 5, 224, 224)}, blue=np.array(0), **bounds)
-    constants = {"energy": np.array(0), "frames": np.array([0, 5, 4]), "brightness": np.float32(BRIGHTNESS)}
-    save(folder / "audio.onnx", audio, {"x": ("b", 1, 13, 20)}, **constants)
-    return folder
+    return save_pixels(tmp_path / "csim.onnx")
 
 
 def talk(frames: int = 41) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,12 +110,12 @@ def test_fid_of_equal_and_of_shifted_pictures(colours: Path):
     found = []
     for moved in (0 * shift, shift):
         fid = Fid(colours)
+        collection = fid.collect()
         with torch.inference_mode():
             for part in range(0, 12, 5):
                 truth = colour[part : part + 5].expand(-1, -1, 8, 8)
-                fid.update(truth / 127.5 - 1, real=True)
-                fid.update((truth + moved) / 127.5 - 1, real=False)
-        found.append(fid.compute())
+                collection.update(fid.features(truth / 127.5 - 1), fid.features((truth + moved) / 127.5 - 1))
+        found.append(collection.compute())
     assert found[0] == pytest.approx(0, abs=1e-5)
     assert found[1] == pytest.approx(float((shift / 127.5).square().sum()), rel=1e-3)
     assert torch.equal(before, torch.get_rng_state()), "an evaluation's other draws do not depend on its judges"
@@ -146,9 +125,17 @@ def test_fid_is_of_spread_as_well(colours: Path):
     """Grey of one mean and standard deviations of s and 2 s: the distance is s squared, of all three colours."""
     grey = torch.tensor([-20.0, 20.0]).repeat(3)[:, None, None, None].expand(-1, 3, 8, 8)
     fid = Fid(colours)
-    fid.update((grey + 100) / 127.5 - 1, real=True)
-    fid.update((2 * grey + 100) / 127.5 - 1, real=False)
-    assert fid.compute() == pytest.approx(3 * (20 / 127.5) ** 2 * 6 / 5, rel=1e-3)  # of 6 pictures, unbiased
+    collection = fid.collect()
+    collection.update(fid.features((grey + 100) / 127.5 - 1), fid.features((2 * grey + 100) / 127.5 - 1))
+    assert collection.compute() == pytest.approx(3 * (20 / 127.5) ** 2 * 6 / 5, rel=1e-3)  # of 6 pictures, unbiased
+
+
+def test_fid_of_one_picture_is_refused(colours: Path):
+    fid = Fid(colours)
+    collection = fid.collect()
+    collection.update(fid.features(faces(1, 8)), fid.features(faces(1, 8)))
+    with pytest.raises(UserError, match="two pictures"):
+        collection.compute()
 
 
 def test_a_face_in_place_stays_as_it_is():

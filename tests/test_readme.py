@@ -9,7 +9,7 @@ import typer.main
 from emohead.apps.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/face_models.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/evaluation.md", "docs/face_models.md")
 
 
 def commands() -> list[str]:

@@ -11,7 +11,7 @@ NEVER = -1
 
 
 def spare_cpu() -> None:
-    """For a process that trains or infers, before its first tensor operation; worth a third of the face stage's time.
+    """For a process that computes on a CPU, before its first tensor operation; saves a third of the face stage's time.
 
     glibc maps a large block anew each time, gives it back when its tensor dies, and the kernel clears every page again:
     the process keeps its memory, up to its peak. And arithmetic on denormals (below 1e-38: tails of a softmax and their

@@ -159,16 +159,17 @@ class DeepSpeedEngine(Engine):
         for name, parameter in self.module.named_parameters():
             if f"step.{name}" not in tensors:
                 continue
-            step = tensors[f"step.{name}"].clone()
+            step = tensors[f"step.{name}"]
             if not self.zero_stage:
                 moments = {k: torch.empty_like(parameter).copy_(tensors[f"{k}.{name}"]) for k in STATE[:2]}
-                states[parameter] = moments | {"step": step}
+                states[parameter] = moments | {"step": step.to(parameter.device, copy=True)}
                 continue
             fragment = self._fragment(parameter)
             if fragment is None:
                 continue
             if fragment.flat not in states:
-                states[fragment.flat] = {key: torch.zeros_like(fragment.flat) for key in STATE[:2]} | {"step": step}
+                moments = {key: torch.zeros_like(fragment.flat) for key in STATE[:2]}
+                states[fragment.flat] = moments | {"step": step.to(fragment.flat.device, copy=True)}
             for key in STATE[:2]:
                 given = tensors[f"{key}.{name}"].flatten().narrow(0, fragment.start, fragment.numel)
                 states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel).copy_(given)

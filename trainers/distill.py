@@ -30,6 +30,7 @@ from ..models.face import FaceGenerator
 from ..models.face_model import POSE_DIM
 from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
+from .motion import MODALITIES
 from .stage import Stage, StageConfig
 
 NUM_PICKS = 32  # prompts beside those of the batch
@@ -65,10 +66,11 @@ class DistillStage(Stage):
 
     def __init__(self, config: DistillStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        self.inputs = {
-            name: load_checkpoint(Path(getattr(config, name)), kind=name).sha256
-            for name in ("emotion", "motion", "face")
+        given = {
+            name: load_checkpoint(Path(getattr(config, name)), kind=name) for name in ("emotion", "motion", "face")
         }
+        self.inputs = {name: checkpoint.sha256 for name, checkpoint in given.items()}
+        self.emotion_from = given["motion"].provenance.get("config", {}).get("emotion_from", list(MODALITIES))
         space = EmotionSpace.from_checkpoint(config.emotion)
         motion = AudioTo3DMM.from_checkpoint(config.motion)
         face = FaceGenerator.from_checkpoint(config.face)
@@ -114,11 +116,14 @@ class DistillStage(Stage):
 
     def motion_losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = self.network.motion, self.teachers.motion
-        which = int(torch.randint(3, (1,), generator=self.generator()))
+        choice = int(torch.randint(len(self.emotion_from), (1,), generator=self.generator()))
+        modality = self.emotion_from[choice]  # of what the teacher learned to hear with
         noise = self.draws(batch).normal(student.config.noise_dim).to(self.device)
         with torch.no_grad():
-            taught = teacher(batch["speech"], self.embed(self.teachers.space, batch, which), batch["identity"], noise)
-            emotion = self.embed(self.network.emotion, batch, which)
+            taught = teacher(
+                batch["speech"], self.embed(self.teachers.space, batch, modality), batch["identity"], noise
+            )
+            emotion = self.embed(self.network.emotion, batch, modality)
         motion = student(batch["speech"], emotion, batch["identity"], noise)
         difference = student.normalise(motion) - student.normalise(taught)
         # The true head movement is one of many: only the expression is compared with it.
@@ -164,10 +169,11 @@ class DistillStage(Stage):
         pixels = ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return {"portrait-truth-teacher-student": pixels.permute(1, 2, 0).cpu().numpy()}
 
-    def embed(self, encoder: EmotionEncoder, batch: Batch, which: int) -> Tensor:
-        """The clip's emotion (B, E) from its text, image or speech."""
-        calls = (encoder.encode_text, encoder.encode_image, encoder.encode_speech)
-        return calls[which](batch[("prompt", "image", "speech")[which]])
+    def embed(self, encoder: EmotionEncoder, batch: Batch, modality: str) -> Tensor:
+        """The clip's emotion (B, E) from its text, image or audio."""
+        if modality == "text":
+            return encoder.encode_text(batch["prompt"])
+        return encoder.encode_image(batch["image"]) if modality == "image" else encoder.encode_speech(batch["speech"])
 
     def generator(self) -> torch.Generator:
         """Draws of this step: a function of seed and position only."""
@@ -194,7 +200,7 @@ def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DM
     config.motion.emotion_dim = space.config.embed_dim
     for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
         part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
-    config.motion.noise_dim = motion.config.noise_dim
+    config.motion.noise_dim, config.motion.use_identity = motion.config.noise_dim, motion.config.use_identity
     for name in ("size", "num_points", "landmark_level"):
         setattr(config.face, name, getattr(face.config, name))
     return config

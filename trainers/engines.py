@@ -127,7 +127,9 @@ class PlainEngine(Engine):
                 moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in STATE[:2]}
                 # The moments lie in memory as the parameter does: sums over them are then done in the same order.
                 moments = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
-                self.optimizer.state[parameter] = moments | {"step": tensors[f"step.{name}"].clone()}
+                self.optimizer.state[parameter] = moments | {
+                    "step": tensors[f"step.{name}"].to(parameter.device, copy=True)  # fused Adam reads it there
+                }
 
 
 def average(tensors: Sequence[Tensor]) -> None:

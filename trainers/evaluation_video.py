@@ -3,8 +3,9 @@
 Shapes: T frames, S pixels, D values of motion, F frames that are looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from .distill import psnr
 from .evaluation import Advance, keys_of, no_advance
 from .evaluation_face import ssim
 from .evaluation_motion import correlation, landmark_distances
-from .judges import Csim, Fid, Lpips, SyncNet
+from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
 
-FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip; SyncNet sees all of them
+FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip
 BATCH = 8
 
 Table = dict[str, dict[str, float]]  # figures by name, for each way of making the video
+Draw = Callable[[Sequence[int]], Tensor]  # frames of a video by their numbers -> (F, 3, S, S) in [-1, 1]
 
 
 @dataclass
@@ -49,9 +51,9 @@ class Maker:
         yield "speech", anchored
         yield "speech, true pose", torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
 
-    def draw(self, features: PortraitFeatures, motion: Tensor, at: list[int]) -> Tensor:
+    def draw(self, features: PortraitFeatures, motion: Tensor, at: Sequence[int]) -> Tensor:
         """The frames `at` of motion (T, D) -> (F, 3, S, S) in [-1, 1]."""
-        windows = motion_windows(motion, self.face.config.window)[at]
+        windows = motion_windows(motion, self.face.config.window)[list(at)]
         made = [self.face(features.repeat(len(part)), part).frame.float() for part in windows.split(BATCH)]
         return torch.cat(made).clamp(-1, 1)
 
@@ -69,18 +71,12 @@ class Judges:
         self.lpips = Lpips(lpips) if lpips else None
         self.csim = Csim(csim) if csim else None
         self.syncnet = SyncNet(syncnet) if syncnet else None
-        self.fid_path, self.fids = fid, {"portrait": Fid(fid)} if fid else {}
+        self.fid = Fid(fid) if fid else None
 
     def missing(self) -> list[str]:
         """What is not measured, by name."""
-        given = {"LPIPS": self.lpips, "FID": self.fid_path, "CSIM": self.csim, "SyncNet": self.syncnet}
+        given = {"LPIPS": self.lpips, "FID": self.fid, "CSIM": self.csim, "SyncNet": self.syncnet}
         return [name for name, judge in given.items() if judge is None]
-
-    def fid(self, name: str) -> Fid | None:
-        """The one that collects the pictures of a row of the table."""
-        if self.fid_path and name not in self.fids:
-            self.fids[name] = Fid(self.fid_path)
-        return self.fids.get(name)
 
 
 @dataclass
@@ -111,35 +107,47 @@ def evaluate_videos(
     "true motion" (what the face stage alone can do), "speech" (all from speech, emotion too, the head still) and
     "speech, true pose". Columns: `psnr` in dB, `ssim`; `lpips`, `fid`, `csim`, `sync_net_…` where judges are given;
     `m_lmd`, `f_lmd` (see `landmark_distances`) and `mouth_correlation` of the motion that was drawn. Averaged over
-    clips; pictures are compared at eight frames of each, the first left out. All makers have one size.
+    clips; pictures are compared at eight frames of each, the first left out, and SyncNet sees all of them. All makers
+    have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
     found: dict[str, dict[str, list[float]]] = {}
+    collections: dict[str, FidCollection] = {}
     for key in keys_of(reader, split):
-        clip = true_clip(reader, key, size, all_frames=judges.syncnet is not None)
-        rows = {"portrait": (clip.motion[:1].expand_as(clip.motion), clip.portrait.expand_as(clip.frames))}
-        for name, maker in makers.items():
-            features = maker.face.encode_portrait(clip.portrait)
-            for way, motion in maker.motions(clip.speech, clip.motion, features):
-                rows[f"{name}: {way}"] = motion, maker.draw(features, motion, clip.at)
-        for row, (motion, frames) in rows.items():
-            figures = compare_motions(reader.face_model, clip, motion) | compare_pictures(
-                reader.face_model, clip, motion, frames, judges, row
-            )
+        clip = true_clip(reader, key, size)
+        true_features = judges.fid.features(clip.frames) if judges.fid else None
+        for row, motion, draw in ways(makers, clip):
+            frames = draw(clip.at)
+            figures = compare_motions(reader.face_model, clip, motion)
+            figures |= compare_pictures(reader.face_model, clip, motion, frames, judges)
+            if judges.syncnet:
+                figures |= judges.syncnet(draw(range(len(clip.motion))), clip.speech[0])
+            if judges.fid and true_features is not None:
+                if row not in collections:
+                    collections[row] = judges.fid.collect()
+                collections[row].update(true_features, judges.fid.features(frames))
             for name, value in figures.items():
                 found.setdefault(row, {}).setdefault(name, []).append(value)
         advance(1)
     table = {row: {name: float(np.mean(values)) for name, values in figures.items()} for row, figures in found.items()}
-    for row, figures in table.items():
-        if fid := judges.fid(row):
-            figures["fid"] = fid.compute()
+    for row, collection in collections.items():
+        table[row]["fid"] = collection.compute()
     return table
 
 
-def true_clip(reader: ClipReader, key: str, size: int, *, all_frames: bool) -> TrueClip:
+def ways(makers: dict[str, Maker], clip: TrueClip) -> Iterator[tuple[str, Tensor, Draw]]:
+    """Each way of making the clip: its row of the table, its motion (T, D), and what draws it."""
+    yield "portrait", clip.motion[:1].expand_as(clip.motion), lambda at: clip.portrait.expand(len(at), -1, -1, -1)
+    for name, maker in makers.items():
+        features = maker.face.encode_portrait(clip.portrait)
+        for way, motion in maker.motions(clip.speech, clip.motion, features):
+            yield f"{name}: {way}", motion, partial(maker.draw, features, motion)
+
+
+def true_clip(reader: ClipReader, key: str, size: int) -> TrueClip:
     motion = torch.from_numpy(reader.motion(key))
     last = len(motion) - 1
-    at = np.arange(len(motion)) if all_frames else np.unique(np.linspace(min(1, last), last, FRAMES_PER_CLIP).round())
+    at = np.unique(np.linspace(min(1, last), last, FRAMES_PER_CLIP).round())
     indices = [0, *at.astype(int).tolist()]
     frames = torch.from_numpy(reader.frames(key, indices, size=size)).float() / 127.5 - 1
     return TrueClip(
@@ -164,7 +172,7 @@ def compare_motions(face_model: FaceModel, clip: TrueClip, motion: Tensor) -> di
 
 
 def compare_pictures(
-    face_model: FaceModel, clip: TrueClip, motion: Tensor, frames: Tensor, judges: Judges, row: str
+    face_model: FaceModel, clip: TrueClip, motion: Tensor, frames: Tensor, judges: Judges
 ) -> dict[str, float]:
     """Of frames (F, 3, S, S) that show motion (T, D) against the true ones."""
     figures = {"psnr": float(psnr(frames, clip.frames).mean()), "ssim": float(ssim(frames, clip.frames).mean())}
@@ -174,9 +182,4 @@ def compare_pictures(
         size = frames.shape[-1]
         landmarks = (face_model.landmarks(clip.identity, motion[clip.at]) + 1) * (size / 2)
         figures["csim"] = float(judges.csim(frames, landmarks, clip.portrait, clip.portrait_landmarks).mean())
-    if judges.syncnet:
-        figures |= judges.syncnet(frames, clip.speech[0])
-    if fid := judges.fid(row):
-        fid.update(clip.frames, real=True)
-        fid.update(frames, real=False)
     return figures

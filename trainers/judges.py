@@ -100,28 +100,47 @@ class Fid:
     """
 
     def __init__(self, path: Path) -> None:
-        self.metric = FrechetInceptionDistance(FidFeatures(path))
+        self.path, self.network = path, load_onnx(path, ("B", 3, 299, 299))
+        self.width = self.network(torch.zeros(1, 3, 299, 299)).shape[1]
 
-    def update(self, frames: Tensor, real: bool) -> None:
-        """Count pictures (B, 3, S, S) among the true or the made ones."""
-        self.metric.update(((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), real)
+    def features(self, frames: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) -> (B, E)."""
+        pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round()
+        return self.network(resize(pixels / 127.5 - 1, 299))
+
+    def collect(self) -> "FidCollection":
+        """For the pictures of one maker."""
+        return FidCollection(self.path, self.width)
+
+
+class FidCollection:
+    """What is left of features: their means and covariances."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path = path
+        self.metric = FrechetInceptionDistance(Given(width))
+
+    def update(self, truth: Tensor, made: Tensor) -> None:
+        """Count features (B, E) of true and of made pictures."""
+        self.metric.update(truth, real=True)
+        self.metric.update(made, real=False)
 
     def compute(self) -> float:
-        """Over all pictures so far, at least two of each kind."""
+        """Over all pictures so far."""
+        if self.metric.real_features_num_samples < 2:
+            raise UserError(f"{self.path}: FID is of two pictures at least, and the split has one; leave out --fid")
         return max(0.0, float(self.metric.compute()))  # rounding may leave a little less for equal ones
 
 
-class FidFeatures(nn.Module):
-    """Pictures (B, 3, S, S) as bytes -> features (B, E)."""
+class Given(nn.Module):
+    """Hands torchmetrics the features that there are already."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.network = load_onnx(path, ("B", 3, 299, 299))
-        # Without it torchmetrics would find it out with a random picture and so advance torch's generator.
-        self.num_features = self(torch.zeros(1, 3, 299, 299, dtype=torch.uint8)).shape[1]
+        self.num_features = num_features
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.network(resize(pictures.float() / 127.5 - 1, 299))
+    def forward(self, features: Tensor) -> Tensor:
+        return features
 
 
 ARCFACE_SIZE = 112

@@ -84,7 +84,8 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -
     config: Any = load_config(config_type, files, overrides)
     check(config)
     quieten()
-    spare_cpu()
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        spare_cpu()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
