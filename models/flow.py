@@ -28,7 +28,7 @@ def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
 def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
     """Sample `source` (B, C, H, H) at u + flow(u); flow (B, 2, h, h) -> (B, C, h, h), type and layout of `source`.
 
-    A gain (B, 1, h, h) scales what is read.
+    A gain (B, 1, h, h) scales what is read. On a CPU the source has 2 x 2 pixels at least.
     """
     grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
     with torch.autocast(source.device.type, enabled=False):
@@ -61,7 +61,10 @@ def sample(source: Tensor, points: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Bilinear to (B, C, size, size). A flow needs no rescaling: crop units do not depend on the number of pixels."""
+    """Bilinear to (B, C, size, size); to twice the size on a CPU, it can be differentiated once.
+
+    A flow needs no rescaling: crop units do not depend on the number of pixels.
+    """
     if image.device.type == "cpu" and image.shape[2:] == (size // 2, size // 2) and size % 2 == 0:
         return double(image)
     return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)

@@ -4,7 +4,8 @@
     speech ───────────────────────────────── AudioTo3DMM ──────┴─ motion (B, T, D) ─┐
     portrait ── FaceGenerator.encode_portrait ── features, identity ────────────────┴─ FaceGenerator ── frames
 
-Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpeed, no W&B.
+Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpeed, no W&B; and transformers where the
+motion part has a pretrained speech encoder.
 """
 
 from collections.abc import Iterator
