@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +13,9 @@ from rich.table import Table as RichTable
 
 from ..datamodules.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
-from ..models.checkpoint import Checkpoint, load_checkpoint
+from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
+from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
@@ -74,11 +76,12 @@ def run_evaluation(
             raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
     reader, judges = ClipReader(data), Judges(**weights)
     motion_critics = MotionCritics.from_checkpoint(critics).eval() if critics else None
-    makers = _makers(checkpoint, loaded.kind, teachers)
+    parts = _parts(loaded.kind, checkpoint, emotion)
+    makers = _makers(parts, checkpoint, teachers)
     for name, path in weights.items():
         if path and not makers:
             raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
-    metrics = _metrics(loaded, checkpoint, reader, split, emotion, motion_critics, names)
+    metrics = _metrics(parts, reader, split, motion_critics, names)
     videos: Table = {}
     if makers:
         with progress_bar("videos", len(reader.keys(split))) as advance:
@@ -97,37 +100,53 @@ def run_evaluation(
         write_json(out / "metrics.json", content | {"metrics": metrics, "videos": videos, "not_measured": missing})
         flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
         write_csv(out / "metrics.csv", metrics | flat)
-        shown = _videos(loaded.kind, checkpoint, reader, split, out / "videos")
+        shown = write_videos(parts.face, parts.talker, reader, split, out / "videos") if parts.face else []
         tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COLUMNS)}
         write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
 
 
-def _videos(kind: str, checkpoint: Path, reader: ClipReader, split: str, folder: Path) -> list[Path]:
-    """Of what draws faces."""
-    if kind not in ("face", "talker"):
-        return []
-    talker = Talker.load(checkpoint) if kind == "talker" else None
-    face = talker.face if talker else FaceGenerator.from_checkpoint(checkpoint).eval()
-    return write_videos(face, talker, reader, split, folder)
+@dataclass
+class Parts:
+    """The networks of a checkpoint, as far as it has them."""
+
+    emotion: EmotionEncoder | None = None
+    motion: AudioTo3DMM | None = None
+    hears: EmotionEncoder | None = None  # what tells the motion part the emotion
+    face: FaceGenerator | None = None
+    talker: Talker | None = None
 
 
-def _makers(checkpoint: Path, kind: str, teachers: Sequence[Path]) -> dict[str, Maker]:
+def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
+    """The networks of the checkpoint at `path`; emotion: the emotion space that a motion stage hears through."""
+    if kind == "emotion":
+        return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
+    if kind == "motion":
+        if emotion is None:
+            raise UserError(f"{path}: a motion stage hears through its emotion space; add --emotion FILE.safetensors")
+        space = EmotionSpace.from_checkpoint(emotion).eval()
+        return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
+    if kind == "face":
+        return Parts(face=FaceGenerator.from_checkpoint(path).eval())
+    if kind != "talker":
+        raise UserError(f"{path}: of the kind '{kind}'; wanted is a stage's export: emotion, motion, face or talker")
+    talker = Talker.load(path)
+    return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
+
+
+def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[str, Maker]:
     """What draws videos: the checkpoint itself, and its teachers."""
     makers = {}
-    if kind == "talker":
-        talker = Talker.load(checkpoint)
-        makers["student"] = Maker(talker.face, talker.motion, talker.emotion)
-    elif kind == "face":
-        makers["face"] = Maker(FaceGenerator.from_checkpoint(checkpoint).eval())
+    if parts.face:
+        makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
-        if kind != "talker":
-            raise UserError(f"--teacher {teachers[0]}: goes with a talker; {checkpoint} is of the kind '{kind}'")
+        if not parts.talker:
+            raise UserError(f"--teacher {teachers[0]}: goes with a talker, which {checkpoint} is not")
         kinds = [load_checkpoint(path).kind for path in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
             raise UserError(f"--teacher: give the exports of emotion, motion and face, one each; these are of {found}")
-        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), talker)
+        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
     return makers
 
 
@@ -175,42 +194,23 @@ def _video_table(videos: Table) -> RichTable:
 
 
 def _metrics(
-    loaded: Checkpoint,
-    checkpoint: Path,
-    reader: ClipReader,
-    split: str,
-    emotion: Path | None,
-    critics: MotionCritics | None,
-    unseen: list[str],
+    parts: Parts, reader: ClipReader, split: str, critics: MotionCritics | None, unseen: list[str]
 ) -> dict[str, float]:
-    """The figures that fit the kind of checkpoint."""
-    kind = loaded.kind
-    talker = Talker.load(checkpoint) if kind == "talker" else None
+    """The figures that fit what the checkpoint holds."""
     num_clips = len(keys_of(reader, split))
     metrics: dict[str, float] = {}
-    if talker or kind == "emotion":
-        encoder = talker.emotion if talker else EmotionSpace.from_checkpoint(checkpoint).eval()
+    if parts.emotion:
         with progress_bar("emotion", num_clips) as advance:
-            metrics |= evaluate_emotion(encoder, reader, split, unseen=unseen, advance=advance)
-    if talker or kind == "motion":
-        if talker:
-            network, encoder = talker.motion, talker.emotion
-        else:
-            if emotion is None:
-                raise UserError(
-                    f"{checkpoint}: a motion stage hears through its emotion space; add --emotion emotion.safetensors"
-                )
-            network = AudioTo3DMM.from_checkpoint(checkpoint).eval()
-            encoder = EmotionSpace.from_checkpoint(emotion).eval()
+            metrics |= evaluate_emotion(parts.emotion, reader, split, unseen=unseen, advance=advance)
+    if parts.motion and parts.hears:
         with progress_bar("motion", num_clips) as advance:
-            metrics |= evaluate_motion(network, encoder, reader, split, advance=advance)
+            metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, advance=advance)
         if critics:
             with progress_bar("critics", num_clips) as advance:
-                metrics |= evaluate_critics(critics, network, encoder, reader, split, advance=advance)
-    if talker or kind == "face":
-        generator = talker.face if talker else FaceGenerator.from_checkpoint(checkpoint).eval()
+                metrics |= evaluate_critics(critics, parts.motion, parts.hears, reader, split, advance=advance)
+    if parts.face:
         with progress_bar("face", num_clips) as advance:
-            metrics |= evaluate_face({"face": generator}, reader, split, advance=advance)
+            metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)
     return metrics
 
 

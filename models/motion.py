@@ -46,6 +46,12 @@ class AudioTo3DMMConfig:
     longest_wave: float = 6.0  # seconds; the shortest lasts half a second
     chunk_frames: int = 250  # of motion that `generate` makes at once
 
+    def without_folder(self) -> "AudioTo3DMMConfig":
+        """The same network, which needs the folder of its speech encoder no more, but for the weights."""
+        if not self.speech_encoder:
+            return self
+        return replace(self, speech_encoder="", speech_encoder_config=read_config(self.speech_encoder))
+
 
 class Sway(nn.Module):
     """Head movement as a sum of slow waves whose amplitudes and phases are linear in z: z = 0 is the mean pose.
@@ -91,9 +97,7 @@ class AudioTo3DMM(nn.Module):
     def __init__(self, config: AudioTo3DMMConfig) -> None:
         super().__init__()
         folder, dim = config.speech_encoder, config.dim
-        if folder:  # from here on the network is whole without it
-            config = replace(config, speech_encoder="", speech_encoder_config=read_config(folder))
-        self.config = config
+        self.config = config = config.without_folder()
         self.listen: LogMel | PretrainedSpeech
         self.stem: MelStem | SpeechStem
         if config.speech_encoder_config:

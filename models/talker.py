@@ -50,6 +50,14 @@ def motion_windows(motion: Tensor, window: int) -> Tensor:
     return rearrange(padded.unfold(1, window, 1), "d t w -> t w d")
 
 
+def anchor(motion: Tensor, portrait_motion: Tensor, mean: Tensor) -> Tensor:
+    """Keep the head where the portrait has it: translation and scale of motion (T, D) move about the portrait's own
+    (D,), not about the mean of the training data (D,)."""
+    anchored = motion.clone()
+    anchored[:, TRANSLATION] += portrait_motion[TRANSLATION] - mean[TRANSLATION]
+    return anchored
+
+
 class Talker(nn.Module):
     """One student of the three stages.
 
@@ -109,16 +117,11 @@ class Talker(nn.Module):
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
         if blinks:
             motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
-        windows = motion_windows(self.anchor(motion, features.motion[0]), self.config.face.window)
+        motion = anchor(motion, features.motion[0], self.motion.motion_mean)
+        windows = motion_windows(motion, self.config.face.window)
         for chunk in windows.split(batch_size):
             frames = self.face(features.repeat(len(chunk)), chunk).frame
             yield ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    def anchor(self, motion: Tensor, portrait_motion: Tensor) -> Tensor:
-        """Keep the head where the portrait has it: translation and scale move about the portrait's own (T, D)."""
-        anchored = motion.clone()
-        anchored[:, TRANSLATION] += portrait_motion[TRANSLATION] - self.motion.motion_mean[TRANSLATION]
-        return anchored
 
 
 def copy_matching(student: nn.Module, teacher: nn.Module) -> int:

@@ -113,6 +113,7 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
+    refused(emohead("evaluate", critics, demo / "data"), "critics.safetensors", "emotion, motion, face or talker")
 
 
 def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path):

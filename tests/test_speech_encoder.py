@@ -18,6 +18,7 @@ from emohead.models.talker import Talker, TalkerConfig, talker_config
 from emohead.trainers import doctor_inputs
 from emohead.trainers.checkpoint_size import checkpoint_bytes, state_bytes
 from emohead.trainers.config import as_dict
+from emohead.trainers.distill import DistillStageConfig
 from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.motion import MotionStageConfig
 from emohead.trainers.stage import OptimizerConfig
@@ -249,6 +250,15 @@ def test_doctor_tells_sizes_without_reading_weights(folders: dict[str, str], tmp
     gone = MotionStageConfig(network=replace(SMALL, speech_encoder="gone"))
     finding = doctor_inputs.inputs("motion", gone)[-1]
     assert (finding.state, finding.check) == ("wrong", "network.speech_encoder=")
+
+
+def test_doctor_looks_at_the_one_of_a_student_too(folders: dict[str, str]):
+    config = DistillStageConfig()
+    config.network.motion.speech_encoder = folders["hubert"]
+    assert doctor_inputs.inputs("distill", config)[-1].state == "ok"
+    config.network.motion.speech_encoder = "gone"
+    finding = doctor_inputs.inputs("distill", config)[-1]
+    assert (finding.state, finding.check) == ("wrong", "network.motion.speech_encoder=")
 
 
 def cut(folder: Path) -> None:

@@ -16,7 +16,6 @@ from ..models.discriminator import Discriminator
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
-from ..models.speech_encoder import read_config
 from ..models.talker import Talker
 from .distill import student_config
 from .face import MAX_POINTS
@@ -55,9 +54,7 @@ def networks(name: str, config: Any, facts: DataFacts) -> tuple[nn.Module, list[
         return EmotionSpace(replace(config.network, pretrained="")), []
     if name == "motion":
         dims["emotion_dim"] = teacher("emotion", config)["embed_dim"]
-        folder = config.network.speech_encoder
-        encoder = {"speech_encoder": "", "speech_encoder_config": read_config(folder)} if folder else {}
-        return AudioTo3DMM(replace(config.network, **dims, **encoder)), []
+        return AudioTo3DMM(replace(config.network.without_folder(), **dims)), []
     if name == "face":
         num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
         discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
@@ -65,7 +62,8 @@ def networks(name: str, config: Any, facts: DataFacts) -> tuple[nn.Module, list[
     teachers: list[Any] = [
         SimpleNamespace(config=SimpleNamespace(**teacher(kind, config))) for kind in ("emotion", "motion", "face")
     ]
-    return Talker(student_config(deepcopy(config.network), *teachers)), []
+    student = student_config(deepcopy(config.network), *teachers)
+    return Talker(replace(student, motion=student.motion.without_folder())), []
 
 
 def teacher(kind: str, config: Any) -> dict[str, Any]:

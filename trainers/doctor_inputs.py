@@ -29,8 +29,10 @@ def inputs(name: str, config: Any) -> list[Finding]:
         found += perceptual(config.perceptual.vgg, config.perceptual.emotion)
     if name == "emotion":
         found += towers(config.network)
-    if name == "motion" and config.network.speech_encoder:
-        found.append(speech_encoder(config.network.speech_encoder))
+    if name == "motion":
+        found += speech_encoder("network", config.network)
+    if name == "distill":
+        found += speech_encoder("network.motion", config.network.motion)
     return found
 
 
@@ -71,13 +73,16 @@ def towers(network: EmotionSpaceConfig) -> list[Finding]:
     return [Finding(key, "warning", problem, "network.pretrained=FILE")]
 
 
-def speech_encoder(folder: str) -> Finding:
-    """The pretrained encoder that is heard instead of log-mel."""
+def speech_encoder(where: str, network: AudioTo3DMMConfig) -> list[Finding]:
+    """The pretrained encoder that is heard instead of log-mel, if any; where: the key of the network."""
+    key, folder = f"{where}.speech_encoder=", network.speech_encoder
+    if not folder:
+        return []
     try:
         kind = read_config(folder)["model_type"]
     except UserError as error:
-        return refusal("network.speech_encoder=", error, "network.speech_encoder=FOLDER, or empty for log-mel")
-    return Finding("network.speech_encoder=", "ok", f"{folder}: a {kind} model (weights are read when the run starts)")
+        return [refusal(key, error, f"{key}FOLDER, or empty for log-mel")]
+    return [Finding(key, "ok", f"{folder}: a {kind} model (weights are read when the run starts)")]
 
 
 # ---------------------------------------------------------------------------------------------- data

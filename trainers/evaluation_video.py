@@ -17,7 +17,7 @@ from ..models.emotion_student import EmotionEncoder
 from ..models.face import FaceGenerator, PortraitFeatures
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM
-from ..models.talker import TRANSLATION, motion_windows
+from ..models.talker import anchor, motion_windows
 from .distill import psnr
 from .evaluation import Advance, keys_of, no_advance
 from .evaluation_face import ssim
@@ -46,9 +46,7 @@ class Maker:
         if self.motion is None or self.emotion is None:
             return
         motion = self.motion.generate(speech, self.emotion.encode_speech(speech), features.identity)[0, : len(truth)]
-        anchored = motion.clone()  # as Talker.anchor: the head stays where the portrait has it
-        anchored[:, TRANSLATION] += features.motion[0, TRANSLATION] - self.motion.motion_mean[TRANSLATION]
-        yield "speech", anchored
+        yield "speech", anchor(motion, features.motion[0], self.motion.motion_mean)
         yield "speech, true pose", torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
 
     def draw(self, features: PortraitFeatures, motion: Tensor, at: Sequence[int]) -> Tensor:
