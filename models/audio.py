@@ -49,7 +49,8 @@ class LogMel(nn.Module):
     def forward(self, speech: Tensor) -> Tensor:
         speech = F.pad(speech.float(), (FFT // 2, FFT // 2 + -speech.shape[-1] % SAMPLES_PER_FRAME))
         spectrum = torch.stft(speech, FFT, HOP, WINDOW, self.window.float(), center=False, return_complex=True)
-        mel = self.filters.float().T @ spectrum[..., :-1].abs().square()  # the last frame lies past the end
+        spectrum = spectrum[..., :-1]  # the last frame lies past the end
+        mel = self.filters.float().T @ (spectrum.real.square() + spectrum.imag.square())  # abs() would take roots
         return (mel.clamp(min=FLOOR).log10() + 6) / 4
 
 

@@ -26,6 +26,7 @@ from .speech_encoder import PretrainedSpeech, SpeechStem, read_config
 
 FPS = 25
 STEM_REACH = 2  # frames to either side that a token of speech is made of
+SWAY_FRAMES = 60 * FPS  # of a sway that training looks at; its waves are bounded for ever
 
 
 @dataclass
@@ -67,23 +68,23 @@ class Sway(nn.Module):
         self.posterior = nn.Linear(num_features * POSE_DIM, 2 * config.noise_dim)
         nn.init.normal_(self.amplitude.weight, std=0.05)
 
-    def waves(self, frames: Tensor) -> Tensor:
-        """Frame numbers (T,) -> constant, sines and cosines (T, 2 waves + 1)."""
-        seconds = self.config.longest_wave * (0.5 / self.config.longest_wave) ** torch.linspace(
-            0, 1, self.config.num_waves
-        )
-        angles = 2 * torch.pi * frames[:, None] / (FPS * seconds.to(frames.device))
-        return torch.cat([torch.ones_like(angles[:, :1]), angles.sin(), angles.cos()], dim=-1)
+    def waves(self, start: Tensor, num_frames: int) -> Tensor:
+        """Constant, sines and cosines of the frames from `start` (B,) on -> (B, T, 2 waves + 1)."""
+        c = self.config
+        seconds = c.longest_wave * (0.5 / c.longest_wave) ** torch.linspace(0, 1, c.num_waves, device=start.device)
+        frames = start[:, None] + torch.arange(num_frames, device=start.device)  # (B, T)
+        angles = 2 * torch.pi * frames[..., None] / (FPS * seconds)
+        return torch.cat([torch.ones_like(angles[..., :1]), angles.sin(), angles.cos()], dim=-1)
 
-    def forward(self, noise: Tensor, frames: Tensor) -> Tensor:
-        """Noise (B, Z), frame numbers (T,) -> pose about the mean, normalised (B, T, 6)."""
+    def forward(self, noise: Tensor, start: Tensor, num_frames: int) -> Tensor:
+        """Noise (B, Z), first frames (B,) -> pose about the mean, normalised (B, T, 6)."""
         amplitude = rearrange(self.amplitude(noise), "b (w p) -> b w p", p=POSE_DIM)
-        return self.waves(frames).to(amplitude.dtype) @ amplitude
+        return self.waves(start, num_frames).to(amplitude.dtype) @ amplitude
 
-    def encode(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pose about the mean (B, T, 6) of frames 0 to T - 1 -> mean and log variance of z (B, Z)."""
-        waves = self.waves(torch.arange(pose.shape[1], device=pose.device, dtype=torch.float32))
-        spectrum = torch.einsum("tw,btp->bwp", waves, pose.float()) / pose.shape[1]
+    def encode(self, pose: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pose about the mean (B, T, 6) from frames `start` (B,) on -> mean and log variance of z (B, Z)."""
+        waves = self.waves(start, pose.shape[1])
+        spectrum = torch.einsum("btw,btp->bwp", waves, pose.float()) / pose.shape[1]
         mean, log_variance = self.posterior(spectrum.flatten(1)).float().chunk(2, dim=-1)
         return mean, log_variance.clamp(-8, 4)
 
@@ -135,10 +136,20 @@ class AudioTo3DMM(nn.Module):
     def normalise(self, motion: Tensor) -> Tensor:
         return (motion.float() - self.motion_mean) / self.motion_std
 
-    def forward(self, speech: Tensor, emotion: Tensor, identity: Tensor, pose_noise: Tensor | None = None) -> Tensor:
-        """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> (B, T, D)."""
+    def forward(
+        self,
+        speech: Tensor,
+        emotion: Tensor,
+        identity: Tensor,
+        pose_noise: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Speech (B, N), emotion (B, E), identity (B, I), noise (B, Z) or None for the mean pose -> (B, T, D).
+
+        start: see `add_sway`.
+        """
         motion = self.decode(self.listen(speech), emotion, identity)
-        return motion if pose_noise is None else self.add_sway(motion, pose_noise)
+        return motion if pose_noise is None else self.add_sway(motion, pose_noise, start)
 
     def decode(self, features: Tensor, emotion: Tensor, identity: Tensor, keep: Tensor | None = None) -> Tensor:
         """What `listen` gives (B, F, R T) and the conditions -> motion with the mean pose (B, T, D).
@@ -158,16 +169,21 @@ class AudioTo3DMM(nn.Module):
         motion = torch.cat([self.expression_head(x), self.pose_head(x)], dim=-1).float()
         return motion * self.motion_std + self.motion_mean
 
-    def add_sway(self, motion: Tensor, noise: Tensor) -> Tensor:
-        """Move the head of motion (B, T, D) as noise (B, Z) says."""
-        frames = torch.arange(motion.shape[1], device=motion.device, dtype=torch.float32)
-        sway = self.sway(noise.to(self.stem.enter.weight.dtype), frames).float() * self.motion_std[-POSE_DIM:]
-        return torch.cat([motion[..., :-POSE_DIM], motion[..., -POSE_DIM:] + sway], dim=-1)
+    def add_sway(self, motion: Tensor, noise: Tensor, start: Tensor | None = None) -> Tensor:
+        """Move the head of motion (B, T, D) as noise (B, Z) says.
 
-    def infer_noise(self, motion: Tensor, mean_motion: Tensor) -> tuple[Tensor, Tensor]:
+        start: where in a long sway each clip begins, frames (B,); None for its beginning. Training draws it, since one
+        that knew only the first few seconds of a sway would shake the head after them.
+        """
+        start = motion.new_zeros(len(motion)) if start is None else start
+        sway = self.sway(noise.to(self.stem.enter.weight.dtype), start, motion.shape[1])
+        pose = motion[..., -POSE_DIM:] + sway.float() * self.motion_std[-POSE_DIM:]
+        return torch.cat([motion[..., :-POSE_DIM], pose], dim=-1)
+
+    def infer_noise(self, motion: Tensor, mean_motion: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The posterior of z, mean and log variance (B, Z), of true motion about the mean pose of this network."""
-        residual = self.normalise(motion) - self.normalise(mean_motion)
-        return self.sway.encode(residual[..., -POSE_DIM:].detach())
+        residual = (self.normalise(motion) - self.normalise(mean_motion))[..., -POSE_DIM:]
+        return self.sway.encode(residual.detach(), motion.new_zeros(len(motion)) if start is None else start)
 
     @torch.no_grad()
     def generate(self, speech: Tensor, emotion: Tensor, identity: Tensor, seed: int | None = None) -> Tensor:

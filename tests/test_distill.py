@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.datamodules.batch import check_batch
+from emohead.datamodules.prompts import class_prompt
 from emohead.datamodules.stream import TalkingFaceData
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
+from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.trainers.config import load_config
 from emohead.trainers.distill import DistillStage, DistillStageConfig
@@ -63,6 +65,26 @@ def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
         stage.num_batches -= 1
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert one["text_loss"] != other["text_loss"]
+
+
+def test_a_student_of_another_shape_gets_what_it_must_know_of_faces(setting: tuple[DistillStage, dict]):
+    stage, _ = setting
+    student, teacher = stage.network.face, stage.teachers.face
+    for part in ("", "face", "encoder"):
+        given = dict(teacher.get_submodule(part).named_buffers(recurse=False))
+        for name, buffer in student.get_submodule(part).named_buffers(recurse=False):
+            assert torch.equal(buffer, given[name]), name
+    assert student.encoder.fit.any()
+
+
+def test_a_student_hears_of_many_emotions_but_not_how_held_out_ones_are_asked_for(
+    demo: Path, setting: tuple[DistillStage, dict]
+):
+    assert any("jealous" in sentence for sentence in setting[0].sentences)
+    assert class_prompt("fear") in setting[0].sentences
+    config = load_config(DistillStageConfig, [demo / "distill" / "config.yaml"], ["data.holdout_emotions=[fear]"])
+    with pytest.raises(UserError, match="all stages of a chain must hold out the same"):
+        DistillStage(config, setting[0].facts)
 
 
 def test_a_student_knows_no_more_of_people_than_its_teacher(demo: Path, tmp_path: Path):

@@ -109,6 +109,21 @@ def test_blocks_at_the_top_can_be_trained():
         EmotionSpace(EmotionSpaceConfig(trainable="adapters", trainable_blocks=9, audio_dim=32, audio_heads=2))
 
 
+def test_blocks_of_a_pretrained_tower_have_a_rate_of_their_own():
+    torch.manual_seed(0)
+    network = EmotionSpaceConfig(trainable="adapters", trainable_blocks=1, audio_dim=32, audio_heads=2)
+    config = EmotionStageConfig(network=network, tower_lr=0.02)
+    stage = EmotionStage(config, SimpleNamespace())
+    (optimizer,) = stage.configure_optimizers()
+    named = {p: name for name, p in stage.trained()["network"].named_parameters()}
+    rates = {named[p]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert rates.keys() == {name for p, name in named.items() if p.requires_grad}, "each once"
+    towers = {name: rate for name, rate in rates.items() if "_tower." in name}
+    assert len(towers) > 5
+    assert set(towers.values()) == {(config.optimizer.lr * config.tower_lr, 0.0)}
+    assert {rate for name, (rate, _) in rates.items() if name not in towers} == {config.optimizer.lr}
+
+
 def test_the_bank_of_sentences_is_wide():
     sentences = emotion_sentences()
     assert len(sentences) == len(set(sentences)) > 600

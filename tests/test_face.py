@@ -311,3 +311,18 @@ def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
     stage = make_stage(config)
     stage.training_step(made_up_batch("face", size=256), 0)
     assert stage.logs["loss"].isfinite()
+
+
+def test_the_discriminator_warms_up_when_it_starts():
+    config = small_config()
+    config.adversary.start, config.optimizer.warmup_steps, config.trainer.max_steps = 100, 10, 10**6
+    stage = make_stage(config)
+    rates = []
+    for stage.num_batches in (50, 100, 104, 109, 150):
+        stage.begin_step()
+        rates.append([stage.engines[name].optimizer.param_groups[0]["lr"] for name in ("network", "discriminator")])
+    generator, discriminator = (torch.tensor(rate) for rate in zip(*rates, strict=True))
+    torch.testing.assert_close(generator, torch.full((5,), config.optimizer.lr), rtol=1e-4, atol=0)
+    share = config.adversary.r1_every / (config.adversary.r1_every + 1)
+    expected = config.adversary.lr * share * torch.tensor([0.1, 0.1, 0.5, 1.0, 1.0])
+    torch.testing.assert_close(discriminator, expected, rtol=1e-4, atol=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
+from emohead.datamodules.source import DataConfig
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
@@ -100,6 +101,29 @@ def test_seeds_reproduce_the_head_movement():
     assert torch.allclose(still, network(speech, *conditions(1)), atol=1e-5)
 
 
+def test_the_head_moves_after_a_minute_as_in_the_first_second(tmp_path):
+    """Clips are a second or two; what a sway does later is learned too."""
+    stage = make_stage(tmp_path)
+    network, sizes = stage.network, {"batch_size": 16, "num_frames": 40, "size": 8}
+    optimizer = torch.optim.Adam(network.sway.parameters(), lr=1e-2)
+    waves, time = 2 * torch.pi / torch.tensor([150.0, 80.0, 45.0]), torch.arange(40)
+    for step in range(150):  # slow poses of any phase
+        generator = torch.Generator().manual_seed(step)
+        phase = 7 * torch.rand(16, 1, 6, 3, generator=generator)
+        batch = made_up_batch("motion", **sizes)
+        batch["motion"][..., -6:] = 0.1 * (time[:, None, None] * waves + phase).sin().sum(dim=-1)
+        stage.num_batches = step
+        losses = stage.losses(batch)
+        optimizer.zero_grad()
+        (losses["pose_loss"] + 0.002 * losses["kl_loss"]).backward()
+        optimizer.step()
+    noise = torch.randn(64, network.config.noise_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pose = network.add_sway(torch.zeros(64, 1500, 10), noise)[..., -6:]
+    early, late = (pose[:, cut].diff(dim=1).square().mean().sqrt() for cut in (slice(0, 25), slice(100, 1500)))
+    assert late < 1.4 * early
+
+
 @torch.no_grad()
 def test_chunks_of_long_speech_are_one_pass_without_a_seam():
     network, speech = make_network(), torch.randn(1, 203 * 640)
@@ -137,7 +161,9 @@ def test_the_critics_judge_alike_in_bfloat16():
 def test_gradients_reach_every_trainable_parameter(stage):
     stage.train()
     assert not stage.space.training
-    stage.total(stage.losses(made_up_batch("motion", batch_size=4, size=64))).backward()
+    batch = made_up_batch("motion", batch_size=4, size=64)
+    stage.total(stage.losses(batch)).backward()
+    torch.stack(list(stage.judge(stage.jury, batch, batch["motion"], torch.randn(4, 64)).values())).sum().backward()
     without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
     assert all(p.grad is None for p in stage.space.parameters())
@@ -193,7 +219,8 @@ def test_validation_and_export(stage, tmp_path):
     critics, motion = MotionCritics.from_checkpoint(tmp_path / "critics.safetensors").eval(), batch["motion"]
     with torch.no_grad():
         shown = critics.emotion(critics.normalise(motion))
-        assert torch.equal(shown, stage.critics.emotion(stage.critics.normalise(motion)))
+        assert torch.equal(shown, stage.jury.emotion(stage.jury.normalise(motion)))
+        assert not torch.allclose(shown, stage.critics.emotion(stage.critics.normalise(motion)), atol=0.1)
     again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
     emotion = torch.randn(2, again.config.emotion_dim)
     arguments = (batch["speech"], emotion, batch["identity"])
@@ -212,11 +239,41 @@ def test_critics_learn_from_true_motion_only(tmp_path):
         values.append({name: float(value) for name, value in stage.logs.items()})
     for name in ("true_sync_loss", "true_emotion_loss", "expression_loss"):
         assert values[-1][name] < 0.95 * values[0][name], name
-    before = [p.clone() for p in stage.critics.parameters()]
     stage.critics.requires_grad_(False)
     stage.total(stage.losses(batch)).backward()
-    assert all(p.grad is None or not p.grad.any() for p in stage.critics.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, stage.critics.parameters(), strict=True))
+    judges = [*stage.critics.parameters(), *stage.jury.parameters()]
+    assert all(p.grad is None or not p.grad.any() for p in judges)
+
+
+def test_the_jury_learns_beside_the_critics_and_teaches_nobody(tmp_path):
+    """Another jury would leave network and critics as they are, bit by bit, but for the norm that gradients share."""
+    found = []
+    for seed in (1, 2):
+        stage = make_stage(tmp_path, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=1, clip_norm=1e9))
+        torch.manual_seed(seed)
+        for p in stage.jury.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        first = [p.clone() for p in stage.jury.parameters()]
+        for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
+            stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1e9, scale=LossScale(False))
+        for step in range(2):
+            stage.num_batches = step
+            stage.training_step(made_up_batch("motion", batch_size=4, size=32), 0)
+        assert not any(torch.equal(a, b) for a, b in zip(first, stage.jury.parameters(), strict=True))
+        found.append([p.clone() for p in (*stage.network.parameters(), *stage.critics.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
+    stage = make_stage(tmp_path)
+    path = tmp_path / "emotion.safetensors"
+    where_from = {"config": {"data": {"holdout_emotions": ["fear"]}}}
+    config, tensors = as_dict(stage.space.config), stage.space.state_dict()
+    save_checkpoint(path, tensors, kind="emotion", config=config, provenance=where_from)
+    with pytest.raises(UserError, match=r"emotion=.*holdout_emotions=\[fear\], this stage has \[\]"):
+        MotionStage(MotionStageConfig(emotion=str(path), network=SMALL), stage.facts)
+    data = DataConfig(holdout_emotions=["fear"])
+    assert MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, data=data), stage.facts)
 
 
 def test_the_offset_of_lips_is_found():

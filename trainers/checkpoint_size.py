@@ -15,7 +15,9 @@ from ..models.checkpoint import read_header
 from ..models.discriminator import Discriminator
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
+from ..models.face_model import POSE_DIM
 from ..models.motion import AudioTo3DMM
+from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
 from .distill import student_config
 from .face import MAX_POINTS
@@ -53,8 +55,10 @@ def networks(name: str, config: Any, facts: DataFacts) -> tuple[nn.Module, list[
     if name == "emotion":
         return EmotionSpace(replace(config.network, pretrained="")), []
     if name == "motion":
-        dims["emotion_dim"] = teacher("emotion", config)["embed_dim"]
-        return AudioTo3DMM(replace(config.network.without_folder(), **dims)), []
+        emotion_dim = teacher("emotion", config)["embed_dim"]
+        network = AudioTo3DMM(replace(config.network.without_folder(), **dims, emotion_dim=emotion_dim))
+        sizes = {"num_expression": facts.motion_dim - POSE_DIM, "emotion_dim": emotion_dim}
+        return network, [MotionCritics(replace(config.critics, **sizes)) for _ in ("critics", "jury")]
     if name == "face":
         num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
         discriminator = Discriminator(replace(config.discriminator, size=config.network.size))

@@ -20,20 +20,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datamodules.batch import Batch
+from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.prompts import prompts_for
-from ..datamodules.sample import EMOTIONS, LEVELS
+from ..datamodules.sample import LEVELS
 from ..datamodules.stream import DataFacts
 from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.face import FaceGenerator
+from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
-from ..models.motion import AudioTo3DMM
+from ..models.motion import SWAY_FRAMES, AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
 from .motion import MODALITIES
-from .stage import Stage, StageConfig
+from .stage import Stage, StageConfig, check_held_out
 
-NUM_PICKS = 32  # prompts beside those of the batch
+NUM_PICKS = 64  # sentences beside the prompts of the batch
 
 
 @dataclass
@@ -46,6 +48,7 @@ class DistillLoss:
     portrait_loss: float = 0.5
     frame_loss: float = 5.0
     true_frame_loss: float = 5.0
+    region_loss: float = 1.0  # mouth and eyes of the true frame
 
 
 @dataclass
@@ -69,6 +72,8 @@ class DistillStage(Stage):
         given = {
             name: load_checkpoint(Path(getattr(config, name)), kind=name) for name in ("emotion", "motion", "face")
         }
+        for name, checkpoint in given.items():
+            check_held_out(config, f"{name}={getattr(config, name)}", checkpoint)
         self.inputs = {name: checkpoint.sha256 for name, checkpoint in given.items()}
         self.emotion_from = given["motion"].provenance.get("config", {}).get("emotion_from", list(MODALITIES))
         space = EmotionSpace.from_checkpoint(config.emotion)
@@ -83,7 +88,9 @@ class DistillStage(Stage):
             copy_matching(self.network.motion, motion)
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
-        self.prompts = sorted({p for emotion in EMOTIONS for level in LEVELS for p in prompts_for(emotion, level)})
+        # All that the teacher kept of CLIP's knowledge of words, but how emotions that are held out are asked for.
+        hidden = {p for e in config.data.holdout_emotions for level in LEVELS for p in prompts_for(e, level)}
+        self.sentences = [sentence for sentence in emotion_sentences() if sentence not in hidden]
 
     def on_fit_start(self) -> None:
         self.teachers.to(self.device)
@@ -93,9 +100,9 @@ class DistillStage(Stage):
 
     def emotion_losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = self.network.emotion, self.teachers.space
-        # Beside the batch's own prompts a random share of all others: text is cheap, and the student has no tower.
-        picks = torch.randperm(len(self.prompts), generator=self.generator())[:NUM_PICKS]
-        texts = list(batch["prompt"]) + [self.prompts[int(i)] for i in picks]
+        # Beside the batch's own prompts some of many sentences: text is cheap, and the student has no tower.
+        picks = torch.randperm(len(self.sentences), generator=self.generator())[:NUM_PICKS]
+        texts = list(batch["prompt"]) + [self.sentences[int(i)] for i in picks]
         images = torch.cat([batch["image"], batch["portrait"], batch["target"]])  # every frame there is shows one
         with torch.no_grad():
             text, image = teacher.encode_text(texts), teacher.encode_image(images)
@@ -118,13 +125,15 @@ class DistillStage(Stage):
         student, teacher = self.network.motion, self.teachers.motion
         choice = int(torch.randint(len(self.emotion_from), (1,), generator=self.generator()))
         modality = self.emotion_from[choice]  # of what the teacher learned to hear with
-        noise = self.draws(batch).normal(student.config.noise_dim).to(self.device)
+        draws = self.draws(batch)
+        noise = draws.normal(student.config.noise_dim).to(self.device)
+        start = draws.integers(SWAY_FRAMES).to(self.device)
         with torch.no_grad():
             taught = teacher(
-                batch["speech"], self.embed(self.teachers.space, batch, modality), batch["identity"], noise
+                batch["speech"], self.embed(self.teachers.space, batch, modality), batch["identity"], noise, start
             )
             emotion = self.embed(self.network.emotion, batch, modality)
-        motion = student(batch["speech"], emotion, batch["identity"], noise)
+        motion = student(batch["speech"], emotion, batch["identity"], noise, start)
         difference = student.normalise(motion) - student.normalise(taught)
         # The true head movement is one of many: only the expression is compared with it.
         truth = (student.normalise(motion) - student.normalise(batch["motion"]))[..., :-POSE_DIM]
@@ -144,6 +153,7 @@ class DistillStage(Stage):
             "portrait_loss": motion.abs().mean() + (features.identity - batch["identity"]).abs().mean(),
             "frame_loss": pyramid_distance(frame, taught.float()),
             "true_frame_loss": pyramid_distance(frame, target),
+            "region_loss": region_loss(frame, target, batch["target_landmarks"]),
         }
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -208,7 +218,8 @@ def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DM
 
 def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> None:
     """Motion statistics and face model are the teachers', whatever the student's size."""
-    for student, teacher in ((talker.motion, motion), (talker.face, face), (talker.face.face, face.face)):
+    pairs = ((talker.motion, motion), (talker.face, face), (talker.face.face, face.face))
+    for student, teacher in (*pairs, (talker.face.encoder, face.encoder)):
         given = dict(teacher.named_buffers(recurse=False))
         for name, buffer in student.named_buffers(recurse=False):
             buffer.copy_(given[name])

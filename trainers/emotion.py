@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
@@ -23,7 +24,7 @@ from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights, relation_loss
 from .ranks import all_objects, all_rows, own_rows
 from .retrieval import emotion_retrieval
-from .stage import Stage, StageConfig
+from .stage import Stage, StageConfig, decay_groups
 
 MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
 
@@ -42,6 +43,7 @@ class EmotionStageConfig(StageConfig):
     loss: EmotionLossConfig = field(default_factory=EmotionLossConfig)
     temperature: float = 0.1  # at the start; learned from there
     other_level: float = 0.5  # how much of a match the same emotion at another level is
+    tower_lr: float = 1.0  # learning rate of CLIP's own blocks, as a share; pretrained ones bear about 0.02
     augmentation: float = 1.0  # strength, 0 for none
     speech_dropout: float = 0.1  # share of the pooled features of speech
 
@@ -85,6 +87,19 @@ class EmotionStage(Stage):
 
     def trained(self) -> dict[str, nn.Module]:
         return {"network": nn.ModuleDict({"contrast": self.contrast, "space": self.network})}
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Blocks of a pretrained CLIP have a rate of their own and no decay, which would pull them towards zero."""
+        c = self.config.optimizer
+        (both,) = self.trained().values()
+        groups = decay_groups(both, c.weight_decay)
+        towers = nn.ModuleList([self.network.text_tower, self.network.image_tower])
+        blocks = {p: None for p in towers.parameters() if p.requires_grad}
+        if self.config.tower_lr != 1 and blocks:
+            for group in groups:
+                group["params"] = [p for p in group["params"] if p not in blocks]
+            groups.append({"params": list(blocks), "weight_decay": 0.0, "lr": c.lr * self.config.tower_lr})
+        return [torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)]
 
     @torch.no_grad()
     def original_text(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream import DataFacts
+from ..models.checkpoint import load_checkpoint
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float
@@ -28,7 +29,7 @@ from ..models.face_loss import (
     warp_loss,
 )
 from .face_augmentation import FaceAugmentationConfig, augmented
-from .stage import OptimizerConfig, Stage, StageConfig
+from .stage import OptimizerConfig, Stage, StageConfig, check_held_out
 
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
 
@@ -49,8 +50,8 @@ class FaceLossConfig:
 
 @dataclass
 class AdversaryConfig:
-    start: int = 10_000  # steps before the discriminator takes part
-    lr: float = 1e-3
+    start: int = 10_000  # steps before the discriminator takes part; it then warms up as the generator did
+    lr: float = 2e-4
     r1: float = 1.0  # weight of the gradient penalty (gamma)
     r1_every: int = 16  # steps between two penalties, each counting that many times
 
@@ -105,7 +106,9 @@ class FaceStage(Stage):
         if c.vgg:
             return VGGFeatures(c.vgg)
         if c.emotion:
-            return EmotionFeatures(EmotionSpace.from_checkpoint(c.emotion, towers=["image"]))
+            checkpoint = load_checkpoint(c.emotion, kind="emotion")
+            check_held_out(self.config, f"perceptual.emotion={c.emotion}", checkpoint)
+            return EmotionFeatures(EmotionSpace.rebuild(checkpoint, towers=["image"]))
         return None
 
     @property
@@ -117,6 +120,14 @@ class FaceStage(Stage):
 
     def saved(self) -> dict[str, nn.Module]:
         return self.trained() | {"average": self.average}
+
+    def lr_scale(self, name: str) -> float:
+        """The discriminator warms up when it starts: its optimizer knows nothing then, and the rate is at its top."""
+        scale, warmup_steps = super().lr_scale(name), self.config.optimizer.warmup_steps
+        if name != "discriminator" or not warmup_steps:
+            return scale
+        taken = max(0, self.num_batches - self.config.adversary.start)
+        return scale * min(1.0, (taken + 1) / warmup_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.begin_step()

@@ -4,7 +4,8 @@ The emotion of a clip enters as text, as an image or as speech, drawn at random 
 drives the network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
 
 Beside the network two critics learn from true motion: whether lips go with speech, and which emotion a motion has. The
-network is then judged by them, as they are at that step (models/motion_critics.py).
+network is then judged by them, as they are at that step (models/motion_critics.py). A jury of the same two, from other
+first weights, never tells the network anything: evaluation asks it, since who is taught by a judge learns to please it.
 
 Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
 """
@@ -23,14 +24,14 @@ from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
-from ..models.motion import AudioTo3DMM, AudioTo3DMMConfig
+from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
 from .draws import Draws
 from .ranks import all_rows, own_rows
-from .stage import Stage, StageConfig
+from .stage import Stage, StageConfig, check_held_out
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MODALITIES = ("text", "image", "audio")
@@ -83,6 +84,7 @@ class MotionStage(Stage):
                 "set augmentation=0"
             )
         checkpoint = load_checkpoint(config.emotion, kind="emotion")
+        check_held_out(config, f"emotion={config.emotion}", checkpoint)
         self.inputs = {config.emotion: checkpoint.sha256}
         self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
         sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
@@ -93,13 +95,16 @@ class MotionStage(Stage):
         self.critics = MotionCritics(replace(config.critics, **sizes))
         self.critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
         self.critics.expression_std.copy_(self.network.motion_std[:num_expression])
+        self.jury = MotionCritics(self.critics.config)
+        for name, buffer in self.jury.named_buffers(recurse=False):
+            buffer.copy_(getattr(self.critics, name))
         self.face_model: FaceModel = facts.face_model
         basis = self.face_model.expression_basis
         self.register_buffer("vertex_gram", gram(basis), persistent=False)
         self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[LIPS]]), persistent=False)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "critics": self.critics}
+        return {"network": self.network, "critics": nn.ModuleDict({"critics": self.critics, "jury": self.jury})}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.begin_step()
@@ -117,27 +122,28 @@ class MotionStage(Stage):
             self.backward("network", total)
         self.update("network")
 
-        # The critics: true motion only, so that no trick of the network's teaches them anything.
+        # The critics and the jury: true motion only, so that no trick of the network's teaches them anything.
         self.critics.requires_grad_(True)
         for part, emotion in zip(self.parts(batch), emotions, strict=True):
             with self.autocast():
-                judged = self.judge(part, part["motion"], emotion)
+                judged = self.judge(self.critics, part, part["motion"], emotion)
+                asked = self.judge(self.jury, part, part["motion"], emotion)
             self.log_part({f"true_{name}": value for name, value in judged.items()})
-            self.backward("critics", torch.stack(list(judged.values())).sum())
+            self.backward("critics", torch.stack([*judged.values(), *asked.values()]).sum())
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         draws = self.draws(batch)
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
-    def judge(self, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
-        """What the critics find wrong in motion (B, T, D), of a network or true, for the speech and emotion (B, E)."""
-        expression = self.critics.normalise(motion)
-        heard, seen = self.critics.sync(batch["speech"], expression)
+    def judge(self, critics: MotionCritics, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
+        """What critics find wrong in motion (B, T, D), of a network or true, for the speech and emotion (B, E)."""
+        expression = critics.normalise(motion)
+        heard, seen = critics.sync(batch["speech"], expression)
         labels, levels = all_rows(batch["emotion"]), all_rows(batch["level"])
         rows = own_rows(len(emotion))
         weights = match_weights(labels, levels, OTHER_LEVEL, rows)
-        shown, meant = all_rows(self.critics.emotion(expression)), all_rows(emotion)
+        shown, meant = all_rows(critics.emotion(expression)), all_rows(emotion)
         return {
             "sync_loss": moments_loss(heard, seen),
             "emotion_loss": contrastive_loss(shown, meant, weights, TEMPERATURE, rows),
@@ -146,6 +152,7 @@ class MotionStage(Stage):
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
+        start = draws.integers(SWAY_FRAMES).to(emotion.device)
         # Of no effect on a pretrained encoder that normalises its speech, as most do.
         features, keep = self.network.listen(batch["speech"] * gain.exp()), None
         if self.training:
@@ -155,11 +162,11 @@ class MotionStage(Stage):
             if c.speech_dropout:
                 keep = (draws.uniform(self.network.config.dim) >= c.speech_dropout).float() / (1 - c.speech_dropout)
         still = self.network.decode(features, emotion, batch["identity"], keep)
-        mean, log_variance = self.network.infer_noise(batch["motion"], still)
-        swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp())
+        mean, log_variance = self.network.infer_noise(batch["motion"], still, start)
+        swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp(), start)
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
         found = self.motion_losses(still, swayed, batch["motion"]) | {"kl_loss": kl.mean()}
-        return found | self.judge(batch, still, emotion)
+        return found | self.judge(self.critics, batch, still, emotion)
 
     def motion_losses(self, still: Tensor, swayed: Tensor, motion: Tensor) -> dict[str, Tensor]:
         """Losses of motion (B, T, D), with the mean pose and with that of the posterior, against the true one."""
@@ -212,9 +219,9 @@ class MotionStage(Stage):
         return self
 
     def export(self, path: Path, provenance: dict[str, Any]) -> str:
-        """The network, and beside it the critics (`critics.safetensors`) for evaluation."""
-        config, beside = as_dict(self.critics.config), path.with_name("critics.safetensors")
-        save_checkpoint(beside, self.critics.state_dict(), kind="critics", config=config, provenance=provenance)
+        """The network, and beside it the jury (`critics.safetensors`) for evaluation."""
+        config, beside = as_dict(self.jury.config), path.with_name("critics.safetensors")
+        save_checkpoint(beside, self.jury.state_dict(), kind="critics", config=config, provenance=provenance)
         return super().export(path, provenance)
 
 

@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream import DataConfig, DataFacts
-from ..models.checkpoint import save_checkpoint
+from ..models.checkpoint import Checkpoint, save_checkpoint
+from ..models.errors import UserError
 from .config import as_dict
 from .draws import Draws
 from .engines import Engine
@@ -148,18 +149,17 @@ class Stage(pl.LightningModule):
         self.update("network")
 
     def begin_step(self) -> None:
-        c = self.config
         self.logs, self.norms = {}, {}
         # Nothing here draws from the global generator; what a library draws from it is a function of the position too.
-        torch.manual_seed(c.seed * 1_000_003 + self.num_batches)
-        scale = learning_rate_scale(
-            self.num_batches,
-            warmup_steps=c.optimizer.warmup_steps,
-            max_steps=c.trainer.max_steps,
-            final=c.optimizer.final_lr,
-        )
-        for engine in self.engines.values():
-            engine.set_lr_scale(scale)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.num_batches)
+        for name, engine in self.engines.items():
+            engine.set_lr_scale(self.lr_scale(name))
+
+    def lr_scale(self, name: str) -> float:
+        """The share of its learning rate that an engine has at this step."""
+        c = self.config
+        steps = {"warmup_steps": c.optimizer.warmup_steps, "max_steps": c.trainer.max_steps}
+        return learning_rate_scale(self.num_batches, **steps, final=c.optimizer.final_lr)
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """A rank's share of a batch, cut into what is worked on at once."""
@@ -227,6 +227,22 @@ class Stage(pl.LightningModule):
         """Write what the next stage starts from; returns the checksum of the weights."""
         config = as_dict(self.network.config)
         return save_checkpoint(path, self.export_tensors(), kind=self.kind, config=config, provenance=provenance)
+
+
+def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> None:
+    """Raises UserError where a stage holds out other emotions than one it builds on: what is unseen, no stage has seen.
+
+    where: the key of the checkpoint and its file.
+    """
+    trained = checkpoint.provenance.get("config", {}).get("data", {})
+    if not trained:  # exported by hand
+        return
+    before, now = (sorted(found) for found in (trained.get("holdout_emotions", []), config.data.holdout_emotions))
+    if before != now:
+        raise UserError(
+            f"{where}: was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]; "
+            "all stages of a chain must hold out the same"
+        )
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
