@@ -30,12 +30,13 @@ MOTION = EMOTION | {
 }
 FACE = {
     "key": (list, "B"),
-    "portrait": (torch.uint8, "B 3 S S"),
+    "portrait": (torch.uint8, "B 3 S S"),  # of the target's clip, or of another one of the person from the same view
     "portrait_motion": (torch.float32, "B D"),
-    "target": (torch.uint8, "B 3 S S"),  # another frame of the same clip
+    "target": (torch.uint8, "B 3 S S"),  # another frame, of the clip that `key` names
     "target_motion": (torch.float32, "B W D"),  # centred on the target frame, edges replicated
     "target_landmarks": (torch.float32, "B 68 2"),  # crop units, [-1, 1]
-    "identity": (torch.float32, "B I"),
+    "identity": (torch.float32, "B I"),  # of the target's clip: identity is fitted clip by clip
+    "portrait_identity": (torch.float32, "B I"),  # of the portrait's
 }
 BATCH: dict[str, dict] = {"emotion": EMOTION, "motion": MOTION, "face": FACE, "distill": MOTION | FACE}
 
@@ -81,6 +82,8 @@ def made_up_batch(
             batch[name] = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
         elif name == "emotion":
             batch[name] = torch.arange(batch_size) % len(EMOTIONS)
+        elif name == "portrait_identity":
+            batch[name] = batch["identity"].clone()  # both frames are of one clip
         elif name == "level":
             batch[name] = torch.ones(batch_size, dtype=torch.int64)
         else:

@@ -53,6 +53,7 @@ class StoredClip:
     size: int
     dims: tuple[int, int]  # D, I
     decoder: str
+    relatives: Sequence[int] = ()  # positions of clips that may lend it a portrait (see ClipSource)
 
     @property
     def key(self) -> str:

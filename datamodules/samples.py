@@ -6,6 +6,7 @@ motion[t] belongs to speech[640 t : 640 (t + 1)].
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,13 +37,17 @@ class Pictures:
         return self.arrays[name][row]
 
 
-def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
+def emotion_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
+) -> Sample:
     """A frame from anywhere in the clip, a window of its speech, its label and a description."""
     start = draw_start(clip.num_frames, window_frames, rng)
     return _condition(clip, rng, start, window_frames, room)
 
 
-def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
+def motion_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
+) -> Sample:
     """What `emotion_sample` gives, and the motion of the same window."""
     start = draw_start(clip.num_frames, window_frames, rng)
     frames = np.arange(start, start + window_frames).clip(max=clip.num_frames - 1)
@@ -52,35 +57,60 @@ def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: 
     }
 
 
-def face_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
-    """Two different frames of the clip and the motion that belongs to them; `window_frames` plays no part."""
-    portrait, target = draw_pair(clip.num_frames, rng)
+def face_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
+) -> Sample:
+    """A portrait and a target, different frames, and the motion that belongs to them.
+
+    The target is of the clip, the portrait too or, for a share `cross_clip` of the pairs, of a relative.
+    """
+    lender = draw_lender(clip, rng, cross_clip)
     images = [room("portrait"), room("target")]
-    clip.decode_frames([portrait, target], images)
-    motion = clip.motion()  # (clip's T, D)
+    if lender is clip:
+        portrait, target = draw_pair(clip.num_frames, rng)
+        clip.decode_frames([portrait, target], images)
+    else:
+        portrait, target = (int(rng.integers(each.num_frames)) for each in (lender, clip))
+        lender.decode_frames([portrait], images[:1])
+        clip.decode_frames([target], images[1:])
+    motion, identity = clip.motion(), clip.identity()  # (clip's T, D), (I,)
+    lent = (motion, identity) if lender is clip else (lender.motion(), lender.identity())
     return {
         "key": clip.key,
         "portrait": images[0],  # (S, S, 3)
-        "portrait_motion": motion[portrait],  # (D,)
+        "portrait_motion": lent[0][portrait],  # (D,)
+        "portrait_identity": lent[1],  # (I,)
         "target": images[1],
         "target_motion": motion_window(motion, target),  # (W, D)
         "target_landmarks": clip.landmarks_at(target).astype(np.float32) * (2 / clip.size) - 1,  # (68, 2), crop units
-        "identity": clip.identity(),  # (I,)
+        "identity": identity,
     }
 
 
-def distill_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
-    """Everything, of one clip."""
-    motion = motion_sample(clip, rng, window_frames=window_frames, room=room)
-    return motion | face_sample(clip, rng, window_frames=window_frames, room=room)
+def distill_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
+) -> Sample:
+    """Everything, of one clip; but for the portrait, as `face_sample` has it."""
+    asked: dict[str, Any] = {"window_frames": window_frames, "cross_clip": cross_clip, "room": room}
+    return motion_sample(clip, rng, **asked) | face_sample(clip, rng, **asked)
 
 
-SAMPLES: dict[str, Callable[..., Sample]] = {
+SAMPLES: dict[str, Callable[..., Sample]] = {  # all take the same arguments, also those that play no part in them
     "emotion": emotion_sample,
     "motion": motion_sample,
     "face": face_sample,
     "distill": distill_sample,
 }
+
+
+def draw_lender(clip: StoredClip, rng: np.random.Generator, share: float) -> StoredClip:
+    """The clip that a portrait is taken of: for a share of the draws a relative, where there is one, else its own.
+
+    A share of 0 draws nothing, so that all other draws are the same with and without it.
+    """
+    if not share or not clip.relatives or rng.random() >= share:
+        return clip
+    return replace(clip, position=clip.relatives[int(rng.integers(len(clip.relatives)))], relatives=())
 
 
 def draw_start(num_frames: int, window_frames: int, rng: np.random.Generator) -> int:

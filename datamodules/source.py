@@ -37,6 +37,7 @@ class DataConfig:
     emotions: list[str] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
+    cross_clip: float = 0.0  # share of training's pairs (face, distill) whose portrait is of the person's other clips
     holdout_emotions: list[str] = field(default_factory=list)  # neither trained nor validated on: unseen in evaluation
     decoder: str = "pyav"  # of H.264; or decord
     cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
@@ -48,11 +49,25 @@ class DataConfig:
 FREE = ("num_workers", "prefetch", "cache", "cache_gb", "max_bad_share")
 
 
-class ClipSource:
-    """The selected clips of several data sets as one list of shards."""
+@dataclass
+class SelectedClips:
+    """Those of one shard, as positions in it."""
 
-    def __init__(self, readers: list[ClipReader], config: DataConfig, splits: list[str]) -> None:
-        self.readers, self.config = readers, config
+    positions: list[int]
+    people: dict[tuple[str, str], list[int]]  # by identity and view: who may lend each other a portrait
+
+
+class ClipSource:
+    """The selected clips of several data sets as one list of shards.
+
+    Where `cross_clip` is above 0, clips know their relatives: the other selected clips of their shard that show the
+    same person from the same view.
+    """
+
+    def __init__(
+        self, readers: list[ClipReader], config: DataConfig, splits: list[str], *, cross_clip: float = 0.0
+    ) -> None:
+        self.readers, self.config, self.cross_clip = readers, config, cross_clip
         self.shards: list[tuple[int, int]] = []  # reader, shard in it
         self.counts: list[int] = []
         self.counts_of: list[list[int]] = [[] for _ in readers]  # the same, data set by data set
@@ -62,7 +77,7 @@ class ClipSource:
                     self.shards.append((i, j))
                     self.counts.append(sum(shard.groups[name] for name in self._selected_groups(shard)))
                     self.counts_of[i].append(self.counts[-1])
-        self._selected: dict[int, list[int]] = {}  # shard -> positions of its selected clips; a few shards at a time
+        self._selected: dict[int, SelectedClips] = {}  # of a few shards at a time
 
     @property
     def num_clips(self) -> int:
@@ -89,18 +104,36 @@ class ClipSource:
         if shard not in self._selected:
             while len(self._selected) >= reader.max_open_shards:
                 self._selected.pop(next(iter(self._selected)))
-            wanted = set(self._selected_groups(reader.manifest.shards[j]))
-            names = [group_name(s["emotion"], s["level"], s["view"]) for s in reader.shard(j).samples]
-            self._selected[shard] = [position for position, name in enumerate(names) if name in wanted]
-            if len(self._selected[shard]) != self.counts[shard]:
+            self._selected[shard] = self._select(reader, j)
+            if len(self._selected[shard].positions) != self.counts[shard]:
                 raise UserError(f"{reader.shard(j).address}: its index and the manifest do not agree; {REBUILD}")
-        return reader.clip_at(j, self._selected[shard][sample])
+        selected = self._selected[shard]
+        clip = reader.clip_at(j, selected.positions[sample])
+        if self.cross_clip:
+            people = selected.people[person(clip.record)]
+            clip.relatives = [position for position in people if position != clip.position]
+        return clip
+
+    def _select(self, reader: ClipReader, shard: int) -> SelectedClips:
+        wanted = set(self._selected_groups(reader.manifest.shards[shard]))
+        samples = reader.shard(shard).samples
+        names = [group_name(s["emotion"], s["level"], s["view"]) for s in samples]
+        positions = [position for position, name in enumerate(names) if name in wanted]
+        people: dict[tuple[str, str], list[int]] = {}
+        for position in positions:
+            people.setdefault(person(samples[position]), []).append(position)
+        return SelectedClips(positions, people)
 
     def _selected_groups(self, shard: Shard) -> list[str]:
         c = self.config
         chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
         names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
         return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
+
+
+def person(record: dict[str, Any]) -> tuple[str, str]:
+    """Identity and view of an entry of an index: what clips share that may lend each other a portrait."""
+    return record["identity"], record["view"]
 
 
 def open_readers(config: DataConfig) -> list[ClipReader]:
@@ -158,6 +191,8 @@ def check_config(config: DataConfig) -> None:
     for name in ("num_workers", "size", "max_bad_share"):
         if getattr(config, name) < 0:
             raise UserError(f"data.{name}={getattr(config, name)}: must be 0 or more")
+    if not 0 <= config.cross_clip <= 1:
+        raise UserError(f"data.cross_clip={config.cross_clip}: must be from 0 to 1")
     if config.cache and not config.cache_gb > 0:
         raise UserError(f"data.cache_gb={config.cache_gb}: must be more than 0")
     if config.weights:

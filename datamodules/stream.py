@@ -135,7 +135,8 @@ class BatchStream(IterableDataset):
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.sample)
-        return SAMPLES[self.stage](clip, rng, window_frames=self.source.config.window_frames, room=room)
+        asked = {"window_frames": self.source.config.window_frames, "cross_clip": self.source.cross_clip}
+        return SAMPLES[self.stage](clip, rng, **asked, room=room)
 
 
 class FiniteBatchStream(BatchStream):
@@ -201,7 +202,8 @@ class TalkingFaceData(pl.LightningDataModule):
         check_config(config)
         self.readers = open_readers(config)
         check_alike(self.readers, config)
-        self.train_source = ClipSource(self.readers, config, config.train_splits)
+        self.train_source = ClipSource(self.readers, config, config.train_splits, cross_clip=config.cross_clip)
+        # Validation has pairs of one clip, whatever training has, so that runs compare.
         self.val_source = ClipSource(self.readers, config, config.val_splits)
         check_selection(self.train_source, config)
 

@@ -56,6 +56,14 @@ def test_each_loss_falls_when_it_is_optimised_alone(setting: tuple[DistillStage,
     stage.network.load_state_dict(start)
 
 
+def test_portraits_are_taught_by_the_identity_of_their_own_clip(setting: tuple[DistillStage, dict]):
+    stage, batch = setting
+    with torch.no_grad():
+        features = stage.network.face.encode_portrait(batch["portrait"])
+        known = batch | {"portrait_identity": features.identity, "portrait_motion": features.motion}
+        assert stage.face_losses(known)["portrait_loss"] == 0
+
+
 def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
     stage, batch = setting
     with torch.no_grad():

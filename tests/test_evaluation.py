@@ -1,23 +1,27 @@
 """The figures: each against a case whose answer is known."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from emohead.datamodules.prompts import class_prompt
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import EMOTIONS
+from emohead.datamodules.shards import ShardWriter
 from emohead.models.errors import UserError
 from emohead.models.face_model import POSE_DIM
 from emohead.trainers.distill import psnr
 from emohead.trainers.evaluation_emotion import evaluate_emotion
-from emohead.trainers.evaluation_face import ssim
+from emohead.trainers.evaluation_face import evaluate_face, relatives_of, ssim
 from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
 from emohead.trainers.stage import learning_rate_scale
 from torch import nn
 
-from .shard_clips import face_model
+from .shard_clips import SIZE, face_model, make_clip
+from .test_face import make_generator
 
 
 class Oracle(nn.Module):
@@ -73,6 +77,35 @@ def test_correlation_of_known_tracks():
     assert correlation(track, 3 * track + 1) == pytest.approx(1, abs=1e-5)
     assert correlation(track, -track) == pytest.approx(-1, abs=1e-5)
     assert correlation(track, torch.ones(50)) == 0
+
+
+def write_grey(folder: Path, *clips: tuple[str, str | None, str, int]) -> ClipReader:
+    """Clips of a person, an emotion and a view, all of whose frames have one shade of grey."""
+    with ShardWriter(folder, size=SIZE, codec="mjpeg", clips_per_shard=2) as writer:
+        for number, (identity, emotion, view, grey) in enumerate(clips):
+            clip, level = make_clip(number, "test"), None if emotion is None else 1
+            clip.info = replace(clip.info, identity=identity, emotion=emotion, level=level, view=view)
+            writer.write(replace(clip, frames=np.full_like(clip.frames, grey), motion=clip.motion / 100))
+        writer.close(face_model())
+    return ClipReader(folder)
+
+
+def test_portraits_across_clips_are_of_a_neutral_relative(tmp_path: Path):
+    clips = [("a", "angry", "front", 100), ("a", "sad", "front", 140), ("a", "neutral", "front", 120)]
+    clips += [("b", None, "front", 90), ("a", "neutral", "top", 90)]
+    reader = write_grey(tmp_path / "related", *clips)
+    expected = {"clip000": "clip002", "clip001": "clip002", "clip002": "clip000"}
+    assert relatives_of(reader, reader.keys("test")) == expected
+    generator = {"face": make_generator().eval()}
+    found = evaluate_face(generator, reader, "test")
+    assert found == evaluate_face(generator, reader, "test")
+    names = {f"{name}_{figure}" for name in ("face", "copy", "coarse") for figure in ("psnr", "ssim")}
+    assert found.keys() == names | {f"cross_{name}" for name in names}
+    # Each portrait is 20 of 255 levels off its targets.
+    assert found["cross_copy_psnr"] == pytest.approx(20 * np.log10(255 / 20), abs=1e-3)
+    assert found["copy_psnr"] > 100
+    strangers = write_grey(tmp_path / "strangers", *((str(i), *clip[1:]) for i, clip in enumerate(clips)))
+    assert evaluate_face(generator, strangers, "test") == {name: found[name] for name in names}
 
 
 def test_ssim_is_of_each_picture_by_itself():

@@ -217,6 +217,20 @@ def test_each_phase_trains_its_own_network():
     assert not any(p.requires_grad for p in stage.average.parameters())
 
 
+def test_coefficients_are_taught_and_judged_by_those_of_the_clip_that_a_frame_is_of():
+    stage, batch = make_stage(), made_up_batch("face")
+    batch["portrait_identity"] = -batch["identity"]
+    identity = torch.cat([batch["portrait_identity"], batch["identity"]])
+    motion = torch.cat([batch["portrait_motion"], batch["target_motion"][:, 13]])
+    both = stage.network.encode_portrait(torch.cat([batch["portrait"], batch["target"]]))
+    losses = stage._portrait_losses(both._replace(identity=identity, motion=motion), batch)
+    assert losses["coefficients_loss"] == losses["points_loss"] == 0
+    features = stage.average.encode_portrait(batch["portrait"])
+    right = features._replace(identity=batch["portrait_identity"], motion=batch["portrait_motion"])
+    stage.average.encode_portrait = lambda portrait: right
+    assert stage.eval().validate(batch)["points_error"] == 0
+
+
 def test_a_generator_step_leaves_the_discriminator_alone():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     stage.discriminator.requires_grad_(False)

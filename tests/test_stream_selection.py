@@ -1,5 +1,6 @@
 """Which clips are read: selections, several data sets, values that are refused."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,8 @@ def test_data_sets_that_do_not_fit_are_refused(corpus: Path, tmp_path: Path) -> 
         ({"decoder": "ffmpeg"}, "data.decoder: 'ffmpeg'"),
         ({"batch_size": 0}, "data.batch_size=0"),
         ({"num_workers": -1}, "data.num_workers=-1"),
+        ({"cross_clip": 1.5}, "data.cross_clip=1.5: must be from 0 to 1"),
+        ({"cross_clip": math.nan}, "data.cross_clip=nan"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(corpus: Path, changes: dict, words: str) -> None:

@@ -150,7 +150,7 @@ class DistillStage(Stage):
         target = batch["target"].float() / 127.5 - 1
         motion = student.normalise(features.motion) - student.normalise(batch["portrait_motion"])
         return {
-            "portrait_loss": motion.abs().mean() + (features.identity - batch["identity"]).abs().mean(),
+            "portrait_loss": motion.abs().mean() + (features.identity - batch["portrait_identity"]).abs().mean(),
             "frame_loss": pyramid_distance(frame, taught.float()),
             "true_frame_loss": pyramid_distance(frame, target),
             "region_loss": region_loss(frame, target, batch["target_landmarks"]),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from ..datamodules.reader import ClipReader
+from ..datamodules.reader import ClipReader, StoredClip
+from ..datamodules.source import person
 from ..models.face import FaceGenerator, FaceOutput, PortraitFeatures
 from ..models.flow import resize, warp
 from ..models.talker import motion_windows
@@ -27,25 +28,53 @@ def evaluate_face(
     seed: int = 0,
     advance: Advance = no_advance,
 ) -> dict[str, float]:
-    """PSNR in dB and SSIM of frames made from a portrait of the same clip and the true motion.
+    """PSNR in dB and SSIM of frames made from a portrait of the same person and the true motion.
 
     `face_psnr`, `face_ssim` for a generator named "face"; `copy_…` of the portrait itself, the same pairs, which is
     what a generator that does nothing would get; `coarse_…` of the portrait warped by the flow of the first generator's
     coarsest level alone. Averaged over pairs; all generators have one size; each clip gives one random portrait and a
     few random other frames.
+
+    `cross_…`: the same target frames made from a random frame of another clip (see `relatives_of`), as a neutral
+    portrait is made to look angry. Over the clips that have such a relative; left out where none has.
     """
-    rng = np.random.default_rng(seed)
+    rng, cross_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     (size,) = {generator.config.size for generator in generators.values()}
     found: dict[str, list[Tensor]] = {}
-    for key in keys_of(reader, split):
+    keys = keys_of(reader, split)
+    relatives = relatives_of(reader, keys)
+    for key in keys:
         motion = torch.from_numpy(reader.motion(key))
         portrait_at, *targets_at = rng.permutation(len(motion))[: 1 + PAIRS_PER_CLIP].tolist()
         frames = torch.from_numpy(reader.frames(key, [portrait_at, *targets_at], size=size))
         windows = {name: motion_windows(motion, g.config.window)[targets_at] for name, g in generators.items()}
-        for name, values in compare_frames(generators, frames[:1], frames[1:], windows).items():
-            found.setdefault(name, []).append(values)
+        portraits = {"": frames[:1]}
+        if key in relatives:
+            portraits["cross_"] = random_frame(reader.clip(relatives[key]), size, cross_rng)
+        for prefix, portrait in portraits.items():
+            for name, values in compare_frames(generators, portrait, frames[1:], windows).items():
+                found.setdefault(prefix + name, []).append(values)
         advance(1)
     return {name: float(torch.cat(values).mean()) for name, values in found.items()}
+
+
+def relatives_of(reader: ClipReader, keys: list[str]) -> dict[str, str]:
+    """For each clip of which there are others with the same person and view: the first neutral one, else the first."""
+    records = [reader.clip(key).record for key in keys]
+    people: dict[tuple[str, str], list[str]] = {}  # their clips, neutral ones first
+    for record in sorted(records, key=lambda record: record["emotion"] != "neutral"):
+        people.setdefault(person(record), []).append(record["key"])
+    found = {}
+    for record in records:
+        others = [key for key in people[person(record)][:2] if key != record["key"]]
+        if others:
+            found[record["key"]] = others[0]
+    return found
+
+
+def random_frame(clip: StoredClip, size: int, rng: np.random.Generator) -> Tensor:
+    """uint8 (1, 3, S, S)"""
+    return torch.from_numpy(clip.frames([int(rng.integers(clip.num_frames))], size))
 
 
 def compare_frames(

@@ -190,7 +190,7 @@ class FaceStage(Stage):
     def _portrait_losses(self, features: PortraitFeatures, batch: Batch) -> dict[str, Tensor]:
         """Coefficients of portraits and targets, and where they and the encoder's maps put the points of the face."""
         network, window = self.network, batch["target_motion"]
-        identity = torch.cat([batch["identity"], batch["identity"]])
+        identity = torch.cat([batch["portrait_identity"], batch["identity"]])
         motion = torch.cat([batch["portrait_motion"], window[:, window.shape[1] // 2]])
         points = network.points(identity, motion)
         posed = network.points(features.identity, features.motion)
@@ -209,7 +209,7 @@ class FaceStage(Stage):
         features = self.average.encode_portrait(batch["portrait"])
         output = self.average(features, batch["target_motion"])
         target = to_float(batch["target"])
-        landmarks = self.average.points(batch["identity"], batch["portrait_motion"])
+        landmarks = self.average.points(batch["portrait_identity"], batch["portrait_motion"])
         found = self.average.points(features.identity, features.motion)
         frame, copied = psnr(output.frame, target), psnr(features.image, target)
         return {
