@@ -95,8 +95,9 @@ def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Ta
 
 
 def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "official") -> SourceList:
-    """The takes of `folder` from the given views, in the order of actor, view, emotion, level and number.
+    """The takes of `folder` from the given views, in the order of actor, view, number, emotion and level.
 
+    So the emotions of a person lie side by side, and a shard holds several (what `data.cross_clip` is for).
     `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are counted in the
     notes; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
     is decoded; the header of one is read only where there is no sound file, to see whether it holds sound itself.
@@ -114,7 +115,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     if others := Counter(take.view for take in takes if take.view not in views):
         notes.append(f"takes of views not asked for: {', '.join(f'{others[v]} {v}' for v in VIEWS if others[v])}")
     sources = []
-    for take, path in sorted(takes.items()):
+    for take, path in sorted(takes.items(), key=lambda item: _place(item[0])):
         if take.view not in views:
             continue
         # The seven cameras share one sound; a copy of one's own view is nearer to its video.
@@ -130,6 +131,10 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
         raise UserError(f"{folder}: no take has sound; unpack audio.tar of each actor beside its videos")
     rejected += _absent_actors(takes, views)
     return SourceList("mead", sources, rejected, SPLIT_RULES[split], notes)
+
+
+def _place(take: Take) -> tuple[str, str, int, str, int]:
+    return take.actor, take.view, take.number, take.emotion, take.level
 
 
 def _check(views: Sequence[str], split: str) -> None:

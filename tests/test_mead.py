@@ -138,7 +138,7 @@ def test_the_layout_of_the_archives_is_read(tmp_path: Path) -> None:
     assert first.audio == tmp_path / "M003/audio/angry/level_1/001.m4a"
     assert (first.identity, first.emotion, first.level, first.view) == ("M003", "angry", 1, "front")
     assert all(source.audio is not None and source.audio.is_file() for source in found.sources)
-    keys = [(s.identity, s.view, s.emotion, s.level, s.name) for s in found.sources]
+    keys = [(s.identity, s.view, s.path.stem, s.emotion, s.level) for s in found.sources]
     assert keys == sorted(keys)
     both = read_mead(tmp_path, views=("top", "front"))
     top = [source for source in both.sources if source.view == "top"]
