@@ -375,6 +375,7 @@ def infer(
     still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
     blinks: Annotated[bool, typer.Option(help="Blink, at chance moments.")] = True,
     crop: Annotated[bool, typer.Option(help="Find and crop the face; --no-crop takes pictures as they are.")] = True,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
 ) -> None:
     """Portrait + speech + emotion -> an H.264 video with the speech."""
     from .infer import Emotion, run_infer
@@ -393,6 +394,7 @@ def infer(
         still=still,
         blinks=blinks,
         crop=crop,
+        device=device,
     )
 
 

@@ -50,7 +50,8 @@ class Emotion:
         found += [talker.emotion_from_image(_picture(path, talker.size, crop)) for path in self.images]
         found += [talker.emotion_from_speech(torch.from_numpy(read_audio(path))[None]) for path in self.audios]
         emotions = torch.cat(found)  # (N, E)
-        emotion = blend(emotions, torch.tensor(self.weights or [1.0] * len(emotions)))
+        weights = torch.tensor(self.weights or [1.0] * len(emotions), device=emotions.device)
+        emotion = blend(emotions, weights)
         return with_intensity(emotion, talker.emotion_from_text(class_prompt("neutral")), self.intensity)
 
     def describe(self) -> str:
@@ -70,16 +71,22 @@ def run_infer(
     still: bool = False,
     blinks: bool = True,
     crop: bool = True,
+    device: str = "auto",
 ) -> None:
     """Write the video of `portrait` saying `speech`, as long as the speech to within one frame.
 
+    Args:
+        device: cpu, cuda, cuda:1, …; auto is a GPU where there is one.
+
     Raises:
-        UserError: an unreadable file; not exactly one face in a picture.
+        UserError: an unreadable file; not exactly one face in a picture; no such device.
     """
     if out.suffix.lower() != ".mp4":
         raise UserError(f"{out}: the video is written as .mp4; name it so")
-    spare_cpu()
-    talker = Talker.load(checkpoint)
+    where = device_of(device)
+    if where.type == "cpu":
+        spare_cpu()
+    talker = Talker.load(checkpoint).to(where)
     waveform = read_audio(speech)
     face = _picture(portrait, talker.size, crop)
     with torch.inference_mode():
@@ -107,13 +114,26 @@ def write_talking_video(
 
         def frames():
             for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):
-                for frame in chunk.permute(0, 2, 3, 1).numpy():
+                for frame in chunk.permute(0, 2, 3, 1).cpu().numpy():
                     yield frame
                     advance(1)
 
         write_video(
             out, frames(), waveform, fps=FPS, metadata={"comment": f"{PROVENANCE}. {comment}", "title": out.stem}
         )
+
+
+def device_of(name: str) -> torch.device:
+    """What --device means; raises UserError where this machine has no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise UserError(f"--device {name}: cannot be used here ({reason}); give auto, cpu or cuda") from None
+    return device
 
 
 def _picture(path: Path, size: int, crop: bool) -> torch.Tensor:

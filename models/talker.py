@@ -88,17 +88,22 @@ class Talker(nn.Module):
         """Pixels a side of portraits and frames."""
         return self.config.face.size
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; inputs may lie anywhere."""
+        return self.motion.motion_mean.device
+
     def emotion_from_text(self, *texts: str) -> Tensor:
         """Descriptions such as "a very angry face" -> (B, E)."""
         return self.emotion.encode_text(list(texts))
 
     def emotion_from_image(self, image: Tensor) -> Tensor:
         """A face crop that shows the emotion, uint8 (B, 3, S, S) -> (B, E)."""
-        return self.emotion.encode_image(image)
+        return self.emotion.encode_image(image.to(self.device))
 
     def emotion_from_speech(self, speech: Tensor) -> Tensor:
         """A voice that carries the emotion, (B, N) at 16 kHz in [-1, 1] -> (B, E)."""
-        return self.emotion.encode_speech(speech)
+        return self.emotion.encode_speech(speech.to(self.device))
 
     @torch.inference_mode()
     def animate(
@@ -112,7 +117,11 @@ class Talker(nn.Module):
         blinks: bool = True,
         batch_size: int = 8,
     ) -> Iterator[Tensor]:
-        """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time."""
+        """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time.
+
+        Inputs may lie on any device; frames lie where the talker does.
+        """
+        portrait, speech, emotion = (given.to(self.device) for given in (portrait, speech, emotion))
         features = self.face.encode_portrait(portrait)
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
         if blinks:

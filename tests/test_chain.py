@@ -180,6 +180,7 @@ def test_infer_refuses_wrong_input(demo: Path, tmp_path: Path):
     refused(infer(demo, out, text=None), "--text")
     refused(infer(demo, out, audio=demo / "speech.wav", weights="1"), "--weights", "2")
     refused(infer(demo, out, weights="much"), "--weights much")
+    refused(infer(demo, out, device="gpus"), "--device gpus", "auto, cpu or cuda")
     refused(infer(demo, tmp_path / "video.gif"), "video.gif")
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".wav",)], "nothing half-written"
 

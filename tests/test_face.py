@@ -12,7 +12,7 @@ from emohead.datamodules.batch import made_up_batch
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.discriminator import Discriminator, DiscriminatorConfig
 from emohead.models.errors import UserError
-from emohead.models.face import FaceGenerator, FaceGeneratorConfig, to_float
+from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
 from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
 from emohead.models.face_model import FaceModel
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
@@ -340,3 +340,18 @@ def test_the_discriminator_warms_up_when_it_starts():
     share = config.adversary.r1_every / (config.adversary.r1_every + 1)
     expected = config.adversary.lr * share * torch.tensor([0.1, 0.1, 0.5, 1.0, 1.0])
     torch.testing.assert_close(discriminator, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["face-small", "face-base", "face-base-512"])
+def test_a_step_at_full_size_changes_no_kernel_by_much(name: str):
+    """Adam without a first moment moves each weight by the learning rate; kernels of wide layers are small."""
+    config = load_config(FaceStageConfig, [Path(name)], [])
+    assert config.optimizer.beta1 == 0
+    torch.manual_seed(0)
+    generator = FaceGenerator(replace(config.network, **DIMS))
+    discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
+    painting = [module for module in generator.modules() if isinstance(module, StyledConv)]
+    for part, rate in ((nn.ModuleList(painting), config.optimizer.lr), (discriminator, config.adversary.lr)):
+        kernels = [module.weight for module in part.modules() if isinstance(module, nn.Conv2d)]
+        assert len(kernels) > 10
+        assert max(rate / kernel.std().item() for kernel in kernels) < 0.03
