@@ -32,7 +32,7 @@ from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
 NOT_MEASURED = "not measured, for they need somebody else's weights (see --lpips, --fid, --csim, --syncnet)"
-COLUMNS = {  # of the table of videos, in this order
+COMPARED = {  # columns of the table of videos against the true ones, in this order
     "psnr": "PSNR",
     "ssim": "SSIM",
     "lpips": "LPIPS",
@@ -44,6 +44,8 @@ COLUMNS = {  # of the table of videos, in this order
     "m_lmd": "M-LMD",
     "f_lmd": "F-LMD",
     "mouth_correlation": "mouth",
+}
+JUDGED = {  # and of that of what the chain's own judges see in them: both in one would be too wide for a terminal
     "emotion_accuracy": "emotion",
     "seen_emotion_accuracy": "seen",
     "unseen_emotion_accuracy": "unseen",
@@ -93,8 +95,9 @@ def run_evaluation(
     console, missing = Console(), ", ".join(judges.missing()) if makers else ""
     title = f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)"
     console.print(_table(title, metrics))
-    if videos:
-        console.print(_video_table(videos))
+    for heading, columns in (("videos against the true ones", COMPARED), ("emotion and sync of videos", JUDGED)):
+        if any(name in figures for figures in videos.values() for name in columns):
+            console.print(_video_table(heading, videos, columns))
     note = f"{missing}: {NOT_MEASURED}" if missing else ""
     if note:
         console.print(note, highlight=False)
@@ -105,7 +108,7 @@ def run_evaluation(
         flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
         write_csv(out / "metrics.csv", metrics | flat)
         shown = write_videos(parts.face, parts.talker, reader, split, out / "videos") if parts.face else []
-        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COLUMNS)}
+        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
         write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
 
@@ -212,15 +215,16 @@ def _table(title: str, metrics: dict[str, float]) -> RichTable:
     return table
 
 
-def _video_table(videos: Table) -> RichTable:
-    """A row for each way of making a video, a column for each figure that was measured."""
-    names = [name for name in COLUMNS if any(name in figures for figures in videos.values())]
-    table = RichTable(title="videos against the true ones")
+def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTable:
+    """Of the columns (figure to heading) those that were measured, and each way of making a video that has any."""
+    names = [name for name in columns if any(name in figures for figures in videos.values())]
+    table = RichTable(title=title)
     table.add_column("made from the first frame and")
     for name in names:
-        table.add_column(COLUMNS[name], justify="right")
+        table.add_column(columns[name], justify="right")
     for row, figures in videos.items():
-        table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
+        if any(name in figures for name in names):
+            table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
     return table
 
 
