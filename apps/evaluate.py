@@ -13,11 +13,12 @@ from rich.table import Table as RichTable
 
 from ..datamodules.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
-from ..models.checkpoint import load_checkpoint
+from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
+from ..models.face_model import POSE_DIM
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
@@ -31,7 +32,7 @@ from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
 NOT_MEASURED = "not measured, for they need somebody else's weights (see --lpips, --fid, --csim, --syncnet)"
-COLUMNS = {  # of the table of videos, in this order
+COMPARED = {  # columns of the table of videos against the true ones, in this order
     "psnr": "PSNR",
     "ssim": "SSIM",
     "lpips": "LPIPS",
@@ -43,6 +44,14 @@ COLUMNS = {  # of the table of videos, in this order
     "m_lmd": "M-LMD",
     "f_lmd": "F-LMD",
     "mouth_correlation": "mouth",
+}
+JUDGED = {  # and of that of what the chain's own judges see in them: both in one would be too wide for a terminal
+    "emotion_accuracy": "emotion",
+    "seen_emotion_accuracy": "seen",
+    "unseen_emotion_accuracy": "unseen",
+    "sync_confidence": "sync",
+    "sync_offset": "offset",
+    "motion_emotion": "acted",
 }
 
 
@@ -69,28 +78,26 @@ def run_evaluation(
         raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
-    held_out = loaded.provenance.get("config", {}).get("data", {}).get("holdout_emotions", [])
-    names = list(held_out if unseen is None else unseen)
-    for name in names:
-        if name not in EMOTIONS:
-            raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
-    reader, judges = ClipReader(data), Judges(**weights)
-    motion_critics = MotionCritics.from_checkpoint(critics).eval() if critics else None
-    parts = _parts(loaded.kind, checkpoint, emotion)
+    names = _unseen(loaded, unseen)
+    reader, parts = ClipReader(data), _parts(loaded.kind, checkpoint, emotion)
     makers = _makers(parts, checkpoint, teachers)
     for name, path in weights.items():
         if path and not makers:
             raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
+    space = makers["teacher"].emotion if "teacher" in makers else parts.hears
+    motion_critics = _critics(critics, reader, space) if critics else None
+    judges = Judges(**weights, space=space, critics=motion_critics)
     metrics = _metrics(parts, reader, split, motion_critics, names)
     videos: Table = {}
     if makers:
         with progress_bar("videos", len(reader.keys(split))) as advance:
-            videos = evaluate_videos(makers, reader, split, judges, advance=advance)
+            videos = evaluate_videos(makers, reader, split, judges, unseen=names, advance=advance)
     console, missing = Console(), ", ".join(judges.missing()) if makers else ""
     title = f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)"
     console.print(_table(title, metrics))
-    if videos:
-        console.print(_video_table(videos))
+    for heading, columns in (("videos against the true ones", COMPARED), ("emotion and sync of videos", JUDGED)):
+        if any(name in figures for figures in videos.values() for name in columns):
+            console.print(_video_table(heading, videos, columns))
     note = f"{missing}: {NOT_MEASURED}" if missing else ""
     if note:
         console.print(note, highlight=False)
@@ -101,9 +108,19 @@ def run_evaluation(
         flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
         write_csv(out / "metrics.csv", metrics | flat)
         shown = write_videos(parts.face, parts.talker, reader, split, out / "videos") if parts.face else []
-        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COLUMNS)}
+        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
         write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
+
+
+def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
+    """The emotions to report apart: those named, or those that the checkpoint's training held out."""
+    held_out = checkpoint.provenance.get("config", {}).get("data", {}).get("holdout_emotions", [])
+    names = list(held_out if unseen is None else unseen)
+    for name in names:
+        if name not in EMOTIONS:
+            raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
+    return names
 
 
 @dataclass
@@ -170,6 +187,23 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
     return Maker(face, motion, emotion)
 
 
+def _critics(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
+    """The critics at `path`; raises UserError where they judge other motion or another emotion space."""
+    critics = MotionCritics.from_checkpoint(path).eval()
+    its, coefficients = critics.config, reader.dims[0] - POSE_DIM
+    if its.num_expression != coefficients:
+        raise UserError(
+            f"--critics {path}: judges {its.num_expression} expression coefficients, {reader.folder} has "
+            f"{coefficients}; give the critics of a motion run on such data"
+        )
+    if space is not None and its.emotion_dim != space.config.embed_dim:
+        raise UserError(
+            f"--critics {path}: judges {its.emotion_dim} values of an emotion, the emotion space has "
+            f"{space.config.embed_dim}; give the critics of a motion run with that space"
+        )
+    return critics
+
+
 def _table(title: str, metrics: dict[str, float]) -> RichTable:
     """All but the accuracies of single emotions and levels, which the files hold."""
     table = RichTable(title=title)
@@ -181,15 +215,16 @@ def _table(title: str, metrics: dict[str, float]) -> RichTable:
     return table
 
 
-def _video_table(videos: Table) -> RichTable:
-    """A row for each way of making a video, a column for each figure that was measured."""
-    names = [name for name in COLUMNS if any(name in figures for figures in videos.values())]
-    table = RichTable(title="videos against the true ones")
+def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTable:
+    """Of the columns (figure to heading) those that were measured, and each way of making a video that has any."""
+    names = [name for name in columns if any(name in figures for figures in videos.values())]
+    table = RichTable(title=title)
     table.add_column("made from the first frame and")
     for name in names:
-        table.add_column(COLUMNS[name], justify="right")
+        table.add_column(columns[name], justify="right")
     for row, figures in videos.items():
-        table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
+        if any(name in figures for name in names):
+            table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
     return table
 
 
@@ -204,10 +239,12 @@ def _metrics(
             metrics |= evaluate_emotion(parts.emotion, reader, split, unseen=unseen, advance=advance)
     if parts.motion and parts.hears:
         with progress_bar("motion", num_clips) as advance:
-            metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, advance=advance)
+            metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
         if critics:
             with progress_bar("critics", num_clips) as advance:
-                metrics |= evaluate_critics(critics, parts.motion, parts.hears, reader, split, advance=advance)
+                metrics |= evaluate_critics(
+                    critics, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance
+                )
     if parts.face:
         with progress_bar("face", num_clips) as advance:
             metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)

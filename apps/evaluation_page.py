@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..datamodules.encoding import write_video
 from ..datamodules.reader import ClipReader
 from ..datamodules.sample import EMOTIONS
-from ..models.face import FaceGenerator
+from ..models.face import FaceGenerator, to_bytes
 from ..models.talker import Talker, motion_windows
 from .infer import PROVENANCE
 from .report_parts import data_uri
@@ -46,18 +45,11 @@ def write_videos(
     return paths
 
 
-def to_bytes(frames: Tensor) -> Tensor:
-    """[-1, 1] -> uint8."""
-    return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 def write_page(
     path: Path, title: str, metrics: dict[str, float], tables: dict[str, str], videos: list[Path], note: str
 ) -> None:
     """Everything in one file, so that it can be mailed. tables: HTML by heading, the empty ones left out."""
-    sections = {name: table for name, table in tables.items() if table}
-    if any("_accuracy_" in name for name in metrics):
-        sections["Emotions"] = accuracies(metrics)
+    sections = {name: table for name, table in (tables | {"Emotions": accuracies(metrics)}).items() if table}
     if videos:
         sections["Videos"] = "".join(map(video, videos))
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items())
@@ -103,7 +95,7 @@ def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) ->
 
 
 def accuracies(metrics: dict[str, float]) -> str:
-    """A bar for each emotion and level: clips whose nearest text is that of their emotion."""
+    """A bar for each emotion and level: clips whose nearest text is that of their emotion. Nothing without any."""
     found = []
     for emotion in EMOTIONS:
         for level in LEVELS:
@@ -111,6 +103,8 @@ def accuracies(metrics: dict[str, float]) -> str:
             if any(value is not None for value in values):
                 cells = "".join(f"<td class='wide'>{bar(value)}</td>" for value in values)
                 found.append(f"<tr><th>{emotion} {level.strip('_')}</th>{cells}</tr>")
+    if not found:
+        return ""
     head = "<thead><tr><th>emotion, level</th><th>seen in images</th><th>heard in speech</th></tr></thead>"
     return f"<div class='scroll'><table>{head}<tbody>{''.join(found)}</tbody></table></div>"
 

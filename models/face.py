@@ -86,6 +86,11 @@ def to_float(image: Tensor) -> Tensor:
     return image.float() / 127.5 - 1 if image.dtype == torch.uint8 else image
 
 
+def to_bytes(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] -> uint8, what lies outside clipped."""
+    return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 class StyledConv(nn.Module):
     """A 3x3 convolution whose output channels are scaled and shifted by the style.
 

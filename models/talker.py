@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .blinks import add_blinks
 from .checkpoint import load_checkpoint
 from .emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, TextStudentConfig
-from .face import FaceGenerator, FaceGeneratorConfig
+from .face import FaceGenerator, FaceGeneratorConfig, to_bytes
 from .motion import AudioTo3DMM, AudioTo3DMMConfig
 
 TRANSLATION = slice(-3, None)  # of motion: x, y and log scale
@@ -129,8 +129,7 @@ class Talker(nn.Module):
         motion = anchor(motion, features.motion[0], self.motion.motion_mean)
         windows = motion_windows(motion, self.config.face.window)
         for chunk in windows.split(batch_size):
-            frames = self.face(features.repeat(len(chunk)), chunk).frame
-            yield ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            yield to_bytes(self.face(features.repeat(len(chunk)), chunk).frame)
 
 
 def copy_matching(student: nn.Module, teacher: nn.Module) -> int:

@@ -2,14 +2,16 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from emohead.datamodules.sample import SAMPLE_RATE
-from emohead.models.checkpoint import load_checkpoint
+from emohead.datamodules.sample import EMOTIONS, SAMPLE_RATE
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
+from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
 from emohead.trainers.run import EXPORTS, STAGES, export_run, train
 
 from .conftest import emohead, refused
@@ -105,7 +107,13 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
         "copy_psnr",
     }
     assert expected <= metrics.keys()
+    assert {f"emotion_accuracy_{emotion}" for emotion in EMOTIONS} <= metrics.keys()
+    assert "emotion_accuracy_" not in result.stdout
+    assert not [name for name in metrics if "seen_" in name], "no emotion was held out"
     videos = json.loads((tmp_path / "metrics.json").read_text())["videos"]
+    assert {"emotion_accuracy", "sync_confidence", "sync_offset", "motion_emotion"} <= videos["true frames"].keys()
+    assert {"emotion_accuracy", "motion_emotion", "psnr"} <= videos["student: speech"].keys()
+    assert not {"sync_confidence", "motion_emotion"} & videos["portrait"].keys()
     flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
     rows = list(csv.reader((tmp_path / "metrics.csv").open()))
     assert {name: float(value) for name, value in rows[1:]} == metrics | flat
@@ -113,6 +121,12 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
+    config = MotionCriticsConfig(num_expression=3, emotion_dim=8)
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, MotionCritics(config).state_dict(), kind="critics", config=asdict(config))
+    refused(
+        emohead("evaluate", demo / "talker.safetensors", demo / "data", "--critics", other), "other.safetensors", "3"
+    )
     refused(emohead("evaluate", critics, demo / "data"), "critics.safetensors", "emotion, motion, face or talker")
 
 
@@ -124,10 +138,13 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     content = json.loads((tmp_path / "metrics.json").read_text())
     ways = ("mean motion", "true motion", "speech", "speech, true pose")
-    assert list(content["videos"]) == ["portrait", *(f"{who}: {way}" for who in ("student", "teacher") for way in ways)]
-    for row, figures in content["videos"].items():
-        assert {"psnr", "ssim", "lpips"} <= figures.keys()
+    made = ["portrait", *(f"{who}: {way}" for who in ("student", "teacher") for way in ways)]
+    assert list(content["videos"]) == ["true frames", *made]
+    for row in made:
+        figures = content["videos"][row]
+        assert {"psnr", "ssim", "lpips", "emotion_accuracy"} <= figures.keys()
         assert ("m_lmd" in figures) is ("true motion" not in row)
+    assert not {"psnr", "ssim", "lpips"} & content["videos"]["true frames"].keys()
     assert content["not_measured"] == "FID, CSIM, SyncNet"
     assert "teacher: true motion" in (tmp_path / "evaluation.html").read_text()
     judged = {"--lpips": squared, "--fid": save_colours(tmp_path / "fid.onnx")}
@@ -136,7 +153,8 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     judged_content = json.loads((tmp_path / "judged" / "metrics.json").read_text())
     for row, figures in judged_content["videos"].items():
-        assert {"fid", "csim", "sync_net_confidence"} <= figures.keys()
+        assert {"csim", "sync_net_confidence"} <= figures.keys()
+        assert ("fid" in figures) is (row != "true frames")
         assert figures.items() >= content["videos"][row].items(), "what one judge says does not hang on the others"
     assert judged_content["not_measured"] == ""
     motion = export_of(demo, "motion")

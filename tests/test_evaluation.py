@@ -1,22 +1,46 @@
 """The figures: each against a case whose answer is known."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.prompts import class_prompt
+import torch.nn.functional as F
+from emohead.datamodules.prompts import class_prompt, label_prompts
 from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import EMOTIONS
 from emohead.datamodules.shards import ShardWriter
+from emohead.models.emotion import EmotionSpace
 from emohead.models.errors import UserError
+from emohead.models.face import FaceGenerator
 from emohead.models.face_model import POSE_DIM
+from emohead.models.motion import AudioTo3DMM
+from emohead.models.motion_critics import MotionCritics
+from emohead.models.talker import TRANSLATION
 from emohead.trainers.distill import psnr
+from emohead.trainers.evaluation import averages
 from emohead.trainers.evaluation_emotion import evaluate_emotion
 from emohead.trainers.evaluation_face import evaluate_face, relatives_of, ssim
-from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
+from emohead.trainers.evaluation_motion import (
+    correlation,
+    evaluate_critics,
+    evaluate_motion,
+    landmark_distances,
+    loudness,
+)
+from emohead.trainers.evaluation_video import (
+    PORTRAIT,
+    TRUE_FRAMES,
+    Judges,
+    Maker,
+    evaluate_videos,
+    judge_pictures,
+    true_clip,
+)
 from emohead.trainers.stage import learning_rate_scale
 from torch import nn
 
@@ -64,6 +88,136 @@ def test_empty_split_is_named(demo: Path, tmp_path: Path):
     reader.manifest.shards = [shard for shard in reader.manifest.shards if shard.split == "train"]
     with pytest.raises(UserError, match="test"):
         evaluate_emotion(Oracle([], False), reader, "test")
+
+
+def test_averages_by_group():
+    clips = [("happy", {"a": 1.0, "b": 5.0}), ("sad", {"a": 2.0}), ("fear", {"a": 3.0}), (None, {"a": 6.0, "c": 0.5})]
+    everything = {"a": 3.0, "b": 5.0, "c": 0.5}
+    assert averages(clips) == averages(clips, apart=["a"]) == averages(clips, ["sad"]) == everything
+    groups = {"seen_a": 2.0, "unseen_a": 2.0}
+    assert averages(clips, ["sad"], ["a", "b", "c"]) == everything | groups, "clips without a label are in no group"
+    assert averages(clips, ["angry"], ["a"]) == everything, "no clip is of an unseen emotion"
+    assert averages(clips, ["happy", "sad", "fear"], ["a"]) == everything, "none is of a seen one"
+
+
+@pytest.fixture(scope="module")
+def few(demo: Path) -> ClipReader:
+    """Three test clips of two emotions, and happy is one of them."""
+    reader = ClipReader(demo / "data")
+    keys = reader.keys("test")
+    happy = [key for key in keys if reader.info(key).emotion == "happy"]
+    others = [key for key in keys if reader.info(key).emotion != "happy"]
+    reader.keys = lambda split=None: [*happy[:1], *others[:2]]  # type: ignore[method-assign]
+    return reader
+
+
+class Networks:
+    """The stages of the demo."""
+
+    def __init__(self, demo: Path) -> None:
+        export = lambda stage, name="": demo / stage / "export" / f"{name or stage}.safetensors"  # noqa: E731
+        self.space = EmotionSpace.from_checkpoint(export("emotion")).eval()
+        self.motion = AudioTo3DMM.from_checkpoint(export("motion")).eval()
+        self.face = FaceGenerator.from_checkpoint(export("face")).eval()
+        self.critics = MotionCritics.from_checkpoint(export("motion", "critics")).eval()
+
+
+@pytest.fixture(scope="module")
+def networks(demo: Path) -> Networks:
+    return Networks(demo)
+
+
+def test_motion_of_seen_and_unseen_emotions(few: ClipReader, networks: Networks):
+    plain = evaluate_motion(networks.motion, networks.space, few, "test")
+    apart = evaluate_motion(networks.motion, networks.space, few, "test", unseen=["happy"])
+    new = {f"{group}{name}" for group in ("seen_", "unseen_") for name in ("mouth_correlation", "m_lmd")}
+    assert apart.keys() - plain.keys() == new
+    assert apart.items() >= plain.items(), "what is averaged over all clips stays"
+    assert (2 * apart["seen_m_lmd"] + apart["unseen_m_lmd"]) / 3 == pytest.approx(plain["m_lmd"])
+
+
+def test_critics_of_each_emotion(few: ClipReader, networks: Networks):
+    asked = (networks.critics, networks.motion, networks.space, few, "test")
+    plain, apart = evaluate_critics(*asked), evaluate_critics(*asked, unseen=["happy"])
+    single = [plain[f"emotion_accuracy_{emotion}"] for emotion in EMOTIONS]
+    assert sum(single) / len(single) == pytest.approx(plain["emotion_accuracy"])
+    assert apart.keys() - plain.keys() == {"seen_true_emotion_accuracy", "unseen_true_emotion_accuracy"}
+    assert apart.items() >= plain.items()
+
+
+def test_videos_are_judged_by_whom_is_given(few: ClipReader, networks: Networks):
+    makers = {"face": Maker(networks.face)}
+    plain = evaluate_videos(makers, few, "test", Judges(), unseen=["happy"])
+    assert list(plain) == [PORTRAIT, "face: mean motion", "face: true motion"], "nothing can be said of true frames"
+    assert not any("emotion" in name or "sync" in name for figures in plain.values() for name in figures)
+
+    heard = evaluate_videos(makers, few, "test", Judges(critics=networks.critics))
+    sync = {"sync_confidence", "sync_offset"}
+    assert heard == {row: heard[row] for row in (TRUE_FRAMES, *plain)}
+    assert heard[TRUE_FRAMES].keys() == sync, "an emotion of motion is nothing without a space"
+    assert heard[PORTRAIT] == plain[PORTRAIT]
+    assert heard["face: true motion"] == plain["face: true motion"] | heard[TRUE_FRAMES]
+
+    judges = Judges(space=networks.space, critics=networks.critics)
+    judged = evaluate_videos(makers, few, "test", judges, unseen=["happy"])
+    for row, figures in judged.items():
+        assert figures.items() >= heard[row].items(), "what one judge says does not hang on the others"
+        assert ("motion_emotion" in figures) is (row != PORTRAIT)
+        of_clips = [figures[name] for name in figures if name.startswith("emotion_accuracy_")]
+        assert len(of_clips) == 3, "one for each emotion and level"
+        assert sum(of_clips) / 3 == pytest.approx(figures["emotion_accuracy"])
+        groups = [figures[f"{group}emotion_accuracy"] for group in ("seen_", "unseen_")]
+        assert (2 * groups[0] + groups[1]) / 3 == pytest.approx(figures["emotion_accuracy"])
+        assert all(math.isfinite(value) for value in figures.values())
+    assert not {"psnr", "ssim", "m_lmd"} & judged[TRUE_FRAMES].keys()
+
+
+@torch.no_grad()
+def test_true_frames_are_judged_as_they_are(few: ClipReader, networks: Networks):
+    size = networks.face.config.size
+    texts, right = networks.space.encode_text(label_prompts()), []
+    for key in few.keys("test"):
+        at = true_clip(few, key, size).at
+        seen = networks.space.encode_image(torch.from_numpy(few.frames(key, at, size=size)))  # (F, E)
+        nearest = F.cosine_similarity(seen.mean(dim=0)[None], texts).argmax()
+        right.append(EMOTIONS[nearest] == few.info(key).emotion)
+    judged = evaluate_videos({"face": Maker(networks.face)}, few, "test", Judges(space=networks.space))
+    assert judged[TRUE_FRAMES]["emotion_accuracy"] == pytest.approx(sum(right) / 3)
+
+
+class Colours(nn.Module):
+    """Sees the emotion whose number is the colour of the picture."""
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        return torch.eye(8)[[label_prompts().index(text) for text in texts]]
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.dtype == torch.uint8
+        return torch.eye(8)[images[:, 0, 0, 0].long()]
+
+
+def test_emotion_is_that_of_most_frames():
+    happy, sad = EMOTIONS.index("happy"), EMOTIONS.index("sad")
+    frames = torch.tensor([sad, happy, happy]).reshape(3, 1, 1, 1).expand(3, 3, 4, 4) / 127.5 - 1
+    judges = Judges(space=Colours())
+    asked = lambda **info: judge_pictures(None, SimpleNamespace(info=SimpleNamespace(**info)), None, frames, judges)  # noqa: E731
+    assert asked(emotion="happy", level=3) == {"emotion_accuracy": 1, "emotion_accuracy_happy_3": 1}
+    assert asked(emotion="sad", level=None) == {"emotion_accuracy": 0, "emotion_accuracy_sad": 0}
+    assert asked(emotion=None, level=None) == {}
+
+
+@torch.no_grad()
+def test_mean_motion_keeps_the_portraits_place(few: ClipReader, networks: Networks):
+    clip = true_clip(few, few.keys("test")[0], networks.face.config.size)
+    features = networks.face.encode_portrait(clip.portrait)
+    name, motion = next(Maker(networks.face).motions(clip.speech, clip.motion, features))
+    assert name == "mean motion"
+    assert motion.shape == clip.motion.shape
+    place = features.motion[0, TRANSLATION]
+    assert (place - networks.face.motion_mean[TRANSLATION]).abs().max() > 1e-4, "they are not the same anyway"
+    torch.testing.assert_close(motion[:, TRANSLATION], place.expand(len(motion), -1))
+    rest = slice(0, TRANSLATION.start)
+    torch.testing.assert_close(motion[:, rest], networks.face.motion_mean[rest].expand(len(motion), -1))
 
 
 def test_psnr_of_known_errors():

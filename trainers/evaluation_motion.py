@@ -1,7 +1,9 @@
 """How well motion follows speech: mouth opening, and the landmark distances of the field.
 
-Shapes: T frames, D values of motion.
+Shapes: B motions, T frames, N samples of speech, D values of motion, E width of the emotion space.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from ..models.emotion_student import EmotionEncoder
 from ..models.face_model import POSE_DIM, FaceModel
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MAX_LAG, MotionCritics, sync_offset
-from .evaluation import Advance, keys_of, no_advance
+from .evaluation import Advance, ClipFigures, averages, keys_of, no_advance
 
 MOUTH = slice(48, 68)
 PIXELS = 256  # of the pictures in which landmark distances are counted
@@ -31,40 +33,57 @@ def evaluate_critics(
     reader: ClipReader,
     split: str,
     *,
+    unseen: Sequence[str] = (),
     advance: Advance = no_advance,
 ) -> dict[str, float]:
     """What the critics say of the motion of each clip's speech, each clip spoken with all eight emotions.
 
-    `sync_confidence` and `sync_offset` (frames, magnitude): see `sync_offset`; `true_…` for the true motion.
-    `emotion_accuracy`: share of (clip, emotion) in which the motion made for the text of that emotion is nearest to
-    that text in the emotion space; `true_emotion_accuracy`: of labelled clips by their true motion. `kept_opening`: the
-    correlation of mouth opening between two emotions of the same speech, over all pairs. Clips of 16 frames or more.
+    `sync_confidence` and `sync_offset`: see `sync_figures`; `true_…` for the true motion. `emotion_accuracy`: share of
+    (clip, emotion) in which the motion made for the text of that emotion is nearest to that text in the emotion space;
+    `emotion_accuracy_happy` and its like: of one emotion. `true_emotion_accuracy`: of labelled clips by their true
+    motion; with emotions named in `unseen`, as `seen_…` and `unseen_…` too (see `averages`). `kept_opening`: the
+    correlation of mouth opening between two emotions of the same speech, over all pairs.
     """
     texts = encoder.encode_text(label_prompts())  # (8, E)
-    found: dict[str, list[float]] = {}
+    found: list[ClipFigures] = []
     for key in keys_of(reader, split):
         speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))[None]
         nobody = torch.zeros(len(texts), reader.face_model.num_identity)
         motion = network.generate(speech.expand(len(texts), -1), texts, nobody)  # (8, T, D)
-        acted = (critics.emotion(critics.normalise(motion)) @ texts.T).argmax(dim=1)
-        figures = {"emotion_accuracy": float((acted == torch.arange(len(texts))).float().mean())}
+        right = (acted_emotions(critics, motion, texts) == torch.arange(len(texts))).float()
+        figures = {"emotion_accuracy": float(right.mean())}
+        figures |= {f"emotion_accuracy_{name}": value for name, value in zip(EMOTIONS, right.tolist(), strict=True)}
         openings = reader.face_model.mouth_opening(nobody[:, None], motion)  # (8, T)
         pairs = [correlation(openings[a], openings[b]) for a in range(len(texts)) for b in range(a)]
         figures["kept_opening"] = float(np.mean(pairs))
         own = network.generate(speech, encoder.encode_speech(speech), nobody[:1])
         for prefix, moved in (("", own), ("true_", truth)):
-            if truth.shape[1] > MAX_LAG:
-                heard, seen = critics.sync(speech, critics.normalise(moved))
-                offset, confidence = sync_offset(heard[0], seen[0])
-                figures |= {f"{prefix}sync_offset": abs(offset), f"{prefix}sync_confidence": confidence}
+            figures |= {f"{prefix}{name}": value for name, value in sync_figures(critics, speech, moved).items()}
         emotion = reader.info(key).emotion
         if emotion is not None:
-            nearest = (critics.emotion(critics.normalise(truth)) @ texts.T).argmax()
-            figures["true_emotion_accuracy"] = float(EMOTIONS[int(nearest)] == emotion)
-        for name, value in figures.items():
-            found.setdefault(name, []).append(value)
+            nearest = int(acted_emotions(critics, truth, texts))
+            figures["true_emotion_accuracy"] = float(EMOTIONS[nearest] == emotion)
+        found.append((emotion, figures))
         advance(1)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return averages(found, unseen, apart=["true_emotion_accuracy"])
+
+
+def sync_figures(critics: MotionCritics, speech: Tensor, motion: Tensor) -> dict[str, float]:
+    """How well motion (1, T, D) goes with speech (1, N), as the sync critic hears and sees it.
+
+    `sync_offset`: frames between the best lag and none, whichever comes late; `sync_confidence`: likeness at that lag
+    less the median over all lags (see `sync_offset` of the critics). Nothing for clips of fewer than 16 frames.
+    """
+    if motion.shape[1] <= MAX_LAG:
+        return {}
+    heard, seen = critics.sync(speech, critics.normalise(motion))
+    offset, confidence = sync_offset(heard[0], seen[0])
+    return {"sync_offset": abs(offset), "sync_confidence": confidence}
+
+
+def acted_emotions(critics: MotionCritics, motion: Tensor, texts: Tensor) -> Tensor:
+    """Which of the texts (8, E) each motion (B, T, D) is nearest to, as the critic of emotion sees it (B,)."""
+    return (critics.emotion(critics.normalise(motion)) @ texts.T).argmax(dim=1)
 
 
 @torch.inference_mode()
@@ -74,6 +93,7 @@ def evaluate_motion(
     reader: ClipReader,
     split: str,
     *,
+    unseen: Sequence[str] = (),
     advance: Advance = no_advance,
 ) -> dict[str, float]:
     """What speech alone makes of the mouth, averaged over clips, beside what needs no network.
@@ -81,9 +101,10 @@ def evaluate_motion(
     The emotion comes from the clip's own voice and the identity is the mean face, so that nothing but sound goes in.
     `mouth_correlation` is that over time of predicted and true mouth opening; `loudness_correlation` has the smoothed
     level of the speech in place of the prediction. `m_lmd`, `f_lmd`: see `landmark_distances`; `mean_m_lmd` and
-    `mean_f_lmd` are those of the mean motion of the training data.
+    `mean_f_lmd` are those of the mean motion of the training data. With emotions named in `unseen`, `mouth_correlation`
+    and `m_lmd` as `seen_…` and `unseen_…` too (see `averages`).
     """
-    found: dict[str, list[float]] = {}
+    found: list[ClipFigures] = []
     for key in keys_of(reader, split):
         speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))
         identity = torch.zeros(1, reader.face_model.num_identity)
@@ -92,10 +113,9 @@ def evaluate_motion(
         figures["loudness_correlation"] = correlation(
             loudness(speech[0], len(truth)), reader.face_model.mouth_opening(identity, truth)
         )
-        for name, value in figures.items():
-            found.setdefault(name, []).append(value)
+        found.append((reader.info(key).emotion, figures))
         advance(1)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return averages(found, unseen, apart=["mouth_correlation", "m_lmd"])
 
 
 def compare_motion(
