@@ -13,8 +13,8 @@ motion: mouth opening of the last fifth, from speech alone on the mean face; bes
 mean motion. No clip has a label and there are few people, so neither identity nor the emotion of a picture or a voice
 goes in, by which clips would be known. The last fifth of a GRID clip is six tenths of a second after the sentence, in
 which the mouth hardly moves (`moving`: its deviation there, as a share of that in the whole clip), so that correlations
-say little. Therefore also `unheard`: four trainings, each of which leaves out a quarter of the clips altogether, people
-included, and is tested on all of them from the first frame to the last.
+say little. Therefore also `unheard`: four trainings, each of which leaves out a quarter of the clips altogether, and is
+tested on these from the first frame to the last. Clips, not people: of GRID's, two are of one speaker, in two folds.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def averaged(clips: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def motion(work: Path, whole: ClipReader, parts: Path) -> dict[str, Any]:
-    """Figures of the last fifths, and of whole clips that training never heard."""
+    """Figures of the last fifths, and of whole clips left out of training."""
     emotion, _ = train("emotion", parts, work / "emotion")
     space = EmotionSpace.from_checkpoint(emotion).eval()
     export, seconds = train("motion", parts, work / "motion", f"emotion={emotion}")
