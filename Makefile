@@ -1,4 +1,4 @@
-# make demo   the whole chain on a made-up corpus, on a CPU, into runs/demo
+# make demo   the whole chain on a made-up corpus, on a CPU, into runs/demo; `make demo-quick` less of everything, into runs/quick
 # make test   lint, types, tests
 # make soak   the tests that have a longer form in that form: all shapes of ranks and workers, 500 damaged tars, runs killed
 #             and preempted again and again (on a real SLURM cluster where it is installed); the better part of an hour
@@ -8,14 +8,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO ?= runs/demo
+QUICK ?= runs/quick
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n : 8)))
 
-.PHONY: demo test soak lint clean
+.PHONY: demo demo-quick test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/emohead demo --out $(DEMO)
 
+demo-quick: $(INSTALLED)
+	$(BIN)/emohead demo --quick --out $(QUICK)
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 soak: $(INSTALLED)
 	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_checkpoints.py \

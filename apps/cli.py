@@ -58,18 +58,27 @@ def _epilog(*examples: str) -> str:
     return "Examples:\n\n" + "\n\n".join(examples)
 
 
-@app.command(epilog=_epilog("emohead demo --out runs/demo"))
+@app.command(epilog=_epilog("emohead demo --out runs/demo", "emohead demo --quick --out runs/quick"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs, videos and report.html.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything, in a quarter of the time; says what it does not show.")
+    ] = False,
     tiny: Annotated[
-        bool, typer.Option(help="A few steps of each stage: shows that the chain works, not what it learns.")
+        bool, typer.Option("--tiny", help="Two steps of each stage: shows that the chain works, not what it learns.")
     ] = False,
 ) -> None:
-    """The whole chain on a made-up corpus, on a CPU, in minutes: corpus, four stages, videos, report."""
-    from .demo import run_demo
+    """The whole chain on a made-up corpus, on a CPU, in minutes: corpus, four stages, videos, report.
 
-    run_demo(out, seed=seed, tiny=tiny)
+    It says at the start how long it will take here. After Ctrl-C the same command goes on.
+    """
+    if quick and tiny:
+        raise UserError("demo: --quick and --tiny are two sizes; give one of them")
+    from .demo import run_demo
+    from .demo_plan import FULL, QUICK, TINY
+
+    run_demo(out, seed=seed, plan=TINY if tiny else QUICK if quick else FULL)
 
 
 @prepare.command("folder", epilog=_epilog("emohead prepare folder clips/ data/mine --size 256 --codec mjpeg"))
@@ -260,14 +269,14 @@ def train(
 ) -> None:
     """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
-    from ..trainers.preemption import EXIT_CODE, Preempted
+    from ..trainers.preemption import Preempted
     from ..trainers.run import train as train_stage
 
     try:
         path = train_stage(stage, config or [], overrides or [])
     except Preempted as preempted:
         print(f"emohead: {preempted}", file=sys.stderr)
-        raise typer.Exit(EXIT_CODE) from None
+        raise typer.Exit(preempted.exit_code) from None
     if path:
         typer.echo(f"exported {path}")
 

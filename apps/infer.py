@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.talker import Talker
 from ..trainers.cpu import spare_cpu
-from .progress import progress_bar
+from .progress import Show, progress_bar
 
 PROVENANCE = "AI-generated talking head made with emohead"
 
@@ -72,11 +73,13 @@ def run_infer(
     blinks: bool = True,
     crop: bool = True,
     device: str = "auto",
+    show: Show | None = None,
 ) -> None:
     """Write the video of `portrait` saying `speech`, as long as the speech to within one frame.
 
     Args:
         device: cpu, cuda, cuda:1, …; auto is a GPU where there is one.
+        show: called with frames done, frames in all and a note, in place of a progress bar.
 
     Raises:
         UserError: an unreadable file; not exactly one face in a picture; no such device.
@@ -91,7 +94,8 @@ def run_infer(
     face = _picture(portrait, talker.size, crop)
     with torch.inference_mode():
         wanted, comment = emotion.embed(talker, crop), f"emotion: {emotion.describe()}"
-        write_talking_video(talker, face, waveform, wanted, out, seed=seed, still=still, blinks=blinks, comment=comment)
+        options: Any = {"seed": seed, "still": still, "blinks": blinks, "comment": comment, "show": show}
+        write_talking_video(talker, face, waveform, wanted, out, **options)
 
 
 def write_talking_video(
@@ -105,12 +109,13 @@ def write_talking_video(
     still: bool = False,
     blinks: bool = True,
     comment: str = "",
+    show: Show | None = None,
 ) -> None:
     """Animate `portrait` uint8 (1, 3, S, S) with `waveform` (N,) and `emotion` (1, E), and mux the speech in."""
     speech = torch.from_numpy(waveform)[None]
     num_frames = max(1, round(len(waveform) / SAMPLES_PER_FRAME))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar(out.name, num_frames) as advance:
+    with progress_bar(out.name, num_frames, show) as advance:
 
         def frames():
             for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):

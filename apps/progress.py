@@ -19,11 +19,30 @@ from rich.progress import (
 from rich.text import Text
 
 LINE_SECONDS = 60.0  # between lines in a log
+SURE_SECONDS = 20.0  # an expectation weighs as much as so long a time seen
+
+
+Show = Callable[[int, int, str], None]  # done, in all, a note
+
+
+def one_of(count: int, number: int, show: Show) -> Show:
+    """For the `number`-th of `count` equal pieces of work: tells `show` how far all of them are."""
+    return lambda done, total, note: show(number * total + done, count * total, note)
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yields `advance(n, note="")`."""
+def progress_bar(label: str, total: int, show: Show | None = None) -> Iterator[Callable[..., None]]:
+    """Yields `advance(n, note="")`: moves a bar of its own, or calls `show` of a bar that this is a part of."""
+    if show:
+        sofar = 0
+
+        def tell(n: int = 1, note: str = "") -> None:
+            nonlocal sofar
+            sofar += n
+            show(sofar, total, note)
+
+        yield tell
+        return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         started, done = time.monotonic(), 0
@@ -79,3 +98,64 @@ class Follow:
         if not self.console.is_terminal and due and line != self.line:
             self.spoken, self.line = time.monotonic(), line
             self.console.print(line, soft_wrap=True, highlight=False)
+
+
+class Parts:
+    """One bar over parts of known length: where it stands, what goes on, and the time left for all of it.
+
+    The parts' lengths are expectations in seconds. What is over corrects those to come: a machine that took twice as
+    long so far is expected to go on so.
+    """
+
+    def __init__(self, label: str, expected: dict[str, float]) -> None:
+        self.label, self.expected = label, expected
+        self.console = Console(file=sys.stderr)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+        fields = (TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, *fields, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task(label, total=sum(expected.values()), left="", note="")
+        self.over: dict[str, float] = {}  # parts that have ended, and what they took
+        self.spoken = 0.0
+
+    def __enter__(self) -> "Parts":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[Show]:
+        """Yields what is to be called while the part goes on."""
+        started, self.spoken = time.monotonic(), 0.0
+
+        def show(done: int, total: int, note: str = "") -> None:
+            self.move(name, done / max(1, total), time.monotonic() - started, f"{name} {done}/{total}  {note}")
+
+        show(0, 1)
+        yield show
+        self.over[name] = time.monotonic() - started
+        line = f"{name}: {self.over[name]:.0f} s"
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+    def move(self, name: str, share: float, seconds: float, note: str) -> None:
+        left = self.seconds_left(name, share, seconds)
+        done = sum(self.expected[part] for part in self.over) + share * self.expected[name]
+        told = f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left"
+        self.bar.update(self.task, completed=done, left=told, note=note)
+        if not self.console.is_terminal and time.monotonic() > self.spoken + LINE_SECONDS:
+            self.spoken = time.monotonic()
+            percent = 100 * done / max(1e-9, sum(self.expected.values()))
+            self.console.print(f"{self.label}: {percent:.0f} %, {told}  {note}", soft_wrap=True, highlight=False)
+
+    def seconds_left(self, name: str, share: float, seconds: float) -> float:
+        """Of all parts, while one stands at `share` after `seconds`."""
+        own, over = self.expected[name], sum(self.expected[part] for part in self.over)
+        later = sum(value for part, value in self.expected.items() if part != name and part not in self.over)
+        overall = pace(sum(self.over.values()) + seconds, over + share * own)
+        return (1 - share) * own * pace(seconds, share * own, overall) + later * overall
+
+
+def pace(taken: float, expected: float, before: float = 1.0) -> float:
+    """How many times as long as expected it goes on taking: as `before` at first, and as seen the longer it is seen."""
+    return (taken + SURE_SECONDS * before) / (expected + SURE_SECONDS)

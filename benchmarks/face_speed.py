@@ -24,6 +24,7 @@ from emohead.trainers.cpu import spare_cpu
 from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.large_blocks import compile_blocks
 from emohead.trainers.meter import WorkCounter
+from emohead.trainers.precision import processor
 from emohead.trainers.run import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
@@ -152,15 +153,6 @@ class Bench:
             }
             for what in ("training", "inference")
         ]
-
-
-def processor() -> str:
-    """The CPU's name and what it has for bfloat16, by which its rates differ several times."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    said = dict(line.split(":", 1) for line in lines if ":" in line)
-    said = {name.strip(): value.strip() for name, value in said.items()}
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in said.get("flags", "").split()]
-    return " ".join([said.get("model name", "CPU"), *flags])
 
 
 def prepare_engines(stage: Stage) -> None:

@@ -5,6 +5,7 @@ T frames, K = 18 action units, D = K + 6 values of motion (see `models/face_mode
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -114,8 +115,12 @@ def _in_order(make: Callable[[Script], Made], scripts: list[Script], workers: in
         yield from map(make, scripts)
         return
     context = multiprocessing.get_context("spawn")  # forking after torch has started threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
         yield from pool.map(make, scripts, chunksize=2)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def synthetic_scripts(config: SyntheticConfig) -> list[Script]:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from emohead.datamodules.folder import read_folder
 from emohead.datamodules.prepare import prepare_sources
+from filelock import FileLock
 
 from .cluster import cluster  # noqa: F401 (a fixture)
 from .pictures import picture, tone
@@ -17,7 +19,39 @@ from .talking_clips import SMALL, Talk, talks, write_talks
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("EMOHEAD_DATA", ROOT.parent / "shared" / "data"))
 
-torch.set_num_threads(2)
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: one thread for it, and for what it starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+# Tests of a file share its fixtures and stay together, and those of the cluster too, of which there is one. The longest
+# groups begin, so that no worker is left with one of them at the end.
+LONGEST = ["cluster", "test_survival", "test_engines", "test_chain", "test_stream_resume", "test_fuzz", "test_watchdog"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def group_of(item: pytest.Item) -> str:
+        return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(group_of(item), len(rank)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, shared by all workers of a test run."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = factory.getbasetemp().parent / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.with_suffix(".made").exists():
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +66,9 @@ def real_data() -> Path:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny demo: a corpus, four stages of two steps each, a talker, videos, a report."""
     from emohead.apps.demo import run_demo
+    from emohead.apps.demo_plan import TINY
 
-    out = tmp_path_factory.mktemp("demo")
-    run_demo(out, tiny=True)
-    return out
+    return made_once(tmp_path_factory, "demo", lambda out: run_demo(out, plan=TINY))
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,13 @@ def settings(demo: Path, stage: str) -> list[str]:
     return common
 
 
-def start(demo: Path, stage: str, run: Path, *overrides: str) -> subprocess.Popen:
+def start(demo: Path, stage: str, run: Path, *overrides: str, group: bool = False) -> subprocess.Popen:
+    """Start a run, in a process group of its own if `group`."""
     command = [sys.executable, "-m", "emohead.apps.cli", "train", stage, "-c", demo / stage / "config.yaml"]
     command += [*settings(demo, stage), f"run={run}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(list(map(str, command)), env=environment, start_new_session=group, **pipes)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:

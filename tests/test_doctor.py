@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from emohead.apps.doctor import as_table
 from emohead.datamodules.stream import TalkingFaceData
 from emohead.trainers.checkpoint_size import checkpoint_bytes
@@ -370,6 +371,19 @@ def test_devices_outside_of_a_job(examined: Callable, monkeypatch: pytest.Monkey
     assert named(examined("trainer.accelerator=gpu"), "wrong", "no GPU here") == "trainer.accelerator=cpu"
     (tmp_path / "sbatch").touch(0o755)  # a login node: the GPUs are elsewhere
     assert "sbatch --gpus-per-node 1" in named(examined("trainer.accelerator=gpu"), "warning", "no GPU here")
+
+
+def test_what_this_cpu_emulates_is_named(examined: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    for precision in ("bf16-mixed", "16-mixed"):
+        findings = examined(f"trainer.precision={precision}")
+        assert named(findings, "warning", "emulates") == "trainer.precision=auto"
+        assert not problems(findings), "slow is not wrong"
+    assert not [found for found in problems(examined("trainer.precision=32-true"), "warning") if "emulates" in found]
+    assert "32-true here" in next(f.found for f in examined("trainer.precision=auto") if f.check == "CPU")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert "trainer.compile=false" in named(examined("trainer.compile=true"), "wrong", "C++ compiler")
 
 
 def test_logging_in_to_wandb(examined: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.checkpoints import Checkpoints
+from emohead.trainers.preemption import INTERRUPTED, Notice
 from emohead.trainers.run import EXPORTS, STAGES, train
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
@@ -86,6 +87,32 @@ def test_told_to_leave_it_saves_and_comes_back(number: int, demo: Path, tmp_path
     assert max(rows(run)) == step
     go_on(demo, "motion", run)
     same_to_the_last_bit(run, undisturbed("motion"), "motion")
+
+
+def test_ctrl_c_saves_and_says_so(demo: Path, tmp_path: Path, undisturbed) -> None:
+    run = tmp_path / "run"
+    process = start(demo, "motion", run, "trainer.checkpoint_every=1000", group=True)
+    wait_for_step(process, run, 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers too
+    output = finish(process, INTERRUPTED)
+    step = Checkpoints(run / "checkpoints").steps()[-1]
+    assert (
+        output.strip().splitlines()[-1] == f"emohead: saved at step {step} and left (Ctrl-C); the same command goes on"
+    )
+    assert "Traceback" not in output
+    go_on(demo, "motion", run)
+    same_to_the_last_bit(run, undisturbed("motion"), "motion")
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once() -> None:
+    notice = Notice()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert (notice.reason, notice.by_hand) == ("Ctrl-C", True)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        notice.close(leaving=False)
 
 
 def test_a_finished_run_is_left_as_it_is(demo: Path, undisturbed) -> None:

@@ -20,10 +20,10 @@ import torch
 from .cluster import in_slurm_step
 from .doctor_slurm import number
 from .finding import Finding
+from .precision import FIRST_BFLOAT16, emulated_on_cpu, settled
 from .stage import StageConfig
 
 PACKAGES = ("torch", "pytorch-lightning", "deepspeed")
-FIRST_BFLOAT16 = (8, 0)  # compute capability
 PATIENCE = 5  # seconds for nvidia-smi
 
 # ---------------------------------------------------------------------------------------------- devices
@@ -72,13 +72,12 @@ def driver(config: StageConfig) -> list[Finding]:
     if seen is None:
         return no_gpu(config)
     if config.trainer.accelerator == "cpu":
-        return [Finding("GPU", "ok", f"not used: trainer.accelerator=cpu; {described(seen)}")]
+        return [Finding("GPU", "ok", f"not used: trainer.accelerator=cpu; {described(seen)}"), *cpu_arithmetic(config)]
     if torch.version.cuda is None:
         problem = f"torch {torch.__version__} is a build without CUDA, so that the CPU is used; {described(seen)}"
         state = "warning" if config.trainer.accelerator == "auto" else "wrong"
-        return [
-            Finding("GPU", state, problem, f"pip install torch=={torch.__version__.split('+')[0]}, a build with CUDA")
-        ]
+        remedy = f"pip install torch=={torch.__version__.split('+')[0]}, a build with CUDA"
+        return [Finding("GPU", state, problem, remedy), *cpu_arithmetic(config)]
     built = tuple(map(int, torch.version.cuda.split(".")[:2]))
     if (0, 0) < seen.cuda < (built[0], 0):
         problem = (
@@ -87,8 +86,9 @@ def driver(config: StageConfig) -> list[Finding]:
         return [Finding("GPU", "wrong", problem, f"a newer driver, or a build of torch for CUDA {seen.cuda[0]}")]
     found = [Finding("GPU", "ok", f"{described(seen)}, torch for CUDA {torch.version.cuda}, NCCL {nccl()}")]
     old = [name for name, capability in seen.gpus if capability < FIRST_BFLOAT16]
-    if old and config.trainer.precision == "bf16-mixed":
-        problem = f"{old[0]} has no bfloat16 arithmetic: trainer.precision=bf16-mixed is slow there"
+    if old and config.trainer.precision in ("bf16-mixed", "auto"):
+        slow = {"bf16-mixed": "emulated", "auto": "32-true"}[config.trainer.precision]
+        problem = f"{old[0]} has no bfloat16 arithmetic: trainer.precision={config.trainer.precision} is {slow} there"
         found.append(Finding("GPU", "warning", problem, "trainer.precision=16-mixed"))
     return found
 
@@ -98,15 +98,30 @@ def no_gpu(config: StageConfig) -> list[Finding]:
     if count := torch.cuda.device_count():  # of another maker, or without nvidia-smi
         return [Finding("GPU", "ok", f"GPUs: {count}, which nvidia-smi does not describe")]
     if c.accelerator == "cpu":
-        return [Finding("GPU", "ok", "none here, none wanted")]
+        return [Finding("GPU", "ok", "none here, none wanted"), *cpu_arithmetic(config)]
     if "SLURM_JOB_ID" in os.environ and number("SLURM_GPUS_ON_NODE"):
         problem = "the job has GPUs, but nvidia-smi finds none here"
         if c.accelerator == "auto":
             problem += ": the CPU is used"
         return [Finding("GPU", "warning", problem, "a node whose driver works, or trainer.accelerator=cpu")]
     if c.accelerator == "auto":
-        return [Finding("GPU", "ok", "none here: the CPU is used, as with trainer.accelerator=cpu. Is that expected?")]
+        told = "none here: the CPU is used, as with trainer.accelerator=cpu. Is that expected?"
+        return [Finding("GPU", "ok", told), *cpu_arithmetic(config)]
     return []  # `devices` or `job` has said so
+
+
+def cpu_arithmetic(config: StageConfig) -> list[Finding]:
+    """Settings that this CPU can carry out but slowly, or not at all."""
+    c, found = config.trainer, []
+    if slow := emulated_on_cpu(c.precision):
+        found.append(Finding("CPU", "warning", slow, "trainer.precision=auto"))
+    elif c.precision == "auto":
+        found.append(Finding("CPU", "ok", f"trainer.precision=auto is {settled('auto', 'cpu')} here"))
+    compiler = os.environ.get("CXX", "g++")
+    if c.compile and not shutil.which(compiler):
+        problem = f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}"
+        found.append(Finding("CPU", "wrong", problem, "install g++, or trainer.compile=false"))
+    return found
 
 
 def nvidia_smi() -> Driver | None:

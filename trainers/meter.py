@@ -5,6 +5,8 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .precision import REDUCED
+
 # Dense rates of the matrix units in FLOP/s (vendors' data sheets), by a part of the name that the driver gives.
 PEAKS_16_BIT = {
     "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
@@ -100,8 +102,7 @@ def peak_rate(device: torch.device, precision: str) -> float:
         for part, peak in peaks.items():
             if part in torch.cuda.get_device_name(device):
                 return peak
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
-    return measured_rate(device, dtype)
+    return measured_rate(device, REDUCED.get(precision, torch.float32))
 
 
 @torch.no_grad()

@@ -1,22 +1,28 @@
 """Leaving in good order: a signal or the end of a job's time sets a flag, all ranks see it at the end of a step.
 
 A handler does nothing but set the flag: saving within it would happen in the middle of a backward pass, on one rank.
-While a process starts up, the command line holds the signals back; they arrive when a `Notice` is made.
+While a process starts up, the command line holds the scheduler's signals back; they arrive when a `Notice` is made.
+Ctrl-C is such a signal as well, but for two things: a second one ends the process as it stands, and the job is not put
+back into the queue, since somebody wanted it stopped.
 """
 
 import signal
 import time
 from types import FrameType
+from typing import Any
 
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)  # a scheduler's
 EXIT_CODE = 75  # of a run that was saved and is to go on later; EX_TEMPFAIL of sysexits.h
+INTERRUPTED = 128 + signal.SIGINT  # exit code of a run that was saved after Ctrl-C, as shells expect it
 
 
 class Preempted(Exception):
     """The run was saved at a step and is to go on later."""
 
-    def __init__(self, step: int, reason: str) -> None:
+    def __init__(self, step: int, reason: str, *, by_hand: bool = False) -> None:
         super().__init__(f"saved at step {step} and left ({reason}); the same command goes on")
+        self.by_hand = by_hand
+        self.exit_code = INTERRUPTED if by_hand else EXIT_CODE
 
 
 class Notice:
@@ -26,7 +32,9 @@ class Notice:
         self.signal: int | None = None
         self.end: float | None = None  # of the job's time, as time.time()
         self.save_before = 0.0  # seconds before the end
-        self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self.before: dict[int, Any] = {
+            number: signal.signal(number, self._note) for number in (*SIGNALS, signal.SIGINT)
+        }
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def close(self, leaving: bool) -> None:
@@ -36,11 +44,17 @@ class Notice:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
+        if number == signal.SIGINT:
+            signal.signal(number, self.before[number])  # whoever presses it again does not want to wait
+
+    @property
+    def by_hand(self) -> bool:
+        return self.signal == signal.SIGINT
 
     @property
     def reason(self) -> str | None:
         if self.signal is not None:
-            return signal.Signals(self.signal).name
+            return "Ctrl-C" if self.by_hand else signal.Signals(self.signal).name
         if self.end is not None and self.end - time.time() < self.save_before:
             return f"less than trainer.save_before={self.save_before:.0f} seconds of the job are left"
         return None

@@ -28,11 +28,12 @@ from .face import FaceStage, FaceStageConfig
 from .guards import SkippedSteps
 from .memory_error import explain
 from .motion import MotionStage, MotionStageConfig
+from .precision import PRECISIONS, emulated_on_cpu, settled
 from .preemption import Notice, Preempted
 from .saving import Saving, load_weights
 from .stage import Stage, StageConfig
 from .strategy import EngineStrategy
-from .tracking import CountBatches, Journal, Pictures, ProgressLine, Tracker
+from .tracking import CountBatches, Journal, Pictures, ProgressLine, Show, Tracker
 from .watchdog import Watch, Watchdog
 
 STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
@@ -44,7 +45,7 @@ STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
 EXPORTS = {"emotion": "emotion", "motion": "motion", "face": "face", "distill": "talker"}
 CHECKPOINTS = "checkpoints"
 CHOICES: dict[str, tuple] = {
-    "precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "precision": PRECISIONS,
     "strategy": ("ddp", "deepspeed"),
     "zero_stage": (0, 1, 2, 3),
     "accelerator": ("auto", "cpu", "gpu", "cuda"),
@@ -53,13 +54,14 @@ COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", 
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
-def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
+def train(name: str, files: list[Path], overrides: list[str], *, show: Show | None = None) -> Path | None:
     """Train a stage to its last step and export it.
 
     Args:
         name: emotion, motion, face or distill.
         files: YAML files, or names of shipped ones, later ones winning.
         overrides: `key=value`, winning over the files.
+        show: called with steps done, steps in all and a note, in place of the run's own progress bar.
 
     Returns:
         The exported `.safetensors`; None on all ranks but the first.
@@ -71,7 +73,7 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
         raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
     notice = Notice()
     try:
-        path = _train(name, files, overrides, notice)
+        path = _train(name, files, overrides, notice, show)
     except BaseException as error:
         notice.close(leaving=isinstance(error, Preempted))
         raise
@@ -79,7 +81,7 @@ def train(name: str, files: list[Path], overrides: list[str]) -> Path | None:
     return path
 
 
-def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -> Path | None:
+def _train(name: str, files: list[Path], overrides: list[str], notice: Notice, show: Show | None) -> Path | None:
     stage_type, config_type = STAGES[name]
     config: Any = load_config(config_type, files, overrides)
     check(config)
@@ -90,6 +92,7 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
     run = Path(config.run or f"runs/{name}")
+    settle_precision(config, config_type, run)
     data = TalkingFaceData(name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     stage = stage_type(config, data.facts)
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
@@ -100,10 +103,10 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice) -
         save_config(config, run / "config.yaml")
     started = time.time()
     try:
-        _fit(stage, data, config, run, checkpoints, strategy, notice)
-    except Preempted:
+        _fit(stage, data, config, run, checkpoints, strategy, notice, show)
+    except Preempted as preempted:
         strategy.leave()
-        if rank_zero_only.rank == 0 and requeue():
+        if rank_zero_only.rank == 0 and not preempted.by_hand and requeue():
             print(f"{run}: the job waits in the queue again", file=sys.stderr)
         raise
     path = run / "export" / f"{EXPORTS[name]}.safetensors"
@@ -162,6 +165,7 @@ def _fit(
     checkpoints: Checkpoints,
     strategy: EngineStrategy,
     notice: Notice,
+    show: Show | None,
 ) -> None:
     """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
     c = config.trainer
@@ -189,7 +193,7 @@ def _fit(
             CountBatches(),
             Watch(watchdog),
             Tracker(journal),
-            *([ProgressLine(run.name, c.max_steps)] if first else []),
+            *([ProgressLine(run.name, c.max_steps, show)] if first else []),
             Pictures(run / "samples", journal),
             SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
             Saving(checkpoints, notice, report),
@@ -209,6 +213,21 @@ def _fit(
         watchdog.stop()
         if journal:
             journal.close()
+
+
+def settle_precision(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+    """Put a precision in place of auto: the one that a run was started with, on whatever machine, or this machine's."""
+    c = config.trainer
+    if c.precision == "auto":
+        if Checkpoints(run / CHECKPOINTS).steps():
+            c.precision, why = load_config(config_type, [run / "config.yaml"], []).trainer.precision, "as the run began"
+        else:
+            c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
+        if rank_zero_only.rank == 0:
+            report(f"{run}: trainer.precision={c.precision}, {why}")
+    slow = emulated_on_cpu(c.precision) if c.accelerator == "cpu" or not torch.cuda.is_available() else None
+    if slow and rank_zero_only.rank == 0:
+        report(f"{run}: {slow}")
 
 
 def check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:

@@ -51,12 +51,12 @@ class Saving(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         c = stage.config.trainer
         reason = self.notice.reason
-        told = greatest([float(reason is not None)], self.group)[0] > 0
+        told, by_hand = (found > 0 for found in greatest([reason is not None, self.notice.by_hand], self.group))
         done = stage.num_batches >= c.max_steps
         if done or told or stage.num_batches % c.checkpoint_every == 0:
             self.save(trainer, stage)
         if told and not done:
-            raise Preempted(stage.num_batches, reason or "another rank was told to")
+            raise Preempted(stage.num_batches, reason or "another rank was told to", by_hand=by_hand)
         trainer.should_stop = trainer.should_stop or done
 
     def on_validation_end(self, trainer: pl.Trainer, stage: Any) -> None:

@@ -22,6 +22,7 @@ from ..models.errors import UserError
 from .config import as_dict
 from .draws import Draws
 from .engines import Engine
+from .precision import REDUCED, settled
 
 
 @dataclass
@@ -38,7 +39,7 @@ class OptimizerConfig:
 @dataclass
 class TrainerConfig:
     max_steps: int = 1000  # batches
-    precision: str = "bf16-mixed"  # 32-true, bf16-mixed or 16-mixed
+    precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed where it is computed, not emulated
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = 1  # processes on each node, one a device
     nodes: int = 1
@@ -100,6 +101,7 @@ class Stage(pl.LightningModule):
     def __init__(self, config: Any, facts: DataFacts) -> None:
         super().__init__()
         self.automatic_optimization = False
+        config.trainer.precision = settled(config.trainer.precision, config.trainer.accelerator)
         self.config = config
         self.facts = facts
         self.num_batches = 0  # batches trained on so far: the whole position in the data, kept in the checkpoint
@@ -204,7 +206,7 @@ class Stage(pl.LightningModule):
 
     def autocast(self) -> Any:
         """Around forward passes: reduced precision as configured. One each pass, for its cache holds casted weights."""
-        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.config.trainer.precision)
+        dtype = REDUCED.get(self.config.trainer.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from .batch_norm import use_global_statistics
 from .deepspeed_engine import DeepSpeedEngine
 from .engines import Engine, LossScale, PlainEngine
 from .large_blocks import compile_blocks, recompute
+from .ranks import from_first
 from .stage import Stage, TrainerConfig
 
 
@@ -79,6 +80,7 @@ class EngineStrategy(DDPStrategy):
         stage = self.lightning_module
         assert isinstance(stage, Stage)
         self.accelerator.setup(trainer)
+        self.config.precision = from_first(self.config.precision)  # each rank has settled `auto` for its own machine
         if not self.alone:
             use_global_statistics(stage)
         self.model_to_device()

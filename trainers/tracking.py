@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .ranks import all_objects, from_first, mean_of_all
 from .stage import Stage, TrackingConfig
 
 QUIET_INTERVAL = 30  # seconds between lines where there is no terminal
+Show = Callable[[int, int, str], None]  # done, in all, a note
 
 
 class Journal:
@@ -183,14 +185,18 @@ class Tracker(pl.Callback):
 
 
 class ProgressLine(pl.Callback):
-    """Steps, loss, samples a second and time left: a bar in a terminal, a line now and then elsewhere."""
+    """Steps, loss, samples a second and time left: a bar in a terminal, a line now and then elsewhere.
 
-    def __init__(self, label: str, max_steps: int) -> None:
+    Or, if there is a bar already that this run is a part of: calls of `show` with steps done, steps in all and a note.
+    """
+
+    def __init__(self, label: str, max_steps: int, show: Show | None = None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.console = Console(file=sys.stderr)
         self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
         self.label = label
         self.max_steps = max_steps
+        self.show = show
         self.started = self.last_line = time.monotonic()
         self.first_batch = 0
 
@@ -198,7 +204,9 @@ class ProgressLine(pl.Callback):
         assert isinstance(stage, Stage)
         self.started = self.last_line = time.monotonic()
         self.first_batch = stage.num_batches
-        if self.console.is_terminal:
+        if self.show:
+            self.show(stage.num_batches, self.max_steps, "")
+        elif self.console.is_terminal:
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=self.max_steps, completed=stage.num_batches, note="")
 
@@ -207,7 +215,9 @@ class ProgressLine(pl.Callback):
         seconds = time.monotonic() - self.started
         speed = (step - self.first_batch) * len(batch["key"]) * trainer.world_size / seconds
         note = f"loss {float(stage.logs['loss']):.3f}  {speed:.1f} samples/s"
-        if self.console.is_terminal:
+        if self.show:
+            self.show(step, self.max_steps, note)
+        elif self.console.is_terminal:
             self.bar.update(self.task, completed=step, note=note)
         elif time.monotonic() - self.last_line > QUIET_INTERVAL or step == self.max_steps:
             self.last_line = time.monotonic()

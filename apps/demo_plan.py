@@ -1,0 +1,165 @@
+"""How much of everything a demo makes, and how long that will take on this machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..datamodules.manifest import MANIFEST
+from ..datamodules.synthetic import Script, SyntheticConfig, make_clip
+from ..models.audio import Block
+from ..models.face import FaceGenerator, FaceGeneratorConfig
+from ..models.face_model import POSE_DIM
+from ..trainers.checkpoints import Checkpoints
+from ..trainers.config import load_config
+from ..trainers.cpu import spare_cpu
+from ..trainers.precision import REDUCED, settled
+from ..trainers.run import STAGES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One size of the demo."""
+
+    name: str
+    corpus: dict[str, int]
+    stages: dict[str, list[str]] = field(default_factory=dict)  # changes of a stage's debug configuration
+    not_shown: str = ""  # what this size says nothing about
+
+    def overrides(self, stage: str) -> list[str]:
+        return self.stages.get(stage, [])
+
+    def steps(self, stage: str) -> int:
+        config: Any = load_config(STAGES[stage][1], [Path(f"{stage}-debug")], self.overrides(stage))
+        return config.trainer.max_steps
+
+
+def short(steps: int, *changes: str) -> list[str]:
+    """Changes for so few steps, with a validation halfway and at the end."""
+    return [f"trainer.max_steps={steps}", f"trainer.val_every={steps // 2}", *changes]
+
+
+FULL = Plan(
+    "full",
+    {"identities": 180, "clips": 630, "frames": 40, "size": 128, "val_identities": 8, "test_identities": 36},
+)
+QUICK = Plan(
+    "quick",
+    {"identities": 56, "clips": 180, "frames": 40, "size": 128, "val_identities": 2, "test_identities": 10},
+    {"emotion": short(120), "motion": short(70), "face": short(90, "data.batch_size=6"), "distill": short(50)},
+    not_shown="what the method reaches: with so little data and so few steps faces are blurred, emotions get mixed up "
+    "and the targets are not for it; `emohead demo` shows that",
+)
+TWO_STEPS = short(2, "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0")
+TINY_FACE = ["network.size=64", "network.channels=[16,16,16,8]", "discriminator.channels=[8,16,16,16,16]"]
+TINY_STUDENT = ["network.face.size=64", "network.face.channels=[16,16,8,8]"]
+TINY = Plan(
+    "tiny",
+    {"identities": 4, "clips": 88, "frames": 30, "size": 64, "val_identities": 1, "test_identities": 1},
+    {
+        "emotion": TWO_STEPS,
+        "motion": TWO_STEPS,
+        "face": [*TWO_STEPS, *TINY_FACE],
+        "distill": [*TWO_STEPS, *TINY_STUDENT],
+    },
+    not_shown="anything but that the chain works: each stage does two steps",
+)
+
+# ---------------------------------------------------------------------------------------------- time
+
+# Seconds of one unit of work, and of the probe that stands for it, measured in one run on one machine: two cores of an
+# EPYC (Zen 4) kept to AVX2, in 32-true. On other machines the units take longer or shorter as their probes do.
+PROBE_SECONDS = {"draw": 0.1, "tokens": 0.1, "maps": 0.1}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A part of the demo: how much it is, and what it is like."""
+
+    like: str  # the probe whose pace it has
+    units: float
+    seconds: float  # of a unit, on the machine of PROBE_SECONDS
+    start: float = 0.0  # seconds before the first
+
+
+def work(plan: Plan) -> dict[str, Work]:
+    """The parts of a demo in their order."""
+    frames = plan.corpus["clips"] * plan.corpus["frames"]
+    test_clips = plan.corpus["clips"] * plan.corpus["test_identities"] / plan.corpus["identities"]
+    return {
+        "corpus": Work("draw", frames, 78 / 28_000, 5),
+        "emotion": Work("tokens", plan.steps("emotion"), 0.15, 6),
+        "motion": Work("tokens", plan.steps("motion"), 0.2, 6),
+        "face": Work("maps", plan.steps("face"), 0.5, 6),
+        "distill": Work("maps", plan.steps("distill"), 0.5, 6),
+        "videos": Work("maps", 300, 0.02, 3),
+        "evaluation": Work("maps", test_clips, 0.3, 3),
+    }
+
+
+def seconds(plan: Plan, pace: dict[str, float], out: Path) -> dict[str, float]:
+    """How long each part will take, less what a demo that was stopped has done of it."""
+    left = {}
+    for name, part in work(plan).items():
+        share = 1.0 if name not in STAGES else 1 - steps_done(out / name) / part.units
+        share = 0.0 if name == "corpus" and (out / "data" / MANIFEST).exists() else share
+        left[name] = part.start + max(0.0, share) * part.units * part.seconds * pace[part.like]
+    return left
+
+
+def steps_done(run: Path) -> int:
+    return max(Checkpoints(run / "checkpoints").steps(), default=0)
+
+
+def measure_pace() -> dict[str, float]:
+    """How much longer this machine takes than that of PROBE_SECONDS, for each kind of work; takes seconds."""
+    spare_cpu()
+    return {name: fastest(probe()) / PROBE_SECONDS[name] for name, probe in PROBES.items()}
+
+
+def fastest(step: Callable[[], object], repeats: int = 4) -> float:
+    """Seconds of the fastest of a few calls, the first of which warms up and does not count."""
+    step()
+    found = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def draw_probe() -> Callable[[], object]:
+    """A short clip of the corpus: NumPy, OpenCV, Python."""
+    config = SyntheticConfig(frames=10)
+    return lambda: make_clip(Script(config, 0, 0, "happy", 2, "train"))
+
+
+def tokens_probe() -> Callable[[], object]:
+    """A training step of transformer blocks, of the sizes that emotion and motion have."""
+    blocks = nn.Sequential(*(Block(dim=64, heads=4) for _ in range(4)))
+    x = torch.randn(32, 40, 64)
+    return lambda: trained_step(blocks, lambda: blocks(x))
+
+
+def maps_probe() -> Callable[[], object]:
+    """A training step of the face generator at demo size."""
+    config = FaceGeneratorConfig(motion_dim=4 + POSE_DIM, identity_dim=3)
+    network = FaceGenerator(config)
+    portrait, window = torch.rand(4, 3, 128, 128), torch.randn(4, config.window, config.motion_dim)
+    return lambda: trained_step(network, lambda: network(network.encode_portrait(portrait), window).frame)
+
+
+def trained_step(network: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+    """Forward and backward pass, in the precision that training would have here."""
+    dtype = REDUCED.get(settled("auto", "cpu"))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        loss = forward().float().square().mean()
+    loss.backward()
+    network.zero_grad(set_to_none=True)
+
+
+PROBES = {"draw": draw_probe, "tokens": tokens_probe, "maps": maps_probe}

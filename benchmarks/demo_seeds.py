@@ -1,0 +1,77 @@
+"""The demo's figures over seeds, on this processor and made to behave as one with AVX2 alone: mean and worst of each.
+
+Each demo has one thread, and as many run side by side as there are cores: figures are wanted here, not times.
+
+    python benchmarks/demo_seeds.py [--seeds 1 2 3 4 5] [--work runs/seeds] [--readme]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from emohead.trainers.precision import processor
+from precision import AVX2
+
+MODES: dict[str, dict[str, str]] = {"as it is": {}, "AVX2": AVX2}
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- figures:start -->\n", "<!-- figures:end -->\n"
+
+
+def demo(work: Path, mode: str, seed: int) -> dict[str, float]:
+    """The figures of one demo by name; what is there already is not made again."""
+    out = work / f"{mode.replace(' ', '-')}-{seed}"
+    if not (out / "metrics.json").exists():
+        command = [sys.executable, "-m", "emohead.apps.cli", "demo", "--out", str(out), "--seed", str(seed)]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(out.with_suffix(".log"), "w") as log:
+            environment = os.environ | MODES[mode] | {"OMP_NUM_THREADS": "1"}
+            subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
+        print(f"{mode}, seed {seed}: done", file=sys.stderr, flush=True)
+    figures = json.loads((out / "metrics.json").read_text())["figures"]
+    return {figure["name"]: figure["value"] for figure in figures}
+
+
+def table(figures: list[dict[str, Any]], found: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: mean and worst of each figure for each kind of processor."""
+    head = " | ".join(f"{mode}: mean | worst" for mode in found)
+    lines = [f"| figure | {head} | baseline | wanted |", "|---|" + "---:|" * (2 * len(found) + 2)]
+    for figure in figures:
+        name, cells = figure["name"], []
+        for runs in found.values():
+            values = [run[name] for run in runs]
+            cells += [f"{statistics.mean(values):.2f}", f"{min(values):.2f}"]
+        baseline = "" if figure["baseline"] is None else f"{figure['baseline']:.2f}"
+        wanted = "" if figure["target"] is None else f"≥ {figure['target']:.2f}"
+        lines.append(f"| {name}, {figure['unit']} | {' | '.join(cells)} | {baseline} | {wanted} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--work", type=Path, default=Path("runs/seeds"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "demo_seeds.json")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    options = parser.parse_args()
+    asked = [(mode, seed) for seed in options.seeds for mode in MODES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = list(pool.map(lambda one: demo(options.work, *one), asked))
+    found = {mode: [run for (m, _), run in zip(asked, done, strict=True) if m == mode] for mode in MODES}
+    first = json.loads((options.work / f"AVX2-{options.seeds[0]}" / "metrics.json").read_text())
+    written = table(first["figures"], found)
+    print(written)
+    result = {"processor": processor(), "seeds": options.seeds, "corpus": first["corpus"], "figures": found}
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.readme:
+        before, _, rest = README.read_text().partition(START)
+        README.write_text(before + START + written + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
