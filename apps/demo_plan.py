@@ -71,8 +71,8 @@ TINY = Plan(
 
 # ---------------------------------------------------------------------------------------------- time
 
-# Seconds of the probes on the machine that the seconds of `work` are of: two cores of an EPYC (Zen 4) kept to AVX2, with
-# face and distill in 32-true. On other machines a unit of work takes longer or shorter as its probe does.
+# Seconds of the probes on the machine that the seconds of `work` are of: two cores of an EPYC (Zen 4) kept to AVX2, all
+# in 32-true. On other machines a unit of work takes longer or shorter as its probe does.
 PROBE_SECONDS = {"draw": 0.039, "tokens": 0.027, "maps": 0.27}
 
 
