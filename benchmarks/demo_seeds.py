@@ -1,6 +1,7 @@
 """The demo's figures over seeds, on this processor and made to behave as one with AVX2 alone: mean and worst of each.
 
-Each demo has one thread, and as many run side by side as there are cores: figures are wanted here, not times.
+Each demo has one thread, and as many run side by side as there are cores: figures are wanted here, not times. Both
+kinds have the same corpora, which do not hang on the processor.
 
     python benchmarks/demo_seeds.py [--seeds 1 2 3 4 5] [--work runs/seeds] [--readme]
 """
@@ -11,24 +12,40 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from emohead.apps.demo_plan import FULL
+from emohead.datamodules.manifest import MANIFEST
+from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
 from emohead.trainers.precision import processor
 from precision import AVX2
 
+CORPORA: dict[int, Lock] = defaultdict(Lock)
 MODES: dict[str, dict[str, str]] = {"as it is": {}, "AVX2": AVX2}
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- figures:start -->\n", "<!-- figures:end -->\n"
+
+
+def corpus(work: Path, seed: int) -> Path:
+    out = work / f"corpus-{seed}"
+    with CORPORA[seed]:
+        if not (out / MANIFEST).exists():
+            prepare_synthetic(out, SyntheticConfig(seed=seed, workers=2, **FULL.corpus), codec="mjpeg")
+    return out.resolve()
 
 
 def demo(work: Path, mode: str, seed: int) -> dict[str, float]:
     """The figures of one demo by name; what is there already is not made again."""
     out = work / f"{mode.replace(' ', '-')}-{seed}"
     if not (out / "metrics.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "data").exists():
+            (out / "data").symlink_to(corpus(work, seed))
         command = [sys.executable, "-m", "emohead.apps.cli", "demo", "--out", str(out), "--seed", str(seed)]
-        out.parent.mkdir(parents=True, exist_ok=True)
         with open(out.with_suffix(".log"), "w") as log:
             environment = os.environ | MODES[mode] | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
