@@ -1,5 +1,5 @@
 # make demo   the whole chain on a made-up corpus, on a CPU, into runs/demo; `make demo-quick` less of everything, into runs/quick
-# make test   lint, types, tests
+# make test   lint, types, tests: these by a worker for each core, up to eight, or by WORKERS=3
 # make soak   the tests that have a longer form in that form: all shapes of ranks and workers, 500 damaged tars, runs killed
 #             and preempted again and again (on a real SLURM cluster where it is installed); the better part of an hour
 # All set up .venv by themselves; a second call installs nothing.
@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO ?= runs/demo
 QUICK ?= runs/quick
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n : 8)))
+CORES := from emohead.trainers.cpu import usable_cores; print(min(8, usable_cores()))
 
 .PHONY: demo demo-quick test soak lint clean
 
@@ -20,7 +20,7 @@ demo-quick: $(INSTALLED)
 	$(BIN)/emohead demo --quick --out $(QUICK)
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $${WORKERS:-$$($(BIN)/python -c "$(CORES)")} --dist loadscope --no-loadscope-reorder
 
 soak: $(INSTALLED)
 	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_checkpoints.py \

@@ -269,7 +269,7 @@ def train(
 ) -> None:
     """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
-    from ..trainers.preemption import Preempted
+    from ..trainers.preemption import INTERRUPTED, Preempted
     from ..trainers.run import train as train_stage
 
     try:
@@ -277,6 +277,9 @@ def train(
     except Preempted as preempted:
         print(f"emohead: {preempted}", file=sys.stderr)
         raise typer.Exit(preempted.exit_code) from None
+    except KeyboardInterrupt:
+        print("emohead: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     if path:
         typer.echo(f"exported {path}")
 

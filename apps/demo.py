@@ -24,7 +24,7 @@ from ..trainers.preemption import INTERRUPTED, Preempted
 from ..trainers.run import STAGES, train
 from ..trainers.tracking import write_picture
 from .demo_figures import SPLIT, describe, evaluate, print_figures
-from .demo_plan import Plan, measure_pace, seconds
+from .demo_plan import Plan, done, measure_pace, seconds
 from .evaluate import write_json
 from .infer import Emotion, run_infer
 from .pictures import contact_sheet
@@ -56,20 +56,22 @@ class Demo:
 
     def do(self, parts: Parts, name: str, part: Callable[..., Any]) -> Any:
         """Call `part(show=...)`, which tells the bar how far it is."""
-        started = time.monotonic()
+        before = self.timings.get(name, 0.0) if name in STAGES else 0.0  # stages go on, the rest begins anew
+        finished, started = parts.done[name] == 1, time.monotonic()
         try:
             with parts.part(name) as show:
                 return part(show=show)
         finally:
-            self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - started, 1)
-            write_json(self.timings_file, self.timings)
+            if not finished:
+                self.timings[name] = round(before + time.monotonic() - started, 1)
+                write_json(self.timings_file, self.timings)
 
 
 def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     """Everything from an empty folder to `report.html`; what is already there is kept and gone on with.
 
     Raises:
-        SystemExit: Ctrl-C; what was done is saved, and the same call goes on.
+        SystemExit: Ctrl-C, or a scheduler's signal; steps of training are saved, and the same call goes on.
         UserError: the folder holds a demo of another size or seed.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -78,10 +80,12 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     if plan.not_shown:
         console.print(f"A {plan.name} demo does not show {plan.not_shown}.", highlight=False, soft_wrap=True)
     console.print("measuring this machine", highlight=False)
-    expected = seconds(plan, measure_pace(), out)
-    console.print(f"about {duration(sum(expected.values()))} on this machine", highlight=False, soft_wrap=True)
+    expected, shares = seconds(plan, measure_pace()), done(plan, out)
+    parts = Parts(f"demo, {plan.name}", expected, shares)
+    left = sum((1 - shares[name]) * value for name, value in expected.items())
+    console.print(f"about {duration(left)} on this machine", highlight=False, soft_wrap=True)
     try:
-        with Parts(f"demo, {plan.name}", expected) as parts:
+        with parts:
             figures = make_all(demo, parts)
     except (Preempted, KeyboardInterrupt) as stopped:
         told = str(stopped) if isinstance(stopped, Preempted) else "stopped by Ctrl-C; the same command goes on"
@@ -90,7 +94,7 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     print_figures(console, figures)
     if plan.not_shown:
         console.print(f"These figures do not show {plan.not_shown}.", highlight=False, soft_wrap=True)
-    console.print(f"{duration(sum(demo.timings.values()))}, expected were {duration(sum(expected.values()))}")
+    console.print(f"{duration(sum(demo.timings.values()))} in all", highlight=False)
     console.print(f"report: {write_report(out)}", highlight=False, soft_wrap=True)
 
 

@@ -101,14 +101,16 @@ def work(plan: Plan) -> dict[str, Work]:
     }
 
 
-def seconds(plan: Plan, pace: dict[str, float], out: Path) -> dict[str, float]:
-    """How long each part will take, less what a demo that was stopped has done of it."""
-    left = {}
-    for name, part in work(plan).items():
-        share = 1.0 if name not in STAGES else 1 - steps_done(out / name) / part.units
-        share = 0.0 if name == "corpus" and (out / "data" / MANIFEST).exists() else share
-        left[name] = part.start + max(0.0, share) * part.units * part.seconds * pace[part.like]
-    return left
+def seconds(plan: Plan, pace: dict[str, float]) -> dict[str, float]:
+    """How long each part takes from its beginning."""
+    return {name: part.start + part.units * part.seconds * pace[part.like] for name, part in work(plan).items()}
+
+
+def done(plan: Plan, out: Path) -> dict[str, float]:
+    """The share of each part that a demo which was stopped has done."""
+    shares = {name: min(1.0, steps_done(out / name) / plan.steps(name)) for name in STAGES}
+    corpus = float((out / "data" / MANIFEST).exists())
+    return dict.fromkeys(work(plan), 0.0) | shares | {"corpus": corpus}
 
 
 def steps_done(run: Path) -> int:
@@ -117,7 +119,8 @@ def steps_done(run: Path) -> int:
 
 def measure_pace() -> dict[str, float]:
     """How much longer this machine takes than that of PROBE_SECONDS, for each kind of work; takes seconds."""
-    spare_cpu()
+    if not torch.cuda.is_available():
+        spare_cpu()
     return {name: fastest(probe()) / PROBE_SECONDS[name] for name, probe in PROBES.items()}
 
 
@@ -140,26 +143,36 @@ def draw_probe() -> Callable[[], object]:
 
 def tokens_probe() -> Callable[[], object]:
     """A training step of transformer blocks, of the sizes and in the precision that emotion and motion have."""
-    blocks = nn.Sequential(*(Block(dim=64, heads=4) for _ in range(4)))
-    x = torch.randn(32, 40, 64)
+    device = training_device()
+    blocks = nn.Sequential(*(Block(dim=64, heads=4) for _ in range(4))).to(device)
+    x = torch.randn(32, 40, 64, device=device)
     return lambda: trained_step(blocks, lambda: blocks(x), "32-true")
 
 
 def maps_probe() -> Callable[[], object]:
     """A training step of the face generator at its default size, which face and distill resemble."""
     config = FaceGeneratorConfig(motion_dim=4 + POSE_DIM, identity_dim=3)
-    network = FaceGenerator(config)
-    portrait, window = torch.rand(4, 3, 128, 128), torch.randn(4, config.window, config.motion_dim)
+    device = training_device()
+    network = FaceGenerator(config).to(device)
+    portrait = torch.rand(4, 3, 128, 128, device=device)
+    window = torch.randn(4, config.window, config.motion_dim, device=device)
     return lambda: trained_step(network, lambda: network(network.encode_portrait(portrait), window).frame, "auto")
 
 
-def trained_step(network: nn.Module, forward: Callable[[], torch.Tensor], precision: str) -> None:
-    """Forward and backward pass."""
-    dtype = REDUCED.get(settled(precision, "cpu"))
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+def training_device() -> torch.device:
+    """Where a stage of the demo is trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def trained_step(network: nn.Module, forward: Callable[[], torch.Tensor], precision: str) -> float:
+    """Forward and backward pass -> a gradient's sum, which waits until all of it is done."""
+    dtype = REDUCED.get(settled(precision, "auto"))
+    with torch.autocast(training_device().type, dtype=dtype, enabled=dtype is not None):
         loss = forward().float().square().mean()
     loss.backward()
+    total = float(next(p.grad for p in network.parameters() if p.grad is not None).sum())
     network.zero_grad(set_to_none=True)
+    return total
 
 
 PROBES = {"draw": draw_probe, "tokens": tokens_probe, "maps": maps_probe}

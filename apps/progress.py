@@ -18,11 +18,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+Show = Callable[[int, int, str], None]  # done, in all, a note
+
 LINE_SECONDS = 60.0  # between lines in a log
 SURE_SECONDS = 20.0  # an expectation weighs as much as so long a time seen
-
-
-Show = Callable[[int, int, str], None]  # done, in all, a note
 
 
 def one_of(count: int, number: int, show: Show) -> Show:
@@ -105,10 +104,14 @@ class Parts:
 
     The parts' lengths are expectations in seconds. What is over corrects those to come: a machine that took twice as
     long so far is expected to go on so.
+
+    Args:
+        expected: seconds of each part, in their order.
+        done: the share of a part that is done already, of a run that was stopped.
     """
 
-    def __init__(self, label: str, expected: dict[str, float]) -> None:
-        self.label, self.expected = label, expected
+    def __init__(self, label: str, expected: dict[str, float], done: dict[str, float]) -> None:
+        self.label, self.expected, self.done = label, expected, done
         self.console = Console(file=sys.stderr)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
         fields = (TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}"))
@@ -130,17 +133,17 @@ class Parts:
         started, self.spoken = time.monotonic(), 0.0
 
         def show(done: int, total: int, note: str = "") -> None:
-            self.move(name, done / max(1, total), time.monotonic() - started, f"{name} {done}/{total}  {note}")
+            share = max(self.done[name], done / max(1, total))
+            self.move(name, share, time.monotonic() - started, f"{name} {done}/{total}  {note}")
 
-        show(0, 1)
         yield show
         self.over[name] = time.monotonic() - started
-        line = f"{name}: {self.over[name]:.0f} s"
-        self.console.print(line, soft_wrap=True, highlight=False)
+        self.console.print(f"{name}: {self.over[name]:.0f} s", soft_wrap=True, highlight=False)
 
     def move(self, name: str, share: float, seconds: float, note: str) -> None:
         left = self.seconds_left(name, share, seconds)
-        done = sum(self.expected[part] for part in self.over) + share * self.expected[name]
+        whole = dict.fromkeys(self.over, 1.0) | {name: share}
+        done = sum(value * whole.get(part, self.done[part]) for part, value in self.expected.items())
         told = f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left"
         self.bar.update(self.task, completed=done, left=told, note=note)
         if not self.console.is_terminal and time.monotonic() > self.spoken + LINE_SECONDS:
@@ -149,11 +152,13 @@ class Parts:
             self.console.print(f"{self.label}: {percent:.0f} %, {told}  {note}", soft_wrap=True, highlight=False)
 
     def seconds_left(self, name: str, share: float, seconds: float) -> float:
-        """Of all parts, while one stands at `share` after `seconds`."""
-        own, over = self.expected[name], sum(self.expected[part] for part in self.over)
-        later = sum(value for part, value in self.expected.items() if part != name and part not in self.over)
-        overall = pace(sum(self.over.values()) + seconds, over + share * own)
-        return (1 - share) * own * pace(seconds, share * own, overall) + later * overall
+        """Of all parts, while one stands at `share` after `seconds`, of this start."""
+        own = self.expected[name]
+        rest = {part: (1 - self.done[part]) * value for part, value in self.expected.items()}
+        seen = (share - self.done[name]) * own
+        overall = pace(sum(self.over.values()) + seconds, sum(rest[part] for part in self.over) + seen)
+        later = sum(value for part, value in rest.items() if part != name and part not in self.over)
+        return (1 - share) * own * pace(seconds, seen, overall) + later * overall
 
 
 def pace(taken: float, expected: float, before: float = 1.0) -> float:

@@ -277,9 +277,9 @@ class TalkingFaceData(pl.LightningDataModule):
 def start_worker(worker: int) -> None:
     """Workers share the cores with the trainer, and leave signals that are sent to the whole job to it.
 
-    A scheduler that preempts signals every process of a job, and so does a terminal in which Ctrl-C is pressed. A
-    worker that died of it would fail the trainer in the very step in which it is to save; the parent's own SIGTERM, at
-    its exit, still ends the worker.
+    A scheduler that preempts signals every process of a job, and Ctrl-C every process of a terminal. A worker that died
+    of it would fail the trainer in the very step in which it is to save; the parent's own SIGTERM, at its exit, still
+    ends the worker.
     """
     torch.set_num_threads(1)
     gc.freeze()  # what the trainer made is neither collected here nor, by being looked at, copied

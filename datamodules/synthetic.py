@@ -6,8 +6,10 @@ T frames, K = 18 action units, D = K + 6 values of motion (see `models/face_mode
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -115,12 +117,23 @@ def _in_order(make: Callable[[Script], Made], scripts: list[Script], workers: in
         yield from map(make, scripts)
         return
     context = multiprocessing.get_context("spawn")  # forking after torch has started threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
-        yield from pool.map(make, scripts, chunksize=2)
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with _children_without_interrupts():
+            made = pool.map(make, scripts, chunksize=2)  # starts them
+        yield from made
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _children_without_interrupts() -> Iterator[None]:
+    """Processes started within do not hear Ctrl-C, not even while they import: the parent, which does, ends them."""
+    if threading.current_thread() is not threading.main_thread():  # where Python sets no handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def synthetic_scripts(config: SyntheticConfig) -> list[Script]:

@@ -1,10 +1,12 @@
 """What several tests share: one tiny corpus, one tiny chain, the real clips where they are."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,19 +27,29 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 # Tests of a file share its fixtures and stay together, and those of the cluster too, of which there is one. The longest
 # groups begin, so that no worker is left with one of them at the end.
+TOGETHER = {"test_slurm": "cluster", "test_slurm_survival": "cluster"}
 LONGEST = ["cluster", "test_survival", "test_engines", "test_chain", "test_stream_resume", "test_fuzz", "test_watchdog"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def group_of(item: pytest.Item) -> str:
-        return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else item.path.stem
+def group_of(name: str) -> str:
+    return TOGETHER.get(name, name)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         rank = {name: place for place, name in enumerate(LONGEST)}
-        items.sort(key=lambda item: rank.get(group_of(item), len(rank)))
+        items.sort(key=lambda item: rank.get(group_of(item.path.stem), len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(Path(nodeid.split("::")[0]).stem)
+
+    return Groups(config, log)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -49,6 +61,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     folder = factory.getbasetemp().parent / name
     with FileLock(folder.with_suffix(".lock")):
         if not folder.with_suffix(".made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker in which `make` has failed
             folder.mkdir()
             make(folder)
             folder.with_suffix(".made").touch()

@@ -104,15 +104,20 @@ def test_ctrl_c_saves_and_says_so(demo: Path, tmp_path: Path, undisturbed) -> No
     same_to_the_last_bit(run, undisturbed("motion"), "motion")
 
 
-def test_a_second_ctrl_c_ends_a_run_at_once() -> None:
-    notice = Notice()
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_second_ctrl_c_ends_a_run_at_once_and_ignored_ones_stay_ignored(before) -> None:
+    kept = signal.signal(signal.SIGINT, before)
     try:
+        notice = Notice()
         signal.raise_signal(signal.SIGINT)
-        assert (notice.reason, notice.by_hand) == ("Ctrl-C", True)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
+        assert notice.by_hand is (before is not signal.SIG_IGN)
+        if notice.by_hand:
+            with pytest.raises(SystemExit, match=str(INTERRUPTED)):
+                signal.raise_signal(signal.SIGINT)
         notice.close(leaving=False)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def test_a_finished_run_is_left_as_it_is(demo: Path, undisturbed) -> None:

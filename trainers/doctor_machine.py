@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import torch
 
 from .cluster import in_slurm_step
+from .cpu import usable_cores
 from .doctor_slurm import number
 from .finding import Finding
 from .precision import FIRST_BFLOAT16, emulated_on_cpu, settled
@@ -45,7 +46,7 @@ def devices(config: StageConfig) -> list[Finding]:
             return [Finding("devices", "ok", f"processes: {c.devices}, GPUs: {gpus}")]
         problem = f"trainer.devices={c.devices}, but there are {gpus} GPUs here"
         return [Finding("devices", "wrong", problem, f"trainer.devices={gpus}")]
-    cores, wanted = len(os.sched_getaffinity(0)), c.devices * (config.data.num_workers + 1)
+    cores, wanted = usable_cores(), c.devices * (config.data.num_workers + 1)
     told = f"processes: {c.devices}, workers of each: {config.data.num_workers}, CPU cores: {cores}"
     if wanted <= cores:
         return [Finding("devices", "ok", told)]
@@ -87,8 +88,7 @@ def driver(config: StageConfig) -> list[Finding]:
     found = [Finding("GPU", "ok", f"{described(seen)}, torch for CUDA {torch.version.cuda}, NCCL {nccl()}")]
     old = [name for name, capability in seen.gpus if capability < FIRST_BFLOAT16]
     if old and config.trainer.precision in ("bf16-mixed", "auto"):
-        slow = {"bf16-mixed": "emulated", "auto": "32-true"}[config.trainer.precision]
-        problem = f"{old[0]} has no bfloat16 arithmetic: trainer.precision={config.trainer.precision} is {slow} there"
+        problem = f"{old[0]} has no bfloat16 arithmetic: trainer.precision={config.trainer.precision} is slow there"
         found.append(Finding("GPU", "warning", problem, "trainer.precision=16-mixed"))
     return found
 
@@ -116,7 +116,7 @@ def cpu_arithmetic(config: StageConfig) -> list[Finding]:
     if slow := emulated_on_cpu(c.precision):
         found.append(Finding("CPU", "warning", slow, "trainer.precision=auto"))
     elif c.precision == "auto":
-        found.append(Finding("CPU", "ok", f"trainer.precision=auto is {settled('auto', 'cpu')} here"))
+        found.append(Finding("CPU", "ok", f"trainer.precision=auto is {settled('auto', 'cpu')} for a new run here"))
     compiler = os.environ.get("CXX", "g++")
     if c.compile and not shutil.which(compiler):
         problem = f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}"

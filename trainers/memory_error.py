@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .precision import cpu_multiplies
+from .precision import settled
 
 MARKS = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -39,7 +39,7 @@ def _remedies(stage: str, config: Any, part: int, ranks: int) -> str:
     if part > 1:
         note = " (the contrast is then within each part)" if stage == "emotion" else ""
         remedies.append(f"trainer.accumulate={c.accumulate * 2} for the same batch in more parts{note}")
-    if c.precision == "32-true" and (torch.cuda.is_available() or cpu_multiplies(torch.bfloat16)):
+    if c.precision == "32-true" and settled("auto", c.accelerator) == "bf16-mixed":
         remedies.append("trainer.precision=bf16-mixed")
     if not c.recompute:
         remedies.append("trainer.recompute=true")

@@ -1,6 +1,6 @@
 """What `trainer.precision: auto` means on the device of a run, and which settings a device only emulates.
 
-A processor without bfloat16 arithmetic takes 6 to 7 times as long in bf16-mixed as in float32: it unpacks every number,
+A processor without bfloat16 arithmetic takes 6 to 8 times as long in bf16-mixed as in float32: it unpacks every number,
 computes in float32 and packs the result. PyTorch's operators and oneDNN do so silently, so torch is asked beforehand.
 """
 

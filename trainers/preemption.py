@@ -7,6 +7,7 @@ back into the queue, since somebody wanted it stopped.
 """
 
 import signal
+import sys
 import time
 from types import FrameType
 from typing import Any
@@ -32,9 +33,9 @@ class Notice:
         self.signal: int | None = None
         self.end: float | None = None  # of the job's time, as time.time()
         self.save_before = 0.0  # seconds before the end
-        self.before: dict[int, Any] = {
-            number: signal.signal(number, self._note) for number in (*SIGNALS, signal.SIGINT)
-        }
+        # A shell starts what runs in its background with SIGINT ignored: that stays so.
+        by_hand = [] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT]
+        self.before: dict[int, Any] = {number: signal.signal(number, self._note) for number in (*SIGNALS, *by_hand)}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def close(self, leaving: bool) -> None:
@@ -43,9 +44,10 @@ class Notice:
             signal.signal(number, signal.SIG_IGN if leaving else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.by_hand:  # whoever presses it again does not want to wait
+            print("emohead: ended at once; the same command goes on from the last checkpoint", file=sys.stderr)
+            raise SystemExit(INTERRUPTED)
         self.signal = self.signal or number
-        if number == signal.SIGINT:
-            signal.signal(number, self.before[number])  # whoever presses it again does not want to wait
 
     @property
     def by_hand(self) -> bool:

@@ -68,6 +68,7 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
 
     Raises:
         Preempted: told to leave before the last step; saved.
+        KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
     """
     if name not in STAGES:
         raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
@@ -78,6 +79,8 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
         notice.close(leaving=isinstance(error, Preempted))
         raise
     notice.close(leaving=False)
+    if notice.by_hand:  # too late to be saved and left: nothing was left to do
+        raise KeyboardInterrupt
     return path
 
 
@@ -216,11 +219,11 @@ def _fit(
 
 
 def settle_precision(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
-    """Put a precision in place of auto: the one that a run was started with, on whatever machine, or this machine's."""
+    """Put a precision in place of auto: the one that the run folder has, on whatever machine, or this machine's."""
     c = config.trainer
     if c.precision == "auto":
         if Checkpoints(run / CHECKPOINTS).steps():
-            c.precision, why = load_config(config_type, [run / "config.yaml"], []).trainer.precision, "as the run began"
+            c.precision, why = load_config(config_type, [run / "config.yaml"], []).trainer.precision, "as before"
         else:
             c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
         if rank_zero_only.rank == 0:

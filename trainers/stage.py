@@ -57,7 +57,7 @@ class TrainerConfig:
     save_before: int = 120  # seconds before the end of a SLURM job's time at which a run saves and is requeued
     timeout: int = 600  # seconds that a rank may stand still before the job is ended
     max_skipped: int = 10  # steps in a row without a finite loss and gradient before the run stops
-    threads: int = 0  # CPU threads of the main process, 0: torch's own choice
+    threads: int = 0  # CPU threads of the main process, 0: torch's own choice, within a container's quota
 
 
 @dataclass
@@ -101,6 +101,7 @@ class Stage(pl.LightningModule):
     def __init__(self, config: Any, facts: DataFacts) -> None:
         super().__init__()
         self.automatic_optimization = False
+        # `train` has settled it before, by the run folder too: this is for a stage that is made by itself.
         config.trainer.precision = settled(config.trainer.precision, config.trainer.accelerator)
         self.config = config
         self.facts = facts
