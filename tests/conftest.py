@@ -21,8 +21,7 @@ from .talking_clips import SMALL, Talk, talks, write_talks
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("EMOHEAD_DATA", ROOT.parent / "shared" / "data"))
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: one thread for it, and for what it starts
-    os.environ["OMP_NUM_THREADS"] = "1"
+# Under xdist a worker for each core; their tests' networks are too small for threads to help.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 # Tests of a file share its fixtures and stay together, and those of the cluster too, of which there is one. The longest
@@ -111,7 +110,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, people: Path) -> Path:
 def emohead(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "emohead.apps.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, env=environment)
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
