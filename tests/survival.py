@@ -29,7 +29,13 @@ def start(demo: Path, stage: str, run: Path, *overrides: str, group: bool = Fals
     command += [*settings(demo, stage), f"run={run}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(list(map(str, command)), env=environment, start_new_session=group, **pipes)
+    at_hand = {"start_new_session": True, "preexec_fn": hear_interrupts} if group else {}
+    return subprocess.Popen(list(map(str, command)), env=environment, **pipes, **at_hand)
+
+
+def hear_interrupts() -> None:
+    """In a child, as at a terminal: what a shell starts in its background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:

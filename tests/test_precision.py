@@ -19,8 +19,11 @@ from emohead.trainers.precision import cpu_multiplies, emulated_on_cpu, settled
 from emohead.trainers.run import STAGES, train
 from omegaconf import OmegaConf
 
+from .survival import hear_interrupts
+
 # As most laptops are: no bfloat16, and no GPU.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
+AT_HAND = {"start_new_session": True, "preexec_fn": hear_interrupts}
 SHORT = ["data.batch_size=2", "data.num_workers=0", "tracking.wandb=disabled", "trainer.accelerator=cpu"]
 
 
@@ -71,7 +74,7 @@ def test_the_chain_on_a_processor_with_avx2_alone(demo: Path, tmp_path: Path) ->
     (out / "data").symlink_to(demo / "data")
     command = [sys.executable, "-m", "emohead.apps.cli", "demo", "--tiny", "--seed", "0", "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=os.environ | AVX2, start_new_session=True, **pipes)
+    process = subprocess.Popen(command, env=os.environ | AVX2, **pipes, **AT_HAND)
     end = time.monotonic() + 120
     while not (out / "emotion" / "export" / "emotion.safetensors").exists():
         assert process.poll() is None, process.communicate()[1]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .meter import Meter
+from .preemption import SIGNALS
 from .ranks import all_objects, from_first, mean_of_all
 from .stage import Stage, TrackingConfig
 
@@ -103,16 +105,21 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
     if not id_file.exists():
         id_file.parent.mkdir(parents=True, exist_ok=True)
         id_file.write_text(wandb.util.generate_id())
-    return wandb.init(
-        project=config.project,
-        name=run.name,
-        id=id_file.read_text().strip(),
-        dir=run,
-        mode=config.wandb,  # type: ignore[arg-type]
-        resume="allow" if config.wandb == "online" else None,  # offline, the id alone makes it one run at `wandb sync`
-        config=settings,
-        settings=wandb.Settings(silent=True),
-    )
+    # A scheduler's signal goes to all processes of a job: W&B's own, which starts here, must outlive it to the end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return wandb.init(
+            project=config.project,
+            name=run.name,
+            id=id_file.read_text().strip(),
+            dir=run,
+            mode=config.wandb,  # type: ignore[arg-type]
+            resume="allow" if config.wandb == "online" else None,  # offline, the id makes it one run at `wandb sync`
+            config=settings,
+            settings=wandb.Settings(silent=True),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class CountBatches(pl.Callback):
