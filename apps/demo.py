@@ -79,13 +79,8 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     demo = Demo(out, plan, seed)
     if plan.not_shown:
         console.print(f"A {plan.name} demo does not show {plan.not_shown}.", highlight=False, soft_wrap=True)
-    console.print("measuring this machine", highlight=False)
-    expected, shares = seconds(plan, measure_pace()), done(plan, out)
-    parts = Parts(f"demo, {plan.name}", expected, shares)
-    left = sum((1 - shares[name]) * value for name, value in expected.items())
-    console.print(f"about {duration(left)} on this machine", highlight=False, soft_wrap=True)
     try:
-        with parts:
+        with expectation(demo, console) as parts:
             figures = make_all(demo, parts)
     except (Preempted, KeyboardInterrupt) as stopped:
         told = str(stopped) if isinstance(stopped, Preempted) else "stopped by Ctrl-C; the same command goes on"
@@ -96,6 +91,15 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
         console.print(f"These figures do not show {plan.not_shown}.", highlight=False, soft_wrap=True)
     console.print(f"{duration(sum(demo.timings.values()))} in all", highlight=False)
     console.print(f"report: {write_report(out)}", highlight=False, soft_wrap=True)
+
+
+def expectation(demo: Demo, console: Console) -> Parts:
+    """Say how long the demo will take here -> the bar over its parts."""
+    console.print("measuring this machine", highlight=False)
+    expected, shares = seconds(demo.plan, measure_pace()), done(demo.plan, demo.out)
+    left = sum((1 - shares[name]) * value for name, value in expected.items())
+    console.print(f"about {duration(left)} on this machine", highlight=False, soft_wrap=True)
+    return Parts(f"demo, {demo.plan.name}", expected, shares)
 
 
 def make_all(demo: Demo, parts: Parts) -> list[dict[str, Any]]:
