@@ -51,8 +51,8 @@ QUICK = Plan(
     "quick",
     {"identities": 56, "clips": 180, "frames": 40, "size": 128, "val_identities": 2, "test_identities": 10},
     {"emotion": short(120), "motion": short(70), "face": short(90, "data.batch_size=6"), "distill": short(50)},
-    not_shown="what the method reaches: with so little data and so few steps faces are blurred, emotions get mixed up "
-    "and the targets are not for it; `emohead demo` shows that",
+    not_shown="what the method reaches: after so few steps on so little data faces hardly move and emotions get mixed "
+    "up, so it has no targets; `emohead demo` shows that",
 )
 TWO_STEPS = short(2, "trainer.log_every=1", "data.batch_size=4", "data.num_workers=0")
 TINY_FACE = ["network.size=64", "network.channels=[16,16,16,8]", "discriminator.channels=[8,16,16,16,16]"]

@@ -30,7 +30,7 @@ from overhead import make_stage
 STAGES = ("emotion", "motion", "face", "distill")
 PRECISIONS = ("32-true", "bf16-mixed")
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-WARM_UP, SECONDS = 2, 6.0  # steps, and how long each precision is measured
+WARM_UP, SECONDS = 2, 4.0  # steps, and how long each precision is measured
 LINE = "{mode:6} {stage:8} {fp32:9.1f} {bf16:9.1f} samples/s {ratio:6.2f}   auto: {auto}"
 
 
