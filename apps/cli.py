@@ -269,8 +269,8 @@ def train(
 ) -> None:
     """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
-    from ..trainers.preemption import INTERRUPTED, Preempted
-    from ..trainers.run import train as train_stage
+    from ..trainers.run.preemption import INTERRUPTED, Preempted
+    from ..trainers.run.train import train as train_stage
 
     try:
         path = train_stage(stage, config or [], overrides or [])
@@ -306,7 +306,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
 ) -> None:
     """Export the last checkpoint of a run."""
-    from ..trainers.run import export_run
+    from ..trainers.run.train import export_run
 
     export_run(run, out)
     typer.echo(f"exported {out}")

@@ -14,15 +14,15 @@ import numpy as np
 import soundfile
 from rich.console import Console
 
-from ..datamodules.manifest import MANIFEST
+from ..datamodules.dataset.manifest import MANIFEST
+from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.prompts import class_prompt
-from ..datamodules.reader import ClipReader
 from ..datamodules.sample import SAMPLE_RATE, Clip
-from ..datamodules.synthetic import Script, SyntheticConfig, make_clip, prepare_synthetic
+from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, prepare_synthetic
 from ..models.errors import UserError
-from ..trainers.preemption import INTERRUPTED, Preempted
-from ..trainers.run import STAGES, train
-from ..trainers.tracking import write_picture
+from ..trainers.run.journal import write_picture
+from ..trainers.run.preemption import INTERRUPTED, Preempted
+from ..trainers.run.train import STAGES, train
 from .demo_figures import SPLIT, describe, evaluate, print_figures
 from .demo_plan import Plan, done, measure_pace, seconds
 from .evaluate import write_json
@@ -186,7 +186,7 @@ def write_frame(path: Path, reader: ClipReader, key: str) -> None:
 
 def make_pictures(out: Path, reader: ClipReader) -> None:
     """Contact sheets for the report: the corpus, and frames of the three videos one above the other."""
-    from ..datamodules.media import read_video
+    from ..datamodules.media.read import read_video
     from ..datamodules.sample import EMOTIONS
 
     (out / "pictures").mkdir(exist_ok=True)

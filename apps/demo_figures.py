@@ -8,16 +8,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..datamodules.reader import ClipReader
-from ..datamodules.synthetic import SyntheticConfig
+from ..datamodules.dataset.reader import ClipReader
+from ..datamodules.synthetic.corpus import SyntheticConfig
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker
-from ..trainers.evaluation_emotion import evaluate_emotion
-from ..trainers.evaluation_face import evaluate_face
-from ..trainers.evaluation_motion import evaluate_motion
-from ..trainers.precision import processor, settled
+from ..trainers.engines.precision import processor, settled
+from ..trainers.evaluation.emotion import evaluate_emotion
+from ..trainers.evaluation.face import evaluate_face
+from ..trainers.evaluation.motion import evaluate_motion
 from .progress import Show, progress_bar
 
 SPLIT = "test"  # identities that no stage has seen

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..datamodules.manifest import MANIFEST
-from ..datamodules.synthetic import Script, SyntheticConfig, make_clip
+from ..datamodules.dataset.manifest import MANIFEST
+from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip
 from ..models.audio import Block
 from ..models.face import FaceGenerator, FaceGeneratorConfig
 from ..models.face_model import POSE_DIM
-from ..trainers.checkpoints import Checkpoints
 from ..trainers.config import load_config
-from ..trainers.cpu import spare_cpu
-from ..trainers.precision import REDUCED, settled
-from ..trainers.run import STAGES
+from ..trainers.engines.precision import REDUCED, settled
+from ..trainers.run.checkpoints import Checkpoints
+from ..trainers.run.cpu import spare_cpu
+from ..trainers.run.train import STAGES
 
 
 @dataclass(frozen=True)

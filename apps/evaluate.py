@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ..datamodules.reader import ClipReader
+from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
 from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.emotion import EmotionSpace
@@ -22,12 +22,12 @@ from ..models.face_model import POSE_DIM
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
-from ..trainers.cpu import spare_cpu
-from ..trainers.evaluation import keys_of
-from ..trainers.evaluation_emotion import evaluate_emotion
-from ..trainers.evaluation_face import evaluate_face
-from ..trainers.evaluation_motion import evaluate_critics, evaluate_motion
-from ..trainers.evaluation_video import Judges, Maker, Table, evaluate_videos
+from ..trainers.evaluation.common import keys_of
+from ..trainers.evaluation.emotion import evaluate_emotion
+from ..trainers.evaluation.face import evaluate_face
+from ..trainers.evaluation.motion import evaluate_critics, evaluate_motion
+from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos
+from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 

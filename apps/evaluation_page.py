@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..datamodules.encoding import write_video
-from ..datamodules.reader import ClipReader
+from ..datamodules.dataset.reader import ClipReader
+from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import FaceGenerator, to_bytes
 from ..models.talker import Talker, motion_windows

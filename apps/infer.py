@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..datamodules.media import read_audio, write_video
-from ..datamodules.portrait import crop_portrait
+from ..datamodules.media.portrait import crop_portrait
+from ..datamodules.media.read import read_audio, write_video
 from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.talker import Talker
-from ..trainers.cpu import spare_cpu
+from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
 
 PROVENANCE = "AI-generated talking head made with emohead"

@@ -126,7 +126,7 @@ def stage(folder: Path, name: str, text: str) -> str:
     """One stage of the four."""
     curves = folder / name / "metrics.jsonl"
     if curves.is_file():
-        from ..trainers.tracking import read_metrics  # imports torch and Lightning
+        from ..trainers.run.journal import read_metrics  # imports torch and Lightning
 
         charts = f"<div class='panels'>{''.join(panels(read_metrics(curves)))}</div>"
     else:

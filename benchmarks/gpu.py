@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from emohead.datamodules.batch import Batch, made_up_batch
-from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import Engine, LossScale, PlainEngine
-from emohead.trainers.meter import Meter
-from emohead.trainers.run import quieten
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
+from emohead.trainers.run.meter import Meter
+from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_stage
 

@@ -28,20 +28,20 @@ from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.models.face_loss import discriminator_adversarial_loss, gradient_penalty
 from emohead.models.face_model import FaceModel
-from emohead.trainers.checkpoints import Checkpoints
-from emohead.trainers.cluster import environment
 from emohead.trainers.config import load_config
-from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face_augmentation import augmented
-from emohead.trainers.guards import SkippedSteps
-from emohead.trainers.preemption import Notice
-from emohead.trainers.run import STAGES, quieten
-from emohead.trainers.saving import Saving
+from emohead.trainers.run.checkpoints import Checkpoints
+from emohead.trainers.run.cluster import environment
+from emohead.trainers.run.guards import SkippedSteps
+from emohead.trainers.run.journal import CountBatches, Journal, ProgressLine, Tracker
+from emohead.trainers.run.preemption import Notice
+from emohead.trainers.run.saving import Saving
+from emohead.trainers.run.strategy import EngineStrategy
+from emohead.trainers.run.train import STAGES, quieten
+from emohead.trainers.run.watchdog import Watch, Watchdog
 from emohead.trainers.stage import Stage
-from emohead.trainers.strategy import EngineStrategy
-from emohead.trainers.tracking import CountBatches, Journal, ProgressLine, Tracker
-from emohead.trainers.watchdog import Watch, Watchdog
 from pytorch_lightning import Callback, Trainer
 
 SIZES = {"emotion": 96, "motion": 96, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores

@@ -27,16 +27,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.prompts import UNLABELLED
-from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Clip
-from emohead.datamodules.shards import ShardWriter
 from emohead.models.emotion import EmotionSpace
 from emohead.models.face import FaceGenerator
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.talker import motion_windows
-from emohead.trainers.evaluation_face import compare_frames
-from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
+from emohead.trainers.evaluation.face import compare_frames
+from emohead.trainers.evaluation.motion import correlation, landmark_distances, loudness
 
 TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part is also looked at during training
 FOLDS = 4

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from emohead.models.audio import SAMPLES_PER_FRAME
-from emohead.trainers.meter import WorkCounter
+from emohead.trainers.run.meter import WorkCounter
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
 from torch import Tensor, nn

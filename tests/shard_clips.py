@@ -4,9 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from emohead.datamodules.manifest import Manifest
+from emohead.datamodules.dataset.manifest import Manifest
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME, SPLITS, Clip, ClipInfo
-from emohead.datamodules.shards import ShardWriter
 from emohead.models.face_model import FaceModel
 
 SIZE = 32

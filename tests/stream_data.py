@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emohead.datamodules.batch import Batch
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData
 
 
 class FakeTrainer:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from emohead.datamodules.encoding import write_video
-from emohead.datamodules.prepare_work import PrepareConfig
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
 Talk = tuple[np.ndarray, np.ndarray]  # frames uint8 (T, 192, 192, 3), speech (T * 640,)
 

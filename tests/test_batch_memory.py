@@ -4,7 +4,7 @@ import gc
 from pathlib import Path
 
 import torch
-from emohead.datamodules.batch_memory import BatchMemory, MadeBatch
+from emohead.datamodules.stream.memory import BatchMemory, MadeBatch
 
 from .shard_clips import write_clips
 from .stream_data import data_of

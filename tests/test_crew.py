@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.crew import Lost, count_one, run_jobs
+from emohead.datamodules.jobs import Lost, count_one, run_jobs
 from emohead.models.errors import UserError
 
 

@@ -20,7 +20,7 @@ from emohead.models.talker import TalkerConfig
 from emohead.trainers.config import as_dict
 from emohead.trainers.distill import DistillStage, DistillStageConfig
 from emohead.trainers.emotion import EmotionStage, EmotionStageConfig
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage
 from emohead.trainers.motion import MotionStage, MotionStageConfig
 from emohead.trainers.stage import OptimizerConfig, Stage

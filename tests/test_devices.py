@@ -12,7 +12,7 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.face_loss import gradient_penalty
 from emohead.trainers import stage as stage_module
-from emohead.trainers.draws import Draws
+from emohead.trainers.engines.draws import Draws
 from torch import Tensor
 
 from .test_curves import make

@@ -7,7 +7,7 @@ import pytest
 import torch
 from emohead.datamodules.batch import check_batch
 from emohead.datamodules.prompts import class_prompt
-from emohead.datamodules.stream import TalkingFaceData
+from emohead.datamodules.stream.loader import TalkingFaceData
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.apps.doctor import as_table
-from emohead.datamodules.stream import TalkingFaceData
-from emohead.trainers.checkpoint_size import checkpoint_bytes
+from emohead.datamodules.stream.loader import TalkingFaceData
 from emohead.trainers.config import load_config
-from emohead.trainers.doctor import examine
+from emohead.trainers.doctor.disk import checkpoint_bytes
+from emohead.trainers.doctor.examine import examine
+from emohead.trainers.doctor.finding import Finding
 from emohead.trainers.face import FaceStageConfig
-from emohead.trainers.finding import Finding
 from rich.console import Console
 
 from .conftest import emohead, refused

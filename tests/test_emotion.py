@@ -18,8 +18,8 @@ from emohead.models.errors import UserError
 from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.contrast import contrastive_loss, match_weights, relation_loss
-from emohead.trainers.draws import Draws
 from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig
+from emohead.trainers.engines.draws import Draws
 from emohead.trainers.retrieval import emotion_retrieval
 
 SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2)

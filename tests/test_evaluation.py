@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.prompts import class_prompt, label_prompts
-from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import EMOTIONS
-from emohead.datamodules.shards import ShardWriter
 from emohead.models.emotion import EmotionSpace
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator
@@ -22,17 +22,17 @@ from emohead.models.motion import AudioTo3DMM
 from emohead.models.motion_critics import MotionCritics
 from emohead.models.talker import TRANSLATION
 from emohead.trainers.distill import psnr
-from emohead.trainers.evaluation import averages
-from emohead.trainers.evaluation_emotion import evaluate_emotion
-from emohead.trainers.evaluation_face import evaluate_face, relatives_of, ssim
-from emohead.trainers.evaluation_motion import (
+from emohead.trainers.evaluation.common import averages
+from emohead.trainers.evaluation.emotion import evaluate_emotion
+from emohead.trainers.evaluation.face import evaluate_face, relatives_of, ssim
+from emohead.trainers.evaluation.motion import (
     correlation,
     evaluate_critics,
     evaluate_motion,
     landmark_distances,
     loudness,
 )
-from emohead.trainers.evaluation_video import (
+from emohead.trainers.evaluation.video import (
     PORTRAIT,
     TRUE_FRAMES,
     Judges,

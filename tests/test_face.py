@@ -17,10 +17,10 @@ from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
 from emohead.models.face_model import FaceModel
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
-from emohead.trainers.meter import WorkCounter
+from emohead.trainers.run.meter import WorkCounter
 from torch import nn
 
 SMALL = {"size": 32, "channels": [16, 12, 8], "style_dim": 16, "landmark_level": 16, "coarse_flow": 16}

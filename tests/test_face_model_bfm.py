@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.bfm09 import clip_coefficients, read_coefficients
+from emohead.datamodules.face_models.bfm09 import clip_coefficients, read_coefficients
 from emohead.models.bfm import DECIMETRES_PER_UNIT, load_bfm09
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel

@@ -167,9 +167,9 @@ def test_fit_recovers_blendshapes_from_landmarks(ict: FaceModel) -> None:
 @pytest.mark.parametrize("clip", ["grid/lbax4n.mpg", "hdtf/WDA_KatieHill_000.mp4"])
 def test_real_clips(ict: FaceModel, real_data: Path, clip: str) -> None:
     pytest.importorskip("mediapipe")
-    from emohead.datamodules.sources import Source
-    from emohead.datamodules.tracking import crop_box, to_crop_units
-    from emohead.datamodules.tracks import Track, track_source
+    from emohead.datamodules.media.face_tracker import crop_box, to_crop_units
+    from emohead.datamodules.prepare.listing import Source
+    from emohead.datamodules.prepare.track import Track, track_source
 
     track = track_source(Source(real_data / "clips" / clip, clip, "anybody"))
     assert isinstance(track, Track)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emohead.apps.facemodel import convert, fit
-from emohead.datamodules.face_model_pool import different_models, pool_face_models
-from emohead.datamodules.shards import ShardWriter
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.face_models.pool import different_models, pool_face_models
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
@@ -83,7 +83,7 @@ def test_memory_is_bounded_by_frames(sets: Sets, monkeypatch: pytest.MonkeyPatch
         seen.extend(map(len, clips))
         return build_landmark_model(clips, people)
 
-    monkeypatch.setattr("emohead.datamodules.face_model_pool.build_landmark_model", build)
+    monkeypatch.setattr("emohead.datamodules.face_models.pool.build_landmark_model", build)
     pooled = pool_face_models(list(sets), max_frames=150)
     assert 140 <= sum(seen) <= 150
     assert len(seen) == 10  # every clip has its share

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
-from emohead.datamodules.source import DataConfig
+from emohead.datamodules.stream.selection import DataConfig
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
@@ -17,8 +17,8 @@ from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig, sync_offset
 from emohead.trainers.augmentation import augment_mel
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.draws import Draws
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.draws import Draws
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.motion import (
     MotionLossConfig,
     MotionStage,

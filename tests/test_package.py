@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from emohead.trainers.config import load_config
-from emohead.trainers.run import STAGES
+from emohead.trainers.run.train import STAGES
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["models", "datamodules", "trainers", "apps"]  # a folder imports from itself and those before it

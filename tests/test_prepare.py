@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.encoding import write_video
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.media import read_audio, read_video
-from emohead.datamodules.prepare import prepare_folder, prepare_sources
-from emohead.datamodules.prepare_plan import FrameSample
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.verify import verify_shards
+from emohead.datamodules.media.face_tracker import FaceTracker
+from emohead.datamodules.media.read import read_audio, read_video
+from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.listing import Source, SourceList
+from emohead.datamodules.prepare.plan import FrameSample
+from emohead.datamodules.prepare.run import prepare_folder, prepare_sources
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
-from emohead.datamodules.sources import Source, SourceList
-from emohead.datamodules.tracking import FaceTracker
-from emohead.datamodules.verify import verify_shards
 from emohead.models.errors import UserError
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import prepare_folder, prepare_sources
-from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import prepare_folder, prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.models.errors import UserError
 
 from .talking_clips import SMALL, Talk, snapshot, write_talks

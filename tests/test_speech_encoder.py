@@ -15,11 +15,11 @@ from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.speech_encoder import KINDS, PretrainedSpeech, read_config
 from emohead.models.talker import Talker, TalkerConfig, talker_config
-from emohead.trainers import doctor_inputs
-from emohead.trainers.checkpoint_size import checkpoint_bytes, state_bytes
 from emohead.trainers.config import as_dict
 from emohead.trainers.distill import DistillStageConfig
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.doctor import inputs as doctor_inputs
+from emohead.trainers.doctor.disk import checkpoint_bytes, state_bytes
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.motion import MotionStageConfig
 from emohead.trainers.stage import OptimizerConfig
 from safetensors.torch import load_file, save_file
@@ -205,7 +205,7 @@ def test_the_export_needs_no_folder(kind: str, tmp_path: Path):
 
 
 def test_zero_3_names_the_module_that_reaches_into_its_children(folders: dict[str, str]):
-    """trainers/deepspeed_engine.py knows it by this name alone, and no error says that it has another."""
+    """trainers/engines/deepspeed.py knows it by this name alone, and no error says that it has another."""
     encoder = make_listener(folders["wavlm"]).encoder
     assert {type(layer.attention).__name__ for layer in encoder.encoder.layers} == {"WavLMAttention"}
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from emohead.datamodules.cache import Cache
-from emohead.datamodules.fetch import FsspecFetcher, HttpFetcher, Patience
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.storage import LocalFolder, RemoteFolder, open_folder
+from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.storage.cache import Cache
+from emohead.datamodules.storage.fetch import FsspecFetcher, HttpFetcher, Patience
+from emohead.datamodules.storage.folder import LocalFolder, RemoteFolder, open_folder
 from emohead.models.errors import UserError
 
 from .range_server import RangeServer, serving

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.batch import STAGES, Batch, check_batch
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
-from emohead.datamodules.samples import draw_pair, motion_window
-from emohead.datamodules.stream import DataConfig, TalkingFaceData, pl
+from emohead.datamodules.stream.examples import draw_pair, motion_window
+from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData, pl
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take

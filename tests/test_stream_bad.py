@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.bad_samples import BadSamples
-from emohead.datamodules.order import Place
-from emohead.datamodules.reader import DamagedClip
+from emohead.datamodules.dataset.reader import DamagedClip
+from emohead.datamodules.stream.damaged import BadSamples
+from emohead.datamodules.stream.order import Place
 from emohead.models.errors import UserError
-from emohead.trainers.run import train
+from emohead.trainers.run.train import train
 
 from .shard_clips import write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.batch import Batch, check_batch
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.samples import draw_pair
-from emohead.datamodules.shards import ShardWriter
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.stream.examples import draw_pair
 from emohead.models.errors import UserError
 
 from .shard_clips import SIZE, face_model, make_clip, write_clips

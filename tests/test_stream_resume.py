@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 
 from .shard_clips import write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.models.errors import UserError
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips

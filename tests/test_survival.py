@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.checkpoints import Checkpoints
-from emohead.trainers.preemption import INTERRUPTED, Notice
-from emohead.trainers.run import EXPORTS, STAGES, train
+from emohead.trainers.run.checkpoints import Checkpoints
+from emohead.trainers.run.preemption import INTERRUPTED, Notice
+from emohead.trainers.run.train import EXPORTS, STAGES, train
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
 

@@ -5,9 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.manifest import load_manifest
+from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
-from emohead.datamodules.synthetic import (
+from emohead.datamodules.synthetic.acting import AFFECTS, LEXICON
+from emohead.datamodules.synthetic.actions import ACTS, held_out
+from emohead.datamodules.synthetic.corpus import (
     SyntheticConfig,
     _motion,
     _utter,
@@ -17,11 +19,9 @@ from emohead.datamodules.synthetic import (
     synthetic_clips,
     synthetic_scripts,
 )
-from emohead.datamodules.synthetic_acting import AFFECTS, LEXICON
-from emohead.datamodules.synthetic_acts import ACTS, held_out
-from emohead.datamodules.synthetic_face import ACTION_UNITS, AU, IRIS, synthetic_face_model
-from emohead.datamodules.synthetic_voice import PHONEMES, Manner, Voice, speak
-from emohead.datamodules.synthetic_words import describe_voice
+from emohead.datamodules.synthetic.face import ACTION_UNITS, AU, IRIS, synthetic_face_model
+from emohead.datamodules.synthetic.voice import PHONEMES, Manner, Voice, speak
+from emohead.datamodules.synthetic.words import describe_voice
 from emohead.models.errors import UserError
 
 SMALL = SyntheticConfig(identities=3, clips=4, frames=15, size=32, seed=7)

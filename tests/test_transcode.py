@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.estimate import estimate_codecs
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.estimate import estimate_codecs
+from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.transcode import WORK, transcode
+from emohead.datamodules.dataset.verify import verify_shards
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.sample import Rejected
-from emohead.datamodules.shards import ShardWriter
-from emohead.datamodules.transcode import WORK, transcode
-from emohead.datamodules.verify import verify_shards
 from emohead.models.errors import UserError
 
 from .shard_clips import SIZE, face_model, make_clip, write_clips

@@ -18,11 +18,11 @@ from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
-from ..datamodules.stream import DataFacts
+from ..datamodules.stream.loader import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights, relation_loss
-from .ranks import all_objects, all_rows, own_rows
+from .engines.ranks import all_objects, all_rows, own_rows
 from .retrieval import emotion_retrieval
 from .stage import Stage, StageConfig, decay_groups
 

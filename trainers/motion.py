@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream import DataFacts
+from ..datamodules.stream.loader import DataFacts
 from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
@@ -29,8 +29,8 @@ from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
-from .draws import Draws
-from .ranks import all_rows, own_rows
+from .engines.draws import Draws
+from .engines.ranks import all_rows, own_rows
 from .stage import Stage, StageConfig, check_held_out
 
 LIPS = slice(48, 68)  # of the 68 landmarks

@@ -1,6 +1,6 @@
 """What the stages have in common: one dict of loss terms, weights from the config, learning rate, export.
 
-A stage subclasses `Stage`, sets `network`, and says what its losses are. Everything else about a run is in run.py.
+A stage subclasses `Stage`, sets `network`, and says what its losses are. Everything else about a run is in run/.
 """
 
 import math
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream import DataConfig, DataFacts
+from ..datamodules.stream.loader import DataConfig, DataFacts
 from ..models.checkpoint import Checkpoint, save_checkpoint
 from ..models.errors import UserError
 from .config import as_dict
-from .draws import Draws
-from .engines import Engine
-from .precision import REDUCED, settled
+from .engines.draws import Draws
+from .engines.plain import Engine
+from .engines.precision import REDUCED, settled
 
 
 @dataclass

@@ -1,0 +1,210 @@
+"""`manifest.json`: what a data set holds, its checks and its statistics, and the tally that makes it."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...models.errors import UserError
+from ...models.face_model import FaceModel
+from ..sample import FORMAT_VERSION, FPS, SAMPLE_RATE, SPLITS, Rejected
+
+MANIFEST = "manifest.json"
+FACE_MODEL = "facemodel.npz"
+PARTIAL = ".partial"
+NO_MANIFEST = "`emohead prepare` writes one, `emohead shards index` makes one for tars"
+REBUILD = "run `emohead shards index` to rebuild it"
+
+
+@dataclass
+class Shard:
+    """One tar. `groups` counts clips by "emotion/level/view", so that a selection is counted without the index."""
+
+    name: str
+    split: str
+    clips: int
+    frames: int
+    bytes: int
+    sha256: str
+    groups: dict[str, int]
+
+
+@dataclass
+class SplitSummary:
+    """What a split holds: clips, seconds, clips of each identity, clips of each emotion and level."""
+
+    clips: int = 0
+    seconds: float = 0.0
+    identities: dict[str, int] = field(default_factory=dict)
+    emotions: dict[str, dict[str, int]] = field(default_factory=dict)  # "none" where a clip has no label
+
+
+@dataclass
+class MotionStatistics:
+    """Mean and standard deviation of each motion value (D) over `count` frames of the train split."""
+
+    count: int = 0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Manifest:
+    """`manifest.json`: everything about a data set that can be said without opening a tar."""
+
+    codec: str
+    size: int
+    face_model: dict[str, Any]  # checksum, kind, num_identity, num_expression
+    shards: list[Shard]
+    splits: dict[str, SplitSummary]
+    motion: MotionStatistics
+    rejected: list[Rejected] = field(default_factory=list)
+    rejected_counts: dict[str, int] = field(default_factory=dict)  # by code
+    preparation: dict[str, Any] = field(default_factory=dict)  # options and inputs of `emohead prepare`, split rule
+    fps: int = FPS
+    sample_rate: int = SAMPLE_RATE
+    version: int = FORMAT_VERSION
+
+    def save(self, folder: Path, partial: Path | None = None) -> None:
+        """Write it aside, at `partial` where several may do so at once, and rename it."""
+        write_json(folder / MANIFEST, asdict(self), indent=1, partial=partial)
+
+
+def load_manifest(folder: Path | str) -> Manifest:
+    """Read `manifest.json`; raises UserError where there is none, or one of another format version."""
+    path = Path(folder) / MANIFEST
+    return parse_manifest(read_json(path, missing=NO_MANIFEST), path)
+
+
+def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
+    """The manifest that was read from `path`."""
+    check_version(content, path)
+    try:
+        return Manifest(
+            **dict(content)
+            | {
+                "shards": [Shard(**shard) for shard in content["shards"]],
+                "splits": {name: SplitSummary(**split) for name, split in content["splits"].items()},
+                "motion": MotionStatistics(**content["motion"]),
+                "rejected": [Rejected(**clip) for clip in content["rejected"]],
+            }
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a manifest of this format ({error}); {REBUILD}") from None
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    """A JSON object; raises UserError, with `missing` as the explanation where the file does not exist."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: {missing}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, path: Path | str) -> dict[str, Any]:
+    """The JSON object that was read from `path`."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no JSON object; {REBUILD}")
+    return content
+
+
+def check_version(content: Mapping[str, Any], path: Path | str) -> None:
+    """Refuse another format version."""
+    version = content.get("version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {version}, this emohead reads {FORMAT_VERSION}; prepare the data again"
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None, partial: Path | None = None) -> None:
+    """Write aside and rename; `partial` is where, if several processes may write the same file at once."""
+    partial = partial or path.with_name(path.name + PARTIAL)
+    separators = (",", ":") if indent is None else None
+    partial.write_text(json.dumps(content, indent=indent, separators=separators) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+class Tally:
+    """Counts and motion statistics, added up clip by clip; makes the manifest."""
+
+    def __init__(self) -> None:
+        self.shards: list[Shard] = []
+        self.splits: dict[str, SplitSummary] = {}
+        self.count, self.mean, self.square = 0, np.zeros(1), np.zeros(1)  # square: sum of squared deviations
+
+    def add_clip(self, split: str, record: Mapping[str, Any], motion: np.ndarray) -> None:
+        """Count a clip; its motion (T, D) enters the statistics if it is for training."""
+        summary = self.splits.setdefault(split, SplitSummary())
+        summary.clips += 1
+        summary.seconds = round(summary.seconds + record["frames"] / FPS, 2)
+        summary.identities[record["identity"]] = summary.identities.get(record["identity"], 0) + 1
+        levels = summary.emotions.setdefault(record["emotion"] or "none", {})
+        level = str(record["level"] or "none")
+        levels[level] = levels.get(level, 0) + 1
+        if split == "train":
+            self.add_motion(motion.astype(np.float64))
+
+    def add_motion(self, motion: np.ndarray) -> None:
+        # Chan et al.'s merge of means and squared deviations: stable, and needs one pass.
+        count, mean = len(motion), motion.mean(axis=0)
+        total, delta = self.count + count, mean - self.mean
+        self.square = self.square + ((motion - mean) ** 2).sum(axis=0) + delta**2 * self.count * count / total
+        self.mean, self.count = self.mean + delta * count / total, total
+
+    def add_shard(self, path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Count a finished tar, `path` being where it lies now."""
+        self.shards.append(describe_shard(path, name, split, records))
+
+    def manifest(
+        self,
+        *,
+        codec: str,
+        size: int,
+        face_model: FaceModel,
+        rejected: Sequence[Rejected],
+        preparation: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        std = np.sqrt(self.square / max(self.count, 1))
+        return Manifest(
+            codec=codec,
+            size=size,
+            face_model={
+                "checksum": face_model.checksum(),
+                "kind": face_model.kind,
+                "num_identity": face_model.num_identity,
+                "num_expression": face_model.num_expression,
+            },
+            shards=sorted(self.shards, key=lambda shard: (SPLITS.index(shard.split), shard.name)),
+            splits={name: self.splits[name] for name in SPLITS if name in self.splits},
+            motion=MotionStatistics(self.count, self.mean.tolist(), std.tolist()) if self.count else MotionStatistics(),
+            rejected=list(rejected),
+            rejected_counts=dict(sorted(Counter(clip.code for clip in rejected).items())),
+            preparation=dict(preparation or {}),
+        )
+
+
+def describe_shard(path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> Shard:
+    """What the manifest says of a finished tar, `path` being where it lies now."""
+    groups = Counter(group_name(record["emotion"], record["level"], record["view"]) for record in records)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    frames = sum(record["frames"] for record in records)
+    return Shard(name, split, len(records), frames, path.stat().st_size, digest, dict(sorted(groups.items())))
+
+
+def group_name(emotion: str | None, level: int | None, view: str) -> str:
+    """The name under which a shard counts clips of one label and view."""
+    return f"{emotion or 'none'}/{level or 'none'}/{view}"

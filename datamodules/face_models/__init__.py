@@ -1,0 +1,1 @@
+"""3D face models that data sets bring or that are fitted to them."""

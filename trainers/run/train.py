@@ -1,0 +1,273 @@
+"""One training run: config -> data -> stage -> Lightning -> export. To resume, call it again the same way."""
+
+import logging
+import platform
+import sys
+import time
+import traceback
+import warnings
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from ...datamodules.stream.loader import TalkingFaceData
+from ...datamodules.stream.selection import FREE
+from ...models.errors import Failure, UserError
+from ..config import as_dict, load_config, save_config
+from ..distill import DistillStage, DistillStageConfig
+from ..emotion import EmotionStage, EmotionStageConfig
+from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
+from ..face import FaceStage, FaceStageConfig
+from ..motion import MotionStage, MotionStageConfig
+from ..stage import Stage, StageConfig
+from .checkpoints import Checkpoints
+from .cluster import end_of_job, environment, requeue
+from .cpu import spare_cpu
+from .guards import SkippedSteps
+from .journal import CountBatches, Journal, Pictures, ProgressLine, Show, Tracker
+from .memory_error import explain
+from .preemption import Notice, Preempted
+from .saving import Saving, load_weights
+from .strategy import EngineStrategy
+from .watchdog import Watch, Watchdog
+
+STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
+    "emotion": (EmotionStage, EmotionStageConfig),
+    "motion": (MotionStage, MotionStageConfig),
+    "face": (FaceStage, FaceStageConfig),
+    "distill": (DistillStage, DistillStageConfig),
+}
+EXPORTS = {"emotion": "emotion", "motion": "motion", "face": "face", "distill": "talker"}
+CHECKPOINTS = "checkpoints"
+CHOICES: dict[str, tuple] = {
+    "precision": PRECISIONS,
+    "strategy": ("ddp", "deepspeed"),
+    "zero_stage": (0, 1, 2, 3),
+    "accelerator": ("auto", "cpu", "gpu", "cuda"),
+}
+COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", "nodes", "accumulate", "keep_last")
+PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
+
+
+def train(name: str, files: list[Path], overrides: list[str], *, show: Show | None = None) -> Path | None:
+    """Train a stage to its last step and export it.
+
+    Args:
+        name: emotion, motion, face or distill.
+        files: YAML files, or names of shipped ones, later ones winning.
+        overrides: `key=value`, winning over the files.
+        show: called with steps done, steps in all and a note, in place of the run's own progress bar.
+
+    Returns:
+        The exported `.safetensors`; None on all ranks but the first.
+
+    Raises:
+        Preempted: told to leave before the last step; saved.
+        KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
+    """
+    if name not in STAGES:
+        raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
+    notice = Notice()
+    try:
+        path = _train(name, files, overrides, notice, show)
+    except BaseException as error:
+        notice.close(leaving=isinstance(error, Preempted))
+        raise
+    notice.close(leaving=False)
+    if notice.by_hand:  # too late to be saved and left: nothing was left to do
+        raise KeyboardInterrupt
+    return path
+
+
+def _train(name: str, files: list[Path], overrides: list[str], notice: Notice, show: Show | None) -> Path | None:
+    stage_type, config_type = STAGES[name]
+    config: Any = load_config(config_type, files, overrides)
+    check(config)
+    quieten()
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        spare_cpu()
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    pl.seed_everything(config.seed, verbose=False)
+    run = Path(config.run or f"runs/{name}")
+    settle_precision(config, config_type, run)
+    data = TalkingFaceData(name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
+    stage = stage_type(config, data.facts)
+    checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
+    check_same_run(config, config_type, run)
+    strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
+    if rank_zero_only.rank == 0:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml")
+    started = time.time()
+    try:
+        _fit(stage, data, config, run, checkpoints, strategy, notice, show)
+    except Preempted as preempted:
+        strategy.leave()
+        if rank_zero_only.rank == 0 and not preempted.by_hand and requeue():
+            print(f"{run}: the job waits in the queue again", file=sys.stderr)
+        raise
+    path = run / "export" / f"{EXPORTS[name]}.safetensors"
+    export(stage, path, provenance(stage, data, seconds=time.time() - started))
+    strategy.leave()
+    return path if stage.global_rank == 0 else None
+
+
+def export_run(run: Path, out: Path) -> None:
+    """Export the newest sound checkpoint of a run folder, finished or not."""
+    checkpoints = Checkpoints(run / CHECKPOINTS)
+    step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
+    if step is None:
+        raise UserError(f"{run}: no run folder with a checkpoint; wanted are config.yaml and {CHECKPOINTS}/step-…")
+    saved = checkpoints.load(step)
+    stage_type, config_type = STAGES[saved.stage]
+    config: Any = load_config(config_type, [run / "config.yaml"], [])
+    quieten()
+    data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
+    stage = stage_type(config, data.facts)
+    load_weights(stage, saved, checkpoints.path(step))
+    stage.export(out, provenance(stage, data, seconds=0.0))
+
+
+def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
+    """Export a stage whose networks may be sharded. For all ranks together."""
+    with ExitStack() as stack:
+        for engine in stage.engines.values():
+            stack.enter_context(engine.whole())
+        if stage.global_rank == 0:
+            stage.export(path, where_from)
+
+
+def report(line: str) -> None:
+    print(f"emohead: {line}", file=sys.stderr, flush=True)
+
+
+def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
+    """Where weights come from: data, steps, seed, the checkpoints they were made from, versions."""
+    return {
+        "steps": stage.num_batches,
+        "seed": stage.config.seed,
+        "seconds": round(seconds, 1),
+        "data": data.provenance(),
+        "inputs": stage.inputs,
+        "config": as_dict(stage.config),
+        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def _fit(
+    stage: Stage,
+    data: TalkingFaceData,
+    config: StageConfig,
+    run: Path,
+    checkpoints: Checkpoints,
+    strategy: EngineStrategy,
+    notice: Notice,
+    show: Show | None,
+) -> None:
+    """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
+    c = config.trainer
+    first = rank_zero_only.rank == 0
+    journal = Journal(run, config.tracking, as_dict(config)) if first else None
+    notice.end, notice.save_before = end_of_job(), c.save_before
+    watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
+    trainer = pl.Trainer(
+        accelerator=c.accelerator,
+        devices=c.devices,
+        num_nodes=c.nodes,
+        strategy=strategy,
+        max_epochs=-1,
+        val_check_interval=c.val_every if data.facts.num_val else None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if data.facts.num_val else 0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(run),
+        logger=False,
+        callbacks=[
+            CountBatches(),
+            Watch(watchdog),
+            Tracker(journal),
+            *([ProgressLine(run.name, c.max_steps, show)] if first else []),
+            Pictures(run / "samples", journal),
+            SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
+            Saving(checkpoints, notice, report),
+        ],
+    )
+    # Its handlers would broadcast from within a signal handler, in the middle of a step; ours set a flag.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    try:
+        trainer.fit(stage, datamodule=data)
+    except Exception as error:
+        told = explain(error, stage=stage.name, config=config, size=data.size) or watchdog.explain(error)
+        if told is None:
+            raise
+        traceback.print_exc()
+        raise Failure(told) from None
+    finally:
+        watchdog.stop()
+        if journal:
+            journal.close()
+
+
+def settle_precision(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+    """Put a precision in place of auto: the one that the run folder has, on whatever machine, or this machine's."""
+    c = config.trainer
+    if c.precision == "auto":
+        if Checkpoints(run / CHECKPOINTS).steps():
+            c.precision, why = load_config(config_type, [run / "config.yaml"], []).trainer.precision, "as before"
+        else:
+            c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
+        if rank_zero_only.rank == 0:
+            report(f"{run}: trainer.precision={c.precision}, {why}")
+    slow = emulated_on_cpu(c.precision) if c.accelerator == "cpu" or not torch.cuda.is_available() else None
+    if slow and rank_zero_only.rank == 0:
+        report(f"{run}: {slow}")
+
+
+def check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+    """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
+    if not Checkpoints(run / CHECKPOINTS).steps():
+        return
+    started, now = as_dict(load_config(config_type, [run / "config.yaml"], [])), as_dict(config)
+    for name in FREE:
+        started["data"][name] = now["data"][name]
+    for key in started.keys() - {"trainer", "tracking", "run"}:
+        if started[key] != now[key]:
+            raise UserError(f"{run}: was started with another '{key}'; set run= to a new folder, or delete this one")
+
+
+def check(config: StageConfig) -> None:
+    """Raises UserError where a value cannot be meant."""
+    c = config.trainer
+    for key, values in CHOICES.items():
+        if getattr(c, key) not in values:
+            raise UserError(f"trainer.{key}={getattr(c, key)}: wanted is one of {', '.join(map(str, values))}")
+    ranks = c.nodes * c.devices
+    if config.data.batch_size % (ranks * c.accumulate):
+        raise UserError(
+            f"data.batch_size={config.data.batch_size}: must be a multiple of trainer.nodes * trainer.devices * "
+            f"trainer.accumulate = {ranks * c.accumulate}"
+        )
+    if config.tracking.wandb not in ("online", "offline", "disabled"):
+        raise UserError(f"tracking.wandb={config.tracking.wandb}: wanted is online, offline or disabled")
+    for key in COUNTS:
+        if getattr(config.trainer, key) < 1:
+            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}: wanted is 1 or more")
+
+
+def quieten() -> None:
+    """Lightning's hints are for those who write stages, not for those who train them."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a demo on a cluster's login node
