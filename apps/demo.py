@@ -22,7 +22,8 @@ from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, p
 from ..models.errors import UserError
 from ..trainers.run.journal import write_picture
 from ..trainers.run.preemption import INTERRUPTED, Preempted
-from ..trainers.run.train import STAGES, train
+from ..trainers.run.train import train
+from ..trainers.stages import STAGES
 from .demo_figures import SPLIT, describe, evaluate, print_figures
 from .demo_plan import Plan, done, measure_pace, seconds
 from .evaluate import write_json

@@ -18,7 +18,7 @@ from ..trainers.config import load_config
 from ..trainers.engines.precision import REDUCED, settled
 from ..trainers.run.checkpoints import Checkpoints
 from ..trainers.run.cpu import spare_cpu
-from ..trainers.run.train import STAGES
+from ..trainers.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
         return self.stages.get(stage, [])
 
     def steps(self, stage: str) -> int:
-        config: Any = load_config(STAGES[stage][1], [Path(f"{stage}-debug")], self.overrides(stage))
+        config: Any = load_config(STAGES[stage].config_type, [Path(f"{stage}-debug")], self.overrides(stage))
         return config.trainer.max_steps
 
 

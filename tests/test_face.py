@@ -203,9 +203,9 @@ def test_each_phase_trains_its_own_network():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     seen = []
-    stage.backward = lambda name, loss: (
+    stage.backpropagate = lambda name, loss: (
         seen.append((name, all(p.requires_grad for p in stage.discriminator.parameters()))),
-        FaceStage.backward(stage, name, loss),
+        FaceStage.backpropagate(stage, name, loss),
     )
     stage.training_step(batch, 0)
     assert seen == [("network", False), ("discriminator", True), ("discriminator", True)]  # Gmain, Dmain, R1

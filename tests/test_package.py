@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from emohead.trainers.config import load_config
-from emohead.trainers.run.train import STAGES
+from emohead.trainers.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["models", "datamodules", "trainers", "apps"]  # a folder imports from itself and those before it
@@ -79,7 +79,7 @@ for emotion in emotions:
 def test_shipped_configs_parse(path: Path):
     stage = path.stem.split("-")[0]
     assert path.read_text().startswith("#"), "a header says how to run it"
-    load_config(STAGES[stage][1], [path], [])
+    load_config(STAGES[stage].config_type, [path], [])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -16,7 +16,8 @@ from emohead.trainers.config import load_config
 from emohead.trainers.engines.precision import cpu_multiplies, emulated_on_cpu, settled
 from emohead.trainers.motion import MotionStageConfig
 from emohead.trainers.run.cpu import usable_cores
-from emohead.trainers.run.train import STAGES, train
+from emohead.trainers.run.train import train
+from emohead.trainers.stages import STAGES
 from omegaconf import OmegaConf
 
 from .survival import hear_interrupts

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.batch import STAGES, Batch, check_batch
+from emohead.datamodules.batch import BATCH, Batch, check_batch
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.stream.examples import draw_pair, motion_window
@@ -117,7 +117,7 @@ def test_validation_reads_every_clip_once_and_always_alike(corpus: Path, num_ran
 # ---------------------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BATCH)
 @pytest.mark.parametrize("size", [0, 16])
 def test_batches_keep_the_contract(corpus: Path, stage: str, size: int) -> None:
     data = data_of(corpus, stage=stage, size=size)

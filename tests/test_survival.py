@@ -11,7 +11,8 @@ import torch
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.run.checkpoints import Checkpoints
 from emohead.trainers.run.preemption import INTERRUPTED, Notice
-from emohead.trainers.run.train import EXPORTS, STAGES, train
+from emohead.trainers.run.train import train
+from emohead.trainers.stages import STAGES
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
 
@@ -50,7 +51,7 @@ def go_on(demo: Path, stage: str, run: Path, *shape: str) -> None:
 
 
 def checksum(run: Path, stage: str) -> str:
-    return load_checkpoint(run / "export" / f"{EXPORTS[stage]}.safetensors").sha256
+    return load_checkpoint(run / "export" / f"{STAGES[stage].kind}.safetensors").sha256
 
 
 def same_to_the_last_bit(run: Path, other: Path, stage: str) -> None:

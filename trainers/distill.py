@@ -10,9 +10,9 @@ The abstract of arXiv:2305.02572 has no such stage: all of it is our own choice.
 Shapes: B clips, E embedding, T frames of speech, D values of motion.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.prompts import prompts_for
 from ..datamodules.sample import LEVELS
 from ..datamodules.stream.loader import DataFacts
-from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.face import FaceGenerator
@@ -33,7 +32,9 @@ from ..models.face_model import POSE_DIM
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
 from .motion import MODALITIES
-from .stage import Stage, StageConfig, check_held_out
+from .stage import Stage, StageConfig, Start
+
+Values = dict[str, Any]  # the configuration of a network, as its export has it
 
 NUM_PICKS = 64  # sentences beside the prompts of the batch
 
@@ -62,26 +63,34 @@ class DistillStageConfig(StageConfig):
 
 
 class DistillStage(Stage):
+    """Trains Talker, the student of the three other stages."""
+
     name = "distill"
-    kind: ClassVar[str] = "talker"
+    config_type = DistillStageConfig
+    starts_from = (Start("emotion", "emotion"), Start("motion", "motion"), Start("face", "face"))
+    kind = "talker"
     monitor = "-val/loss"
     network: Talker
 
+    @classmethod
+    def build(cls, config: DistillStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        return {"network": Talker(student_config(config.network, **given))}
+
+    @classmethod
+    def frame_size(cls, config: DistillStageConfig, given: dict[str, Any]) -> int:
+        return given["face"]["size"]
+
     def __init__(self, config: DistillStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        given = {
-            name: load_checkpoint(Path(getattr(config, name)), kind=name) for name in ("emotion", "motion", "face")
-        }
-        for name, checkpoint in given.items():
-            check_held_out(config, f"{name}={getattr(config, name)}", checkpoint)
-        self.inputs = {name: checkpoint.sha256 for name, checkpoint in given.items()}
+        given = self.load_given()
         self.emotion_from = given["motion"].provenance.get("config", {}).get("emotion_from", list(MODALITIES))
-        space = EmotionSpace.from_checkpoint(config.emotion)
+        space = EmotionSpace.rebuild(given["emotion"])
         motion = AudioTo3DMM.from_checkpoint(config.motion)
         face = FaceGenerator.from_checkpoint(config.face)
         # Not a submodule of the stage: frozen teachers are neither trained nor written into its checkpoints.
         self.teachers = Frozen(space, motion, face)
-        self.network = Talker(student_config(config.network, space, motion, face))
+        self.network = self.assemble(facts, given)["network"]
+        config.network = self.network.config  # with what the teachers decided
         if config.start_from_teacher:
             copy_matching(self.network.emotion.image, space.image_tower)
             copy_matching(self.network.emotion.speech, space.speech_encoder)
@@ -187,7 +196,7 @@ class DistillStage(Stage):
 
     def generator(self) -> torch.Generator:
         """Draws of this step: a function of seed and position only."""
-        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.num_batches)
+        return torch.Generator().manual_seed(self.step_seed())
 
 
 class Frozen:
@@ -203,17 +212,18 @@ class Frozen:
             network.to(device)
 
 
-def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> TalkerConfig:
-    """Fill in what the teachers and the data decide."""
-    config.emotion.embed_dim = space.config.embed_dim
-    config.emotion.image.crop = config.emotion.image.crop or space.config.image_crop
-    config.motion.emotion_dim = space.config.embed_dim
-    for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
-        part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
-    config.motion.noise_dim, config.motion.use_identity = motion.config.noise_dim, motion.config.use_identity
+def student_config(config: TalkerConfig, emotion: Values, motion: Values, face: Values) -> TalkerConfig:
+    """Fill in what the configurations of the teachers decide."""
+    student = deepcopy(config)
+    student.emotion.embed_dim = student.motion.emotion_dim = emotion["embed_dim"]
+    student.emotion.image.crop = student.emotion.image.crop or emotion["image_crop"]
+    for part, teacher in ((student.motion, motion), (student.face, face)):
+        part.motion_dim, part.identity_dim = teacher["motion_dim"], teacher["identity_dim"]
+    for name in ("noise_dim", "use_identity"):
+        setattr(student.motion, name, motion[name])
     for name in ("size", "num_points", "landmark_level"):
-        setattr(config.face, name, getattr(face.config, name))
-    return config
+        setattr(student.face, name, face[name])
+    return student
 
 
 def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> None:

@@ -9,6 +9,7 @@ Shapes: B clips of the global batch, E width of the space.
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,14 +72,19 @@ class EmotionStage(Stage):
     """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
 
     name = "emotion"
+    config_type = EmotionStageConfig
     kind = "emotion"
     monitor = "-val/loss"
     network: EmotionSpace
     original: Tensor | None  # (S, E)
 
+    @classmethod
+    def build(cls, config: EmotionStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        return {"network": EmotionSpace(config.network)}
+
     def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        self.network = EmotionSpace(config.network)
+        self.network = self.assemble(facts, {})["network"]
         self.contrast = Contrast(config.temperature)
         self.bank = emotion_sentences()
         original = self.original_text() if config.loss.prior_loss else None

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream.loader import DataFacts
-from ..models.checkpoint import load_checkpoint
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float
@@ -29,7 +28,7 @@ from ..models.face_loss import (
     warp_loss,
 )
 from .face_augmentation import FaceAugmentationConfig, augmented
-from .stage import OptimizerConfig, Stage, StageConfig, check_held_out
+from .stage import Caution, OptimizerConfig, Stage, StageConfig, Start, nearest_batch_sizes
 
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
 
@@ -86,19 +85,49 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 class FaceStage(Stage):
-    name: ClassVar[str] = "face"
-    kind: ClassVar[str] = "face"
+    """Trains FaceGenerator; its moving average is exported."""
+
+    name = "face"
+    config_type = FaceStageConfig
+    starts_from = (Start("perceptual.emotion", "emotion", needed=False),)
+    weights = ("perceptual.vgg",)
+    kind = "face"
     monitor = "val/psnr"
+    network: FaceGenerator
+    average: FaceGenerator
+    discriminator: Discriminator
+
+    @classmethod
+    def build(cls, config: FaceStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
+        dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
+        network = FaceGenerator(replace(config.network, **dims))
+        discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
+        average = copy.deepcopy(network).requires_grad_(False)
+        return {"network": network, "discriminator": discriminator, "average": average}
+
+    @classmethod
+    def frame_size(cls, config: FaceStageConfig, given: dict[str, Any]) -> int:
+        return config.network.size
+
+    @classmethod
+    def cautions(cls, config: FaceStageConfig) -> list[Caution]:
+        """The discriminator compares the clips of a group: a part without whole groups makes smaller ones of them."""
+        c, group = config.trainer, config.discriminator.group
+        adversarial = config.loss.adversarial_loss > 0 and config.adversary.start < c.max_steps
+        parts = c.nodes * c.devices * c.accumulate
+        size = config.data.batch_size // parts
+        if not adversarial or group < 2 or size % group == 0:
+            return []
+        problem = f"each part has {size} clips, no multiple of discriminator.group={group}: groups become smaller"
+        return [Caution("batch", problem, nearest_batch_sizes(config.data.batch_size, parts * group))]
 
     def __init__(self, config: FaceStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
-        dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
-        self.network = FaceGenerator(replace(config.network, **dims))
-        self.network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
-        self.discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
+        self.network, self.discriminator, self.average = self.assemble(facts, {}).values()
+        for network in (self.network, self.average):
+            network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint
 
     def _feature_network(self) -> FeatureNetwork | None:
@@ -106,9 +135,7 @@ class FaceStage(Stage):
         if c.vgg:
             return VGGFeatures(c.vgg)
         if c.emotion:
-            checkpoint = load_checkpoint(c.emotion, kind="emotion")
-            check_held_out(self.config, f"perceptual.emotion={c.emotion}", checkpoint)
-            return EmotionFeatures(EmotionSpace.rebuild(checkpoint, towers=["image"]))
+            return EmotionFeatures(EmotionSpace.rebuild(self.load_given()["emotion"], towers=["image"]))
         return None
 
     @property
@@ -141,7 +168,7 @@ class FaceStage(Stage):
                 losses, output = self._generator_losses(part, part["target"])
                 total = self.total(losses)
             self.log_part(losses | {"loss": total})
-            self.backward("network", total)
+            self.backpropagate("network", total)
             changed.append(part["target"])
             fakes.append(output.frame.detach())
         if self.update("network"):
@@ -158,7 +185,7 @@ class FaceStage(Stage):
                 fake, real = self.discriminator(frame), self.discriminator(target)
                 loss = discriminator_adversarial_loss(real, fake)
             self.log_part({"discriminator_loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()})
-            self.backward("discriminator", loss)
+            self.backpropagate("discriminator", loss)
         self.update("discriminator")
 
         # R1: lazy, each penalty stands for those left out.
@@ -167,7 +194,7 @@ class FaceStage(Stage):
             for _, target in zip(self.parts(batch), reals, strict=True):
                 with self.engines["discriminator"].whole():  # for the second derivative
                     penalty = gradient_penalty(self.discriminator, target)
-                    self.backward("discriminator", penalty * adversary.r1 * adversary.r1_every)
+                    self.backpropagate("discriminator", penalty * adversary.r1 * adversary.r1_every)
                 self.log_part({"gradient_penalty": penalty})
             self.update("discriminator", phase="gradient_penalty")
 

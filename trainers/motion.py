@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
 from ..datamodules.stream.loader import DataFacts
-from ..models.checkpoint import load_checkpoint, save_checkpoint
+from ..models.checkpoint import save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
 from ..models.face_model import POSE_DIM, FaceModel
@@ -31,7 +31,7 @@ from .config import as_dict
 from .contrast import contrastive_loss, match_weights
 from .engines.draws import Draws
 from .engines.ranks import all_rows, own_rows
-from .stage import Stage, StageConfig, check_held_out
+from .stage import Stage, StageConfig, Start
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MODALITIES = ("text", "image", "audio")
@@ -68,11 +68,22 @@ class MotionStage(Stage):
     """Trains AudioTo3DMM."""
 
     name = "motion"
+    config_type = MotionStageConfig
+    starts_from = (Start("emotion", "emotion"),)
     kind = "motion"
     monitor = "-val/loss"
     network: AudioTo3DMM
     vertex_gram: Tensor  # (K, K)
     lip_gram: Tensor
+
+    @classmethod
+    def build(cls, config: MotionStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        emotion_dim = given["emotion"]["embed_dim"]
+        sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "emotion_dim": emotion_dim}
+        network = AudioTo3DMM(replace(config.network, **sizes))
+        sizes = {"num_expression": facts.motion_dim - POSE_DIM, "emotion_dim": emotion_dim}
+        critics, jury = (MotionCritics(replace(config.critics, **sizes)) for _ in ("critics", "jury"))
+        return {"network": network, "critics": critics, "jury": jury}
 
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
@@ -83,21 +94,14 @@ class MotionStage(Stage):
                 f"augmentation={config.augmentation}: changes log-mel, which network.speech_encoder replaces; "
                 "set augmentation=0"
             )
-        checkpoint = load_checkpoint(config.emotion, kind="emotion")
-        check_held_out(config, f"emotion={config.emotion}", checkpoint)
-        self.inputs = {config.emotion: checkpoint.sha256}
-        self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
-        sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
-        self.network = AudioTo3DMM(replace(config.network, **sizes, emotion_dim=self.space.config.embed_dim))
+        given = self.load_given()
+        self.space = EmotionSpace.rebuild(given["emotion"]).requires_grad_(False).eval()
+        self.network, self.critics, self.jury = self.assemble(facts, given).values()
         self.network.set_statistics(torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
         num_expression = facts.motion_dim - POSE_DIM
-        sizes = {"num_expression": num_expression, "emotion_dim": self.space.config.embed_dim}
-        self.critics = MotionCritics(replace(config.critics, **sizes))
-        self.critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
-        self.critics.expression_std.copy_(self.network.motion_std[:num_expression])
-        self.jury = MotionCritics(self.critics.config)
-        for name, buffer in self.jury.named_buffers(recurse=False):
-            buffer.copy_(getattr(self.critics, name))
+        for critics in (self.critics, self.jury):
+            critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
+            critics.expression_std.copy_(self.network.motion_std[:num_expression])
         self.face_model: FaceModel = facts.face_model
         basis = self.face_model.expression_basis
         self.register_buffer("vertex_gram", gram(basis), persistent=False)
@@ -119,7 +123,7 @@ class MotionStage(Stage):
                 losses = self.network_losses(part, emotions[-1], draws)
                 total = self.total(losses)
             self.log_part(losses | {"loss": total})
-            self.backward("network", total)
+            self.backpropagate("network", total)
         self.update("network")
 
         # The critics and the jury: true motion only, so that no trick of the network's teaches them anything.
@@ -129,7 +133,7 @@ class MotionStage(Stage):
                 judged = self.judge(self.critics, part, part["motion"], emotion)
                 asked = self.judge(self.jury, part, part["motion"], emotion)
             self.log_part({f"true_{name}": value for name, value in judged.items()})
-            self.backward("critics", torch.stack([*judged.values(), *asked.values()]).sum())
+            self.backpropagate("critics", torch.stack([*judged.values(), *asked.values()]).sum())
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

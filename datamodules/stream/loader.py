@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..batch import STAGES, Batch
+from ..batch import BATCH, Batch
 from ..dataset.reader import DamagedClip
 from ..sample import FPS
 from .damaged import BadSamples
-from .examples import SAMPLES, Pictures, Room, collate
+from .examples import Pictures, Room, collate, draw_sample
 from .memory import BatchMemory, MadeBatch
 from .order import FixedOrder, Order, Place, rank_slice
 from .selection import (
@@ -135,8 +135,8 @@ class BatchStream(IterableDataset):
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.sample)
-        asked = {"window_frames": self.source.config.window_frames, "cross_clip": self.source.cross_clip}
-        return SAMPLES[self.stage](clip, rng, **asked, room=room)
+        frames, cross_clip = self.source.config.window_frames, self.source.cross_clip
+        return draw_sample(BATCH[self.stage], clip, rng, window_frames=frames, cross_clip=cross_clip, room=room)
 
 
 class FiniteBatchStream(BatchStream):
@@ -197,7 +197,7 @@ class TalkingFaceData(pl.LightningDataModule):
         bad_samples: Path | None = None,  # the file that names them
     ) -> None:
         super().__init__()
-        assert stage in STAGES
+        assert stage in BATCH, f"datamodules/batch.py has no batch of stage {stage}"
         self.stage, self.config, self.seed, self.bad_samples = stage, config, seed, bad_samples
         check_config(config)
         self.readers = open_readers(config)
