@@ -10,6 +10,8 @@ import typer
 
 from ..models.errors import Failure, UserError
 
+CONFIGS = Path(__file__).parent.parent / "configs"
+
 app = typer.Typer(
     help="Train emotional talking faces: portrait + speech + emotion (text, image or audio) -> video.",
     epilog="Start with: emohead demo --out runs/demo",
@@ -52,6 +54,11 @@ Configs = Annotated[
         "--config", "-c", help="YAML file or shipped name, such as emotion-debug; repeatable, later ones win."
     ),
 ]
+
+
+# A stage ships a debug configuration, so its name is known here without any of its code.
+STAGE_NAMES = sorted(path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml"))
+StageName = Annotated[str, typer.Argument(help=f"One of {', '.join(STAGE_NAMES)}; see `emohead stages`.")]
 
 
 def _epilog(*examples: str) -> str:
@@ -263,7 +270,7 @@ def facemodel_arkit(
     )
 )
 def train(
-    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    stage: StageName,
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
@@ -284,11 +291,27 @@ def train(
         typer.echo(f"exported {path}")
 
 
+@app.command(epilog=_epilog("emohead stages", "emohead stages --plain"))
+def stages(
+    plain: Annotated[bool, typer.Option("--plain", help="For scripts: name, kind of its export, KEY=KIND ...")] = False,
+) -> None:
+    """The stages in the order of the chain: what each starts from and what it exports.
+
+    A key with a question mark may be left out.
+    """
+    from ..trainers.stages import STAGES
+
+    for stage in STAGES.values():
+        starts = [f"{start.key}={start.kind}{'' if start.needed else '?'}" for start in stage.starts_from]
+        words = [stage.name, stage.kind, *starts]
+        typer.echo(" ".join(words) if plain else f"{stage.name:<10}-> {stage.kind}.safetensors   {' '.join(starts)}")
+
+
 @app.command(
     epilog=_epilog("emohead doctor face -c face-base data.shards=[data/mine] trainer.nodes=2 trainer.devices=4")
 )
 def doctor(
-    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    stage: StageName,
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, as for train.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:

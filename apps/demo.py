@@ -128,13 +128,10 @@ def make_corpus(folder: Path, config: SyntheticConfig, show: Show) -> None:
 
 
 def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: int) -> list[str]:
-    """Data, run folder and the checkpoints a stage is built on."""
+    """Data, run folder and the exports that a stage starts from."""
     overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
-    if stage in ("motion", "distill"):
-        overrides.append(f"emotion={exports['emotion']}")
-    if stage == "distill":
-        overrides += [f"motion={exports['motion']}", f"face={exports['face']}"]
-    return overrides
+    made = {STAGES[name].kind: path for name, path in exports.items()}
+    return overrides + [f"{start.key}={made[start.kind]}" for start in STAGES[stage].starts_from if start.needed]
 
 
 def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: Path, show: Show) -> None:

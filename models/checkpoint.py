@@ -16,13 +16,18 @@ from torch import Tensor
 from .errors import UserError
 
 FORMAT = "1"
-COMMANDS = {
+COMMANDS = {  # that export a kind; an export of another stage is described by its kind
     "emotion": "emohead train emotion",
     "motion": "emohead train motion",
     "critics": "emohead train motion",
     "face": "emohead train face",
     "talker": "emohead train distill",
 }
+
+
+def command(kind: str) -> str:
+    """The command that exports a kind, as far as this file knows."""
+    return COMMANDS.get(kind, f"emohead train {kind}")
 
 
 @dataclass
@@ -91,10 +96,10 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             asked for.
     """
     if kind is not None and not str(path):
-        raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{COMMANDS[kind]}`")
+        raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{command(kind)}`")
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint" + (f"; `{COMMANDS[kind]}` exports one" if kind else ""))
+        raise UserError(f"{path}: no such checkpoint" + (f"; `{command(kind)}` exports one" if kind else ""))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -105,8 +110,9 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
         )
     if kind is not None and metadata["kind"] != kind:
-        wanted = COMMANDS[kind]
-        raise UserError(f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{wanted}`")
+        raise UserError(
+            f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{command(kind)}`"
+        )
     return metadata
 
 

@@ -50,7 +50,12 @@ class Counter(pl.LightningModule):
 
 
 def fit(module: Counter, **arguments) -> Counter:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = pl.Trainer(accelerator="cpu", devices=1, num_sanity_val_steps=0, max_epochs=1, **quiet, **arguments)
     leave_signals_alone(trainer)
     trainer.fit(module, DataLoader(torch.zeros(6, 1)), DataLoader(torch.zeros(1, 1)))
