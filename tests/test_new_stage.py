@@ -1,4 +1,4 @@
-"""A fifth stage is one file in trainers/, its configuration in configs/, a line where stages are listed, its batch keys."""
+"""A fifth stage is a file in trainers/, a configuration in configs/, a line where stages are listed, and batch keys."""
 
 import json
 import os

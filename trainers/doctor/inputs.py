@@ -6,6 +6,7 @@ from typing import Any
 from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.storage.folder import is_url
 from ...datamodules.stream.loader import DataFacts, TalkingFaceData
+from ...models.checkpoint import command
 from ...models.emotion import EmotionSpaceConfig
 from ...models.errors import UserError
 from ...models.face import FaceGeneratorConfig
@@ -39,7 +40,7 @@ def export(start: Start, config: Any) -> Finding:
         if start.kind in NETWORKS:
             NETWORKS[start.kind](**values)
     except UserError as error:
-        return refusal(key, error, f"{key}FILE.safetensors, an export of the kind {start.kind}")
+        return refusal(key, error, f"{key}FILE.safetensors, the export of `{command(start.kind)}`")
     except OSError as error:
         return Finding(key, "wrong", f"{path}: cannot be read ({error.strerror})", f"{key}FILE that can be read")
     except (TypeError, ValueError) as error:
