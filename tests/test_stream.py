@@ -198,7 +198,7 @@ print(len(list(itertools.islice(batches, 20))))
 
 def test_signals_meant_for_the_trainer_do_not_kill_its_workers(corpus: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, str(corpus)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SIGNALLED, str(corpus)], capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
 

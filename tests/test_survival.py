@@ -47,7 +47,8 @@ def undisturbed(demo: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def go_on(demo: Path, stage: str, run: Path, *shape: str) -> None:
     """Start a run, or go on with it, in this process and to its end."""
-    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}", *shape])
+    patient = "trainer.timeout=3600"  # a watchdog ends the process, and all tests in it
+    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}", patient, *shape])
 
 
 def checksum(run: Path, stage: str) -> str:
