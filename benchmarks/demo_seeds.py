@@ -38,9 +38,13 @@ def corpus(work: Path, seed: int) -> Path:
     return out.resolve()
 
 
+def folder(work: Path, mode: str, seed: int) -> Path:
+    return work / f"{mode.replace(' ', '-')}-{seed}"
+
+
 def demo(work: Path, mode: str, seed: int) -> dict[str, float]:
     """The figures of one demo by name; what is there already is not made again."""
-    out = work / f"{mode.replace(' ', '-')}-{seed}"
+    out = folder(work, mode, seed)
     if not (out / "metrics.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "data").exists():
@@ -81,7 +85,7 @@ def main() -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = list(pool.map(lambda one: demo(options.work, *one), asked))
     found = {mode: [run for (m, _), run in zip(asked, done, strict=True) if m == mode] for mode in options.modes}
-    first = json.loads((options.work / f"{options.modes[0].replace(' ', '-')}-{options.seeds[0]}" / "metrics.json").read_text())
+    first = json.loads((folder(options.work, *asked[0]) / "metrics.json").read_text())
     written = table(first["figures"], found)
     print(written)
     result = {"processor": processor(), "seeds": options.seeds, "corpus": first["corpus"], "figures": found}
