@@ -1,7 +1,7 @@
 """What each shipped size of each stage is and takes: parameters, multiply-adds, memory. Counted, not timed.
 
-    python benchmarks/sizes.py            prints the table
-    python benchmarks/sizes.py --readme   and puts it into README.md
+    python benchmarks/sizes.py             prints the table
+    python benchmarks/sizes.py --results   and puts it into docs/results.md
 
 Multiply-adds (MAC) are those of convolutions and matrix products (torch's FlopCounterMode, halved), for one item.
 Memory is what a forward pass in training keeps for its backward pass, one sample, in float32; weights not counted.
@@ -27,6 +27,7 @@ SIZES = {  # pixels of a frame by shipped size; those of the face stage
     "distill": {"debug": 128, "small": 256, "base": 256},
 }
 SECOND = 25  # frames
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 START, END = "<!-- sizes:start -->", "<!-- sizes:end -->"
 
 
@@ -112,15 +113,14 @@ def rows() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--results", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
     table = "\n".join(rows())
     print("\n" + table)
-    if options.readme:
-        path = Path(__file__).parent.parent / "README.md"
-        text = path.read_text()
+    if options.results:
+        text = RESULTS.read_text()
         start, end = text.index(START) + len(START), text.index(END)
-        path.write_text(text[:start] + "\n" + table + "\n" + text[end:])
+        RESULTS.write_text(text[:start] + "\n" + table + "\n" + text[end:])
 
 
 if __name__ == "__main__":
