@@ -21,10 +21,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from emohead.datamodules.config import DataConfig
 from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.sample import Clip, ClipInfo
-from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData
 from emohead.models.face_model import FaceModel
 
 SIZE, FRAMES = 64, 250  # pixels a side; 10 s, so that an index holds as many ranges as a real one

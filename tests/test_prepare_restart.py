@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from emohead.datamodules.corpora.folder import read_folder
-from emohead.datamodules.prepare.run import prepare_folder, prepare_sources
+from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.models.errors import UserError
 
-from .talking_clips import SMALL, Talk, snapshot, write_talks
+from .talking_clips import SMALL, Talk, prepare_folder, snapshot, write_talks
 
 
 def test_parts_in_any_order_make_the_same_set(tmp_path: Path, people: Path, undisturbed: Path) -> None:
@@ -80,9 +80,9 @@ def opened(process: int, path: Path) -> bool:
 RUN = """
 import sys
 from pathlib import Path
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import prepare_sources
-from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 prepare_sources(read_folder(Path(sys.argv[1])), sys.argv[2], PrepareConfig(size=64, codec="mjpeg", clips_per_shard=1))
 """
 
@@ -163,8 +163,8 @@ def test_another_command_on_the_same_folder_is_refused(tmp_path: Path, people: P
 
 def test_a_given_face_model_is_used(tmp_path: Path, people: Path, undisturbed: Path) -> None:
     model = undisturbed / "facemodel.npz"
-    prepare_folder(people, tmp_path / "out", size=64, codec="mjpeg", face_model=model)
+    prepare_folder(people, tmp_path / "out", face_model=str(model))
     assert (tmp_path / "out" / "facemodel.npz").read_bytes() == model.read_bytes()
     with pytest.raises(UserError, match="no such face model"):
-        prepare_folder(people, tmp_path / "new", face_model=tmp_path / "none.npz")
+        prepare_folder(people, tmp_path / "new", face_model=str(tmp_path / "none.npz"))
     assert not (tmp_path / "new").exists()

@@ -21,12 +21,11 @@ from ...models.errors import UserError
 from ...models.face_model import POSE_DIM, FaceModel
 from ..sample import ClipInfo
 from ..storage.folder import Folder, is_url, open_folder
-from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
+from .decode import DECODE, DECODERS, all_finite, decode_npy, decode_speech, resize
 from .index import NamedBytes, ShardIndex, open_shard, read_file
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .writer import unpack_ranges
 
-DECODERS = tuple(DECODE)
 LANDMARK_BYTES = 68 * 2 * 2  # of a frame
 NOT_FINITE = "holds values that are not finite; prepare the shard again"
 

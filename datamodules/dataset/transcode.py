@@ -7,7 +7,6 @@ S pixels a side, T frames of a clip.
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 
 from ...models.errors import UserError
-from ..jobs import Lost, run_jobs
+from ..jobs import Lost, Progress, no_progress, run_jobs
 from ..media.read import encode_clip
 from ..sample import FORMAT_VERSION
 from .manifest import FACE_MODEL, MANIFEST, Manifest, Shard, load_manifest, read_json, write_json
@@ -27,8 +26,6 @@ WORK = ".work"
 PLAN = "transcode.json"
 AS_THEY_ARE = ("flac", "motion.npy", "identity.npy")  # members that pictures have no part in
 
-Progress = Callable[[int, int, str], None]  # done, total, label
-
 
 def transcode(
     source: Path | str,
@@ -38,7 +35,7 @@ def transcode(
     size: int | None = None,  # S; None: that of the source
     workers: int = 0,  # processes; 0: this one
     upscale: bool = False,  # whether frames may become larger than they are
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Write the clips of `source` into the folder `out` as another codec or size; the same command again goes on.
 

@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import av
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..jobs import Lost, run_jobs
+from ..jobs import Lost, Progress, no_progress, run_jobs
 from ..sample import EMOTIONS, LEVELS, SPLITS, ClipInfo
 from .check_clip import Checker, Job
 from .check_files import Records, compare_folder, compare_index, compare_manifest
@@ -21,13 +21,6 @@ from .writer import CODECS, MEMBERS, load_npy, sample_record, unpack_ranges, wri
 
 JOB_SECONDS = 120.0  # the check of a clip may take, and as long again as its bytes take at the slowest
 SLOWEST = 1e6  # bytes a second
-
-Progress = Callable[[int, int, str], None]  # done, total, label
-
-
-def no_progress(done: int, total: int, label: str) -> None:
-    """Report to nobody."""
-
 
 # ---------------------------------------------------------------------------------------------- verify
 

@@ -18,6 +18,7 @@ from ..jobs import count_one
 from ..media.face_tracker import crop_square
 from ..media.read import iterate_video, probe
 from ..sample import FPS, Clip, ClipInfo, Rejected
+from .bfm09 import read_coefficients
 from .gates import check_residual
 from .listing import Source
 from .plan import Piece, Plan, load_track, piece_points
@@ -152,17 +153,15 @@ def coefficients(
         identity, (motion,) = fit_face(model, [points])
     else:
         try:
-            identity, motion = _stored_coefficients(config.coefficients, piece, source)
+            identity, motion = stored_coefficients(config.coefficients, piece, source)
         except UserError as error:
             return Rejected(name, str(error), "no_coefficients")
     residual = tracking_residual(model, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
     return check_residual(residual, config.gates, name) or (identity, motion, residual)
 
 
-def _stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
+def stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Identity and motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
-    from ..face_models.bfm09 import read_coefficients
-
     path = folder / f"{source.path.stem}.mat"
     left, top, side = piece.crop
     video = probe(source.path)

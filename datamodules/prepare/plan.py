@@ -13,7 +13,7 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.face_model_fit import build_landmark_model
 from ..dataset.manifest import read_json
-from ..dataset.verify import Progress
+from ..jobs import Progress
 from ..media.face_tracker import crop_box, interpolate_gaps, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
 from .av_offset import estimate_offset, mouth_opening

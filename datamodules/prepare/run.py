@@ -15,17 +15,15 @@ from typing import Any
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..corpora.folder import read_folder
 from ..dataset.manifest import FACE_MODEL, Tally, load_manifest, read_json
-from ..dataset.verify import Progress, no_progress
 from ..dataset.writer import index_path, load_npy
-from ..jobs import Lost, one_thread, run_jobs
+from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
 from .listing import Source, SourceList
 from .pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
 from .plan import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .track import Track, track_source
-from .work import LANDMARK, PrepareConfig, WorkFolder, describe, track_key
+from .work import PrepareConfig, WorkFolder, describe, track_key
 
 PASSES = ("track", "fit", "pack")
 MAX_TRACKING = 3600.0  # seconds for one source; a decoder that hangs must not hold up the night
@@ -41,24 +39,6 @@ class PrepareReport:
     seconds: dict[str, float] = field(default_factory=dict)  # wall time of each pass of this run
     frames: int = 0  # tracked, those of rejected clips included
     open: str = ""  # what is left to do, where other passes or parts have to follow; empty: the data set is finished
-
-
-def prepare_folder(
-    source: Path | str,
-    out: Path | str,
-    *,
-    size: int = 256,
-    codec: str = "h264",
-    workers: int = 0,  # processes; 0: this one, which a decoder that crashes takes along
-    face_model: Path | str | None = None,
-    progress: Progress = no_progress,
-) -> PrepareReport:
-    """Prepare every video below `source`, with `labels.csv` where there is one, and pack it into the folder `out`.
-
-    Raises UserError where `source` is missing or holds no video, where labels are wrong, or where no clip is left.
-    """
-    config = PrepareConfig(size=size, codec=codec, face_model=str(face_model or LANDMARK))
-    return prepare_sources(read_folder(Path(source)), out, config, workers=workers, progress=progress)
 
 
 def prepare_sources(

@@ -39,7 +39,7 @@ class PrepareConfig:
     """How the clips of a data set are to be."""
 
     size: int = 256  # pixels a side of the face crop
-    codec: str = "h264"
+    codec: str = "mjpeg"
     clips_per_shard: int = 64
     face_model: str = LANDMARK  # built from the tracks; or a facemodel.npz, a folder of ICT-FaceKit, "ict"
     coefficients: Path | None = None  # folder of Deep3DFaceRecon's .mat files, which are taken instead of a fit

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ...datamodules.stream.loader import DataFacts
+from ...datamodules.module import DataFacts
 from ...models.checkpoint import read_header
 from ...models.discriminator import Discriminator
 from ...models.emotion import EmotionSpace

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ...datamodules.dataset.reader import ClipReader
+from ...datamodules.module import DataFacts, TalkingFaceData
 from ...datamodules.storage.folder import is_url
-from ...datamodules.stream.loader import DataFacts, TalkingFaceData
 from ...models.checkpoint import read_header
 from ...models.emotion import EmotionSpaceConfig
 from ...models.errors import UserError
