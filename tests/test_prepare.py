@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emohead.apps.prepare_commands import PrepareOptions
 from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.verify import verify_shards
@@ -16,6 +17,7 @@ from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.listing import Source, SourceList
 from emohead.datamodules.prepare.plan import FrameSample
 from emohead.datamodules.prepare.run import prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
 from emohead.models.errors import UserError
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
@@ -183,6 +185,12 @@ def test_the_sample_of_frames_is_bounded_and_even() -> None:
 
 
 # -- command line ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_and_the_configuration_have_the_same_defaults() -> None:
+    typed, config = PrepareOptions(), PrepareConfig()
+    for name in ("size", "codec", "face_model", "coefficients"):
+        assert getattr(typed, name) == getattr(config, name), name
 
 
 def test_the_command_reports_and_refuses(tmp_path: Path, people: Path) -> None:

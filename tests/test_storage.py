@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.dataset.manifest import load_manifest, publish
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.storage.cache import Cache
 from emohead.datamodules.storage.fetch import FsspecFetcher, HttpFetcher, Patience
@@ -274,6 +274,6 @@ def test_a_shard_name_may_not_lead_elsewhere(corpus: Path, tmp_path: Path) -> No
     shutil.copytree(corpus, tmp_path / "data")
     manifest = load_manifest(corpus)
     manifest.shards[0].name = "../../other.tar"
-    manifest.save(tmp_path / "data")
+    publish(tmp_path / "data", manifest)
     with pytest.raises(UserError, match=r"'\.\./\.\./other\.tar' is no plain file name"):
         ClipReader(tmp_path / "data").shard(0)

@@ -175,12 +175,6 @@ def test_what_cannot_be_meant_is_refused(source: Path, tmp_path: Path) -> None:
     assert os.listdir(out) == ["notes.txt"]
 
 
-def test_upscaling_can_be_asked_for(tmp_path: Path) -> None:
-    write_clips(tmp_path / "small", counts={"train": 1})
-    transcode(tmp_path / "small", tmp_path / "large", codec="mjpeg", size=2 * SIZE, upscale=True)
-    assert ClipReader(tmp_path / "large").frames("clip000", [3]).shape == (1, 3, 2 * SIZE, 2 * SIZE)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_source_is_named(workers: int, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"

@@ -15,6 +15,7 @@ from ..storage.folder import open_folder
 from .mixture import MixedOrder
 from .order import EpochOrder, Order
 
+FEW_SHARDS = 16  # may be open at a time, however small the windows are
 MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 
 
@@ -108,7 +109,7 @@ def person(record: dict[str, Any]) -> tuple[str, str]:
 def open_readers(config: DataConfig) -> list[ClipReader]:
     """One reader for each of `config.shards`; those of URLs share a cache."""
     cache = Cache(config.cache, int(config.cache_gb * 1e9)) if config.cache else None
-    most = 2 * max(config.window_shards, 16)  # the windows that two batches may lie in
+    most = 2 * max(config.window_shards, FEW_SHARDS)  # the windows that two batches may lie in
     return [ClipReader(at, config.decoder, most, open_folder(at, cache)) for at in config.shards]
 
 
