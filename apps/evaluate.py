@@ -1,12 +1,10 @@
 """`emohead evaluate`: the metrics of one checkpoint, as a table, as metrics.json and as metrics.csv."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -19,6 +17,7 @@ from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.face_model import POSE_DIM
+from ..models.files import write_json, written_aside
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
@@ -251,17 +250,8 @@ def _metrics(
     return metrics
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Written aside, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
-
-
 def write_csv(path: Path, metrics: dict[str, float]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="") as file:
+    with written_aside(path) as aside, open(aside, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "value"])
         writer.writerows((name, repr(value)) for name, value in metrics.items())
-    partial.replace(path)

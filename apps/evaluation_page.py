@@ -10,6 +10,7 @@ from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import FaceGenerator, to_bytes
+from ..models.files import written_aside
 from ..models.talker import Talker, motion_windows
 from .infer import PROVENANCE
 from .report_parts import data_uri
@@ -63,9 +64,8 @@ def write_page(
         f"<p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
         f"<main>{body}</main><footer>Written by <code>emohead evaluate</code>.</footer></body></html>\n"
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with written_aside(path) as file:
+        file.write_text(page, encoding="utf-8")
 
 
 def metric_table(metrics: dict[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from ..datamodules.prepare.listing import SourceList
 from ..datamodules.sample import FPS, SPLITS
 from ..models.errors import UserError
+from .prepare_commands import PrepareOptions
 from .progress import Follow
 from .shards import info
 
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from ..datamodules.prepare.run import PrepareReport
 
 NAMED = 20  # rejected clips that are listed by name
-
-
-@dataclass
-class PrepareOptions:
-    """What the commands `prepare folder`, `mead` and `hdtf` have in common, as it was typed."""
-
-    size: int
-    codec: str
-    workers: int
-    only: str | None
-    part: str
-    face_model: str
-    coefficients: Path | None
-    gates: list[str]
-    export_arkit: bool
 
 
 def folder(source: Path, out: Path, options: PrepareOptions) -> None:
@@ -69,7 +54,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         codec=options.codec,
         face_model=options.face_model,
         coefficients=options.coefficients,
-        gates=parse_gates(options.gates),
+        gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:
         model = load_face_model(config.face_model)

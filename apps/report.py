@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import UserError
+from ..models.files import written_aside
 from .report_parts import duration
 from .report_sections import corpus, figures, notes, reached, timings, training, videos
 
@@ -19,10 +20,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: no readable metrics.json.
     """
-    path = folder / "report.html"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page(folder, _read_metrics_json(folder / "metrics.json")), encoding="utf-8")
-    partial.replace(path)
+    path, content = folder / "report.html", page(folder, _read_metrics_json(folder / "metrics.json"))
+    with written_aside(path) as file:
+        file.write_text(content, encoding="utf-8")
     return path
 
 

@@ -14,6 +14,7 @@ EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad",
 LEVELS = (1, 2, 3)  # neutral is always level 1
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")
+NUM_LANDMARKS = 68  # of a face, iBUG's
 
 
 @dataclass

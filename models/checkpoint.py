@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import UserError
+from .files import written_aside
 
 FORMAT = "1"
 COMMANDS = {  # that export a kind; an export of another stage is described by its kind
@@ -82,9 +83,8 @@ def save_checkpoint(
         "provenance": json.dumps(provenance or {}, sort_keys=True),
         "sha256": checksum,
     }
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata=metadata)
     return checksum
 
 

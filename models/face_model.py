@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .files import written_aside
 
 POSE_DIM = 6
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
@@ -108,13 +109,10 @@ class FaceModel(nn.Module):
             digest.update(f"{name}{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def save(self, path: Path | str) -> None:
-        """Write `facemodel.npz` aside and rename it."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
+    def save(self, path: Path | str, partial: Path | None = None) -> None:
+        """Write `facemodel.npz` aside (to `partial`) and rename it."""
+        with written_aside(Path(path), partial) as aside, open(aside, "wb") as file:
             np.savez(file, kind=np.array(self.kind), **self.arrays())  # type: ignore[arg-type]
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path | str) -> "FaceModel":

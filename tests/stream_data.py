@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emohead.datamodules.batch import Batch
-from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.module import TalkingFaceData
 
 
 class FakeTrainer:

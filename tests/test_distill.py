@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.datamodules.batch import check_batch
+from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.prompts import class_prompt
-from emohead.datamodules.stream.loader import TalkingFaceData
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig

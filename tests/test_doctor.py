@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.apps.doctor import as_table
-from emohead.datamodules.stream.loader import TalkingFaceData
+from emohead.datamodules.module import TalkingFaceData
 from emohead.trainers.config import load_config
 from emohead.trainers.doctor.disk import checkpoint_bytes
 from emohead.trainers.doctor.examine import examine

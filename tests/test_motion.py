@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
-from emohead.datamodules.stream.selection import DataConfig
+from emohead.datamodules.config import DataConfig
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError

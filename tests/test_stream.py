@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.batch import BATCH, Batch, check_batch
+from emohead.datamodules.config import DataConfig
 from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.module import TalkingFaceData, pl
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.stream.examples import draw_pair, motion_window
-from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData, pl
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take
@@ -36,8 +37,8 @@ def global_batches(corpus: Path, count: int, num_ranks: int, workers: int, start
     parts = []
     for rank in range(num_ranks):
         data = data_of(corpus, trainer=FakeTrainer(rank, num_ranks, start), num_workers=workers)
-        assert data.micro_batch_size == 4 // num_ranks
         parts.append(take(data.train_dataloader(), count))
+        assert all(len(batch["key"]) == 4 // num_ranks for batch in parts[-1])
     merged = []
     for slices in zip(*parts, strict=True):
         keys = keys_of(slices)
@@ -185,7 +186,8 @@ def test_unlabelled_clips_have_no_class(corpus: Path) -> None:
 
 SIGNALLED = """
 import itertools, os, subprocess, sys
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.module import TalkingFaceData
 data = TalkingFaceData("face", DataConfig(shards=[sys.argv[1]], batch_size=2, num_workers=2))
 batches = iter(data.train_dataloader())
 next(batches)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.module import DataFacts
 from ..datamodules.prompts import prompts_for
 from ..datamodules.sample import LEVELS
-from ..datamodules.stream.loader import DataFacts
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.face import FaceGenerator

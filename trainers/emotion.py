@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.module import DataFacts
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
-from ..datamodules.stream.loader import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights, relation_loss

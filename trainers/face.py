@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream.loader import DataFacts
+from ..datamodules.module import DataFacts
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
 from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float

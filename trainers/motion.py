@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream.loader import DataFacts
+from ..datamodules.module import DataFacts
 from ..models.checkpoint import save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream.loader import DataConfig, DataFacts
+from ..datamodules.config import DataConfig
+from ..datamodules.module import DataFacts
 from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..models.errors import UserError
 from .config import as_dict

@@ -19,15 +19,16 @@ import simplejpeg
 
 from ...models.errors import UserError
 from ...models.face_model import POSE_DIM, FaceModel
-from ..sample import ClipInfo
+from ..sample import NUM_LANDMARKS, ClipInfo
 from ..storage.folder import Folder, is_url, open_folder
-from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
+from .decode import DECODE, DECODERS, all_finite, decode_npy, decode_speech, resize
 from .index import NamedBytes, ShardIndex, open_shard, read_file
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .writer import unpack_ranges
 
-DECODERS = tuple(DECODE)
-LANDMARK_BYTES = 68 * 2 * 2  # of a frame
+LANDMARK_BYTES = NUM_LANDMARKS * 2 * 2  # of a frame: x and y in float16
+CHECKSUM_DIGITS = 8  # hexadecimal, of a CRC-32
+LONGEST_PROBLEM = 300  # characters of a message that are shown
 NOT_FINITE = "holds values that are not finite; prepare the shard again"
 
 
@@ -36,7 +37,7 @@ class DamagedClip(UserError):
 
     def __init__(self, *, shard: str, key: str, member: str, problem: str) -> None:
         self.shard, self.key, self.member = shard, key, member
-        self.problem = " ".join(problem.split())[:300]
+        self.problem = " ".join(problem.split())[:LONGEST_PROBLEM]
         super().__init__(f"{shard}: {key}.{member}: {self.problem}")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,11 +126,11 @@ class StoredClip:
 
     def landmarks(self) -> np.ndarray:
         """float16 (T, 68, 2), pixels of the stored frame."""
-        return self._array("landmarks.npy", (self.num_frames, 68, 2))
+        return self._array("landmarks.npy", (self.num_frames, NUM_LANDMARKS, 2))
 
     def landmarks_at(self, frame: int) -> np.ndarray:
         """float16 (68, 2), those of one frame: only their bytes are read where the index has a checksum of them."""
-        sums = self.record.get("landmark_rows", "")[8 * frame : 8 * frame + 8]
+        sums = self.record.get("landmark_rows", "")[CHECKSUM_DIGITS * frame :][:CHECKSUM_DIGITS]
         if not sums:
             return self.landmarks()[frame]
         offset, size, _ = self._entry("landmarks.npy")
@@ -137,7 +138,7 @@ class StoredClip:
         data = self._read("landmarks.npy", start, LANDMARK_BYTES, lambda data: f"{zlib.crc32(data):08x}" == sums)
         if data is None:
             raise self.error("landmarks.npy", f"those of frame {frame} differ from the index; copy the shard again")
-        landmarks = np.frombuffer(data, "<f2").reshape(68, 2)
+        landmarks = np.frombuffer(data, "<f2").reshape(NUM_LANDMARKS, 2)
         if not all_finite(landmarks):
             raise self.error("landmarks.npy", NOT_FINITE)
         return landmarks

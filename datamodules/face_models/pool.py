@@ -40,14 +40,6 @@ def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_
     return build_landmark_model(clips, people)
 
 
-def different_models(first: Path | str, second: Path | str) -> str:
-    """What to say of two data sets in different face models: the error line, with the commands that mend it."""
-    return (
-        f"data.shards: {first} and {second} are in different face models, so they cannot be mixed; "
-        f"run `emohead facemodel fit {first} {second} pooled.npz` and prepare both again with --face-model pooled.npz"
-    )
-
-
 def _faces(readers: Sequence[ClipReader], stride: int) -> tuple[list[np.ndarray], list[str]]:
     """Every `stride`-th frame of all clips, counted through, as vertices (t, 468, 3), and who is seen in each clip."""
     clips, people, position = [], [], 0

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ...datamodules.stream.loader import DataFacts
+from ...datamodules.module import DataFacts
 from ..stage import Stage
 from .tree import given_configs, without_files
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ...datamodules.stream.loader import DataFacts
+from ...datamodules.module import DataFacts
 from ...models.errors import UserError
 from ..config import load_config
 from ..run.checkpoints import Checkpoints

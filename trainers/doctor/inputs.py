@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ...datamodules.dataset.reader import ClipReader
+from ...datamodules.module import DataFacts, TalkingFaceData
 from ...datamodules.storage.folder import is_url
-from ...datamodules.stream.loader import DataFacts, TalkingFaceData
 from ...models.checkpoint import command
 from ...models.emotion import EmotionSpaceConfig
 from ...models.errors import UserError

@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from ...datamodules.stream.loader import TalkingFaceData
-from ...datamodules.stream.selection import FREE
+from ...datamodules.config import FREE
+from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ..config import as_dict, load_config, save_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled

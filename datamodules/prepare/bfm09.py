@@ -68,26 +68,6 @@ def read_coefficients(
     return coeff[:, :NUM_IDENTITY].mean(axis=0).astype(np.float32), np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def clip_coefficients(
-    folder: Path | str,
-    stem: str,
-    frames: int,
-    *,
-    picture: tuple[int, int],  # width, height
-    crop: tuple[float, float, float] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`<stem>.mat` of a folder for a clip of so many frames at 25 fps -> identity (80,), motion (frames, 70).
-
-    One frame more or less is let pass: the last is dropped or repeated. Raises UserError, the reason to reject the
-    clip, where there is no such file, it counts other frames, or it was made of pictures of another size.
-    """
-    path = Path(folder) / f"{stem}.mat"
-    identity, motion = read_coefficients(path, crop=crop, picture=picture)
-    if abs(len(motion) - frames) > 1:
-        raise UserError(f"{path}: {len(motion)} frames of coefficients for a clip of {frames} at 25 fps")
-    return identity, motion[np.minimum(np.arange(frames), len(motion) - 1)]
-
-
 def _in_picture(translation: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the face's origin is, pixels of the picture (N, 2) with y down, and the pixels of a face unit (N,)."""
     size, s, t = transform[:, :2], transform[:, 2:3], transform[:, 3:5] * (1, -1)
