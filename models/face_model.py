@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from .errors import UserError
 
 POSE_DIM = 6
+EYES = (slice(36, 42), slice(42, 48))  # of the 68 iBUG landmarks
+MOUTH = slice(48, 68)
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
 OUTER_EYE_CORNERS = (36, 45)
 

@@ -12,7 +12,6 @@ C channels, F values of each of R features of speech a frame: M = 80 and 4 of lo
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .audio import Block, LogMel, MelStem
-from .checkpoint import load_checkpoint
+from .checkpoint import Exported
 from .face_model import POSE_DIM
 from .speech_encoder import PretrainedSpeech, SpeechStem, read_config
+from .timing import FPS
 
-FPS = 25
 STEM_REACH = 2  # frames to either side that a token of speech is made of
 SWAY_FRAMES = 60 * FPS  # of a sway that training looks at; its waves are bounded for ever
 
@@ -89,9 +88,10 @@ class Sway(nn.Module):
         return mean, log_variance.clamp(-8, 4)
 
 
-class AudioTo3DMM(nn.Module):
+class AudioTo3DMM(Exported):
     """Speech, emotion and identity -> raw motion (B, T, D) at 25 frames a second."""
 
+    kind = "motion"
     motion_mean: Tensor  # (D,) of the training data
     motion_std: Tensor
 
@@ -119,14 +119,9 @@ class AudioTo3DMM(nn.Module):
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | str) -> "AudioTo3DMM":
-        """Rebuild what a run exported. Raises UserError where the file is no motion checkpoint."""
-        checkpoint = load_checkpoint(path, kind="motion")
-        with checkpoint.rebuilding():
-            network = cls(AudioTo3DMMConfig(**checkpoint.config))
-            network.load_state_dict(checkpoint.tensors)
-        return network
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> AudioTo3DMMConfig:
+        return AudioTo3DMMConfig(**values)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Mean and standard deviation (D,) of the motion of the training data."""

@@ -20,6 +20,7 @@ GEOMETRY = (
     "models.ict",
     "models.bfm",
     "models.errors",
+    "models.timing",
     "models.torchvision_ops",
 )
 TRAINING_ONLY = ("open_clip", "deepspeed", "pytorch_lightning", "lightning", "wandb", "webdataset", "omegaconf")
@@ -42,6 +43,17 @@ def test_imports_go_one_way(path: Path):
         assert module.split(".")[0] in allowed, f"{path.name} imports {module}"
         if path.parent.name == "datamodules":
             assert module in GEOMETRY, f"{path.name} imports {module}"
+
+
+def test_evaluation_knows_no_stage():
+    """Figures are of exported networks, whatever stage made them."""
+    stages = {f"trainers.{path.stem}" for path in (ROOT / "trainers").glob("*.py")} - {"trainers.metrics"}
+    for path in (ROOT / "trainers" / "evaluation").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert f"trainers.{node.module}" not in stages, f"{path.name} imports {node.module}"
+            if isinstance(node, ast.ImportFrom) and node.level == 3:
+                assert "datamodules.stream" not in str(node.module), f"{path.name} imports {node.module}"
 
 
 def test_packages_are_listed():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import UserError
+from ..dataset.index import person
 from ..dataset.manifest import REBUILD, Shard, group_name
 from ..dataset.reader import DECODERS, ClipReader, StoredClip
 from ..face_models.pool import different_models
@@ -129,11 +130,6 @@ class ClipSource:
         chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
         names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
         return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
-
-
-def person(record: dict[str, Any]) -> tuple[str, str]:
-    """Identity and view of an entry of an index: what clips share that may lend each other a portrait."""
-    return record["identity"], record["view"]
 
 
 def open_readers(config: DataConfig) -> list[ClipReader]:
