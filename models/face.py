@@ -24,13 +24,16 @@ from torch import Tensor, nn
 
 from .checkpoint import Exported
 from .errors import UserError
-from .face_model import POSE_DIM, FaceModel
+from .face_model import MIN_STD, POSE_DIM, FaceModel
 from .flow import join, landmark_flow, landmark_maps, resize, warp
 from .portrait_encoder import SLOPE, PortraitEncoder
 
 NUM_LANDMARKS = 68
 COARSEST = 8  # pixels of the first level
 MASK_BIAS = 3.0  # logit of the untrained mask: show the warped portrait
+MAP_WIDTH = 0.04  # crop units: of the bump that shows a level where a point is, and two pixels at least
+FLOW_SHOWN, FLOW_STEP = 4, 0.1  # factors: of the flow that a level is shown, and of the change of it that a level makes
+UNTRAINED = 1e-3  # deviation of weights by which a level, untrained, changes next to nothing
 
 
 @dataclass
@@ -151,14 +154,14 @@ class Level(nn.Module):
         super().__init__()
         self.size = size
         self.refines_flow = config.hierarchy or size == COARSEST
-        self.map_width = max(0.04, 2 / size)
+        self.map_width = max(MAP_WIDTH, 2 / size)
         self.geometry = nn.Conv2d(config.num_points, inputs, 1, bias=False) if size <= config.geometry_max else None
         self.look = StyledConv(inputs + channels + 3, channels, config.style_dim)
         self.refine = nn.Conv2d(channels, 3, 3, padding=1)
         self.paint = StyledConv(2 * channels, channels, config.style_dim)
         self.to_image = nn.Conv2d(channels, 3, 1)
-        for head in (self.refine, self.to_image):  # untrained, the level changes next to nothing
-            nn.init.normal_(head.weight, std=1e-3)
+        for head in (self.refine, self.to_image):
+            nn.init.normal_(head.weight, std=UNTRAINED)
             nn.init.zeros_(head.bias)
 
     def forward(
@@ -167,11 +170,11 @@ class Level(nn.Module):
         """All at this resolution; the mask as a logit -> state, flow, mask, residual image."""
         if self.geometry is not None:
             state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
-        hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
+        hints = torch.cat([flow * FLOW_SHOWN, mask.sigmoid()], dim=1).to(state.dtype)
         feature = feature.float()  # once for both
         seen = self.look(join(state, warp(feature, flow).to(state.dtype), hints), style)
         change = self.refine(seen).float()
-        flow, mask = flow + 0.1 * self.refines_flow * change[:, :2], mask + change[:, 2:]
+        flow, mask = flow + FLOW_STEP * self.refines_flow * change[:, :2], mask + change[:, 2:]
         shown = warp(feature, flow, mask.sigmoid())
         state = self.paint(join(seen, shown.to(seen.dtype)), style)
         return state, flow, mask, self.to_image(state).float()
@@ -221,7 +224,7 @@ class FaceGenerator(Exported):
         self.face.identity_basis.copy_(face_model.identity_basis[:, index])
         self.face.expression_basis.copy_(face_model.expression_basis[:, index])
         self.motion_mean.copy_(torch.as_tensor(motion_mean))
-        self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=1e-4))
+        self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=MIN_STD))
         zero = torch.zeros(self.config.identity_dim + self.config.motion_dim)
         self.encoder.adopt(self._points_of(zero), torch.func.jacrev(self._points_of)(zero).flatten(0, 1))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import UserError
+from ...models.face_model import MIN_STD
 from ..dataset.index import person
 from ..dataset.manifest import REBUILD, Shard, group_name
 from ..dataset.reader import DECODERS, ClipReader, StoredClip
@@ -17,8 +18,6 @@ from ..storage.cache import Cache
 from ..storage.folder import open_folder
 from .mixture import MixedOrder, whole_shares
 from .order import EpochOrder, Order
-
-MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 
 
 @dataclass
