@@ -229,9 +229,11 @@ def evaluate(
         typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html."),
     ] = None,
     emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
-    critics: Annotated[
+    jury: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="critics.safetensors of a motion run: sync and emotion of the motion as well."),
+        typer.Option(
+            "--jury", "--critics", help="jury.safetensors of a motion run: sync and emotion of the motion as well."
+        ),
     ] = None,
     unseen: Annotated[
         Optional[str],  # noqa: UP045
@@ -263,7 +265,7 @@ def evaluate(
         split=split,
         out=out,
         emotion=emotion,
-        critics=critics,
+        jury=jury,
         unseen=names,
         teachers=teacher or [],
         weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},

@@ -14,6 +14,7 @@ from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip
 from ..models.audio import Block
 from ..models.face import FaceGenerator, FaceGeneratorConfig
 from ..models.face_model import POSE_DIM
+from ..models.timing import MOTION_WINDOW
 from ..trainers.config import load_config
 from ..trainers.engines.precision import REDUCED, settled
 from ..trainers.run.checkpoints import Checkpoints
@@ -155,7 +156,7 @@ def maps_probe() -> Callable[[], object]:
     device = training_device()
     network = FaceGenerator(config).to(device)
     portrait = torch.rand(4, 3, 128, 128, device=device)
-    window = torch.randn(4, config.window, config.motion_dim, device=device)
+    window = torch.randn(4, MOTION_WINDOW, config.motion_dim, device=device)
     return lambda: trained_step(network, lambda: network(network.encode_portrait(portrait), window).frame, "auto")
 
 

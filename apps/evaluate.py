@@ -24,7 +24,7 @@ from ..models.talker import Talker
 from ..trainers.evaluation.common import keys_of
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
-from ..trainers.evaluation.motion import evaluate_critics, evaluate_motion
+from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos
 from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
@@ -61,14 +61,14 @@ def run_evaluation(
     split: str,
     out: Path | None,
     emotion: Path | None,
-    critics: Path | None = None,
+    jury: Path | None = None,
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
 ) -> None:
     """Print the metrics; where `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
-    critics: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
+    jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
@@ -84,9 +84,9 @@ def run_evaluation(
         if path and not makers:
             raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    motion_critics = _critics(critics, reader, space) if critics else None
-    judges = Judges(**weights, space=space, critics=motion_critics)
-    metrics = _metrics(parts, reader, split, motion_critics, names)
+    critics = _jury(jury, reader, space) if jury else None
+    judges = Judges(**weights, space=space, jury=critics)
+    metrics = _metrics(parts, reader, split, critics, names)
     videos: Table = {}
     if makers:
         with progress_bar("videos", len(reader.keys(split))) as advance:
@@ -106,7 +106,8 @@ def run_evaluation(
         write_json(out / "metrics.json", content | {"metrics": metrics, "videos": videos, "not_measured": missing})
         flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
         write_csv(out / "metrics.csv", metrics | flat)
-        shown = write_videos(parts.face, parts.talker, reader, split, out / "videos") if parts.face else []
+        own = next(iter(makers.items()), None)  # not its teachers
+        shown = write_videos(*own, reader, split, out / "videos") if own else {}
         tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
         write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
@@ -186,21 +187,21 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
     return Maker(face, motion, emotion)
 
 
-def _critics(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
-    """The critics at `path`; raises UserError where they judge other motion or another emotion space."""
-    critics = MotionCritics.from_checkpoint(path).eval()
-    its, coefficients = critics.config, reader.dims[0] - POSE_DIM
+def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
+    """The jury at `path`; raises UserError where it judges other motion or another emotion space."""
+    jury = MotionCritics.from_checkpoint(path).eval()
+    its, coefficients = jury.config, reader.dims[0] - POSE_DIM
     if its.num_expression != coefficients:
         raise UserError(
-            f"--critics {path}: judges {its.num_expression} expression coefficients, {reader.folder} has "
-            f"{coefficients}; give the critics of a motion run on such data"
+            f"--jury {path}: judges {its.num_expression} expression coefficients, {reader.folder} has "
+            f"{coefficients}; give the jury of a motion run on such data"
         )
     if space is not None and its.emotion_dim != space.config.embed_dim:
         raise UserError(
-            f"--critics {path}: judges {its.emotion_dim} values of an emotion, the emotion space has "
-            f"{space.config.embed_dim}; give the critics of a motion run with that space"
+            f"--jury {path}: judges {its.emotion_dim} values of an emotion, the emotion space has "
+            f"{space.config.embed_dim}; give the jury of a motion run with that space"
         )
-    return critics
+    return jury
 
 
 def _table(title: str, metrics: dict[str, float]) -> RichTable:
@@ -228,7 +229,7 @@ def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTabl
 
 
 def _metrics(
-    parts: Parts, reader: ClipReader, split: str, critics: MotionCritics | None, unseen: list[str]
+    parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
 ) -> dict[str, float]:
     """The figures that fit what the checkpoint holds."""
     num_clips = len(keys_of(reader, split))
@@ -239,11 +240,9 @@ def _metrics(
     if parts.motion and parts.hears:
         with progress_bar("motion", num_clips) as advance:
             metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
-        if critics:
-            with progress_bar("critics", num_clips) as advance:
-                metrics |= evaluate_critics(
-                    critics, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance
-                )
+        if jury:
+            with progress_bar("jury", num_clips) as advance:
+                metrics |= evaluate_jury(jury, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
     if parts.face:
         with progress_bar("face", num_clips) as advance:
             metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)

@@ -15,6 +15,7 @@ from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
+from ..models.face import to_pictures
 from ..models.talker import Talker
 from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
@@ -119,7 +120,7 @@ def write_talking_video(
 
         def frames():
             for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):
-                for frame in chunk.permute(0, 2, 3, 1).cpu().numpy():
+                for frame in to_pictures(chunk):
                     yield frame
                     advance(1)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emohead.models.audio import SAMPLES_PER_FRAME
+from emohead.models.timing import FPS, MOTION_WINDOW, SAMPLES_PER_FRAME
 from emohead.trainers.run.meter import WorkCounter
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
@@ -26,7 +26,7 @@ SIZES = {  # pixels of a frame by shipped size; those of the face stage
     "face": {"debug": 128, "small": 256, "base": 256, "base-512": 512},
     "distill": {"debug": 128, "small": 256, "base": 256},
 }
-SECOND = 25  # frames
+SECOND = FPS  # frames
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 START, END = "<!-- sizes:start -->", "<!-- sizes:end -->"
 
@@ -78,7 +78,7 @@ def work(name: str, stage: Stage) -> str:
     portrait = torch.zeros(1, 3, face.config.size, face.config.size)
     with torch.no_grad():
         features = face.encode_portrait(portrait)
-    window = torch.zeros(1, face.config.window, face.config.motion_dim)
+    window = torch.zeros(1, MOTION_WINDOW, face.config.motion_dim)
     frame, once = gmac(lambda: face(features, window)), gmac(lambda: face.encode_portrait(portrait))
     words = f"{frame:.3g} a frame, {once:.3g} a portrait"
     if name == "face":

@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
 from .files import written_aside
@@ -20,10 +18,11 @@ FORMAT = "1"
 COMMANDS = {  # that export a kind; an export of another stage is described by its kind
     "emotion": "emohead train emotion",
     "motion": "emohead train motion",
-    "critics": "emohead train motion",
+    "jury": "emohead train motion",
     "face": "emohead train face",
     "talker": "emohead train distill",
 }
+OLD_KINDS = {"critics": "jury"}  # kinds that earlier exports say, and their names of today
 
 
 def command(kind: str) -> str:
@@ -34,22 +33,48 @@ def command(kind: str) -> str:
 @dataclass
 class Checkpoint:
     path: Path
-    kind: str  # emotion, motion, critics, face or talker
+    kind: str  # emotion, motion, jury, face or talker
     config: dict[str, Any]  # rebuilds the network
     provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
     tensors: dict[str, Tensor]
     sha256: str
 
-    @contextmanager
-    def rebuilding(self) -> Iterator[None]:
-        """Around the making of a network from this: a file of another version of the network is a UserError."""
+
+class Exported(nn.Module):
+    """Base of the networks that runs export: each can be rebuilt from its file alone."""
+
+    kind: ClassVar[str]  # of its file
+
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> Any:
+        """The network's configuration, from the plain containers of its file."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str, **changes: Any) -> Self:
+        """The network that a run exported; raises UserError where the file is damaged or holds none of its kind."""
+        return cls.rebuild(load_checkpoint(path, kind=cls.kind), **changes)
+
+    @classmethod
+    def rebuild(cls, checkpoint: Checkpoint, **changes: Any) -> Self:
+        """The network of a checkpoint. Raises UserError where it is one of another version of the network.
+
+        changes: settings that replace those of the file, such as fewer `towers`; the tensors of what is then not there
+        are left out.
+        """
+        tensors = checkpoint.tensors
         try:
-            yield
+            network = cls(replace(cls.config_of(checkpoint.config), **changes))
+            if changes:
+                own = network.state_dict()
+                tensors = {name: tensor for name, tensor in tensors.items() if name in own}
+            network.load_state_dict(tensors)
         except (RuntimeError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{self.path}: does not fit the network of this emohead ({reason}); export it again"
+                f"{checkpoint.path}: does not fit the network of this emohead ({reason}); export it again"
             ) from None
+        return network
 
 
 def tensor_checksum(tensors: dict[str, Tensor]) -> str:
@@ -109,6 +134,7 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
         raise UserError(
             f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
         )
+    metadata["kind"] = OLD_KINDS.get(metadata["kind"], metadata["kind"])
     if kind is not None and metadata["kind"] != kind:
         raise UserError(
             f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{command(kind)}`"

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from .emotion import EmotionSpace
 from .errors import UserError
 from .face import FaceOutput
+from .face_model import EYES, MOUTH
 from .flow import landmark_maps, pixel_centres
 from .torchvision_ops import declare_torchvision_ops
 
-MOUTH = slice(48, 68)  # iBUG landmarks
-EYES = (slice(36, 42), slice(42, 48))
 EYE_MARGIN, MOUTH_MARGIN = 0.07, 0.06  # crop units around the landmarks' bounding box
 VGG_TAPS = (3, 8, 17, 26)  # relu1_2, relu2_2, relu3_4, relu4_4
 

@@ -19,6 +19,9 @@ from .errors import UserError
 from .files import written_aside
 
 POSE_DIM = 6
+MIN_STD = 1e-4  # of a value of motion: one that never changes would be divided by zero
+EYES = (slice(36, 42), slice(42, 48))  # of the 68 iBUG landmarks
+MOUTH = slice(48, 68)
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
 OUTER_EYE_CORNERS = (36, 45)
 

@@ -24,8 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .audio import SAMPLES_PER_FRAME
 from .errors import UserError
+from .timing import SAMPLES_PER_FRAME
 from .torchvision_ops import declare_torchvision_ops
 
 KINDS = ("wav2vec2", "hubert", "wavlm")

@@ -94,8 +94,8 @@ def test_run_folder_keeps_its_network(demo: Path):
 
 
 def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
-    critics = demo / "motion" / "export" / "critics.safetensors"
-    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--critics", critics)
+    jury = demo / "motion" / "export" / "jury.safetensors"
+    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--jury", jury)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     expected = {
@@ -121,14 +121,15 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
+    assert "true frames | student: true motion | student: speech" in page, "videos are called as in the table"
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
     config = MotionCriticsConfig(num_expression=3, emotion_dim=8)
     other = tmp_path / "other.safetensors"
-    save_checkpoint(other, MotionCritics(config).state_dict(), kind="critics", config=asdict(config))
+    save_checkpoint(other, MotionCritics(config).state_dict(), kind="critics", config=asdict(config))  # as once named
     refused(
         emohead("evaluate", demo / "talker.safetensors", demo / "data", "--critics", other), "other.safetensors", "3"
     )
-    refused(emohead("evaluate", critics, demo / "data"), "critics.safetensors", "emotion, motion, face or talker")
+    refused(emohead("evaluate", jury, demo / "data"), "jury.safetensors", "emotion, motion, face or talker")
 
 
 def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ from emohead.models import speech_encoder
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.speech_encoder import KINDS, PretrainedSpeech, read_config
-from emohead.models.talker import Talker, TalkerConfig, talker_config
+from emohead.models.talker import Talker, TalkerConfig
 from emohead.trainers.config import as_dict
 from emohead.trainers.distill import DistillStage, DistillStageConfig
 from emohead.trainers.doctor import inputs as doctor_inputs
@@ -216,7 +216,7 @@ def test_a_talker_may_hear_through_one(tmp_path: Path):
     config.face.motion_dim, config.face.identity_dim, config.face.num_points = 10, 3, 70
     talker = Talker(config)
     shutil.rmtree(tmp_path / "encoder")
-    again = Talker(talker_config(json.loads(json.dumps(as_dict(talker.config)))))
+    again = Talker(Talker.config_of(json.loads(json.dumps(as_dict(talker.config)))))
     again.load_state_dict(talker.state_dict())
     assert again.motion.listen.rate == 2
 

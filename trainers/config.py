@@ -10,8 +10,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..models.errors import UserError
+from ..models.timing import MOTION_WINDOW
 
 T = TypeVar("T")
+
+# Settings that the config.yaml of an earlier run names, by the one value that training ever obeyed.
+RETIRED = {("network", "window"): MOTION_WINDOW, ("network", "face", "window"): MOTION_WINDOW}
 
 
 def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
@@ -59,6 +63,10 @@ def _read_yaml(file: Path) -> DictConfig:
         raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(content, DictConfig):
         raise UserError(f"{file}: wanted is a mapping of keys to values")
+    for (*parents, key), value in RETIRED.items():
+        part = OmegaConf.select(content, ".".join(parents))
+        if isinstance(part, DictConfig) and part.get(key) == value:
+            del part[key]
     return content
 
 

@@ -24,7 +24,7 @@ from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights, relation_loss
 from .engines.ranks import all_objects, all_rows, own_rows
-from .retrieval import emotion_retrieval
+from .metrics import emotion_retrieval
 from .stage import Stage, StageConfig, decay_groups
 
 MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs

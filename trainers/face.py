@@ -13,7 +13,7 @@ from ..datamodules.batch import Batch
 from ..datamodules.module import DataFacts
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
-from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float
+from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float, to_pictures
 from ..models.face_loss import (
     EmotionFeatures,
     FeatureNetwork,
@@ -28,8 +28,11 @@ from ..models.face_loss import (
     warp_loss,
 )
 from .face_augmentation import FaceAugmentationConfig, augmented
+from .frozen import Frozen
+from .metrics import psnr
 from .stage import Caution, OptimizerConfig, Stage, StageConfig, Start, nearest_batch_sizes
 
+PREVIEWED = 6  # pairs in a picture of samples/
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
 
 
@@ -78,10 +81,9 @@ class FaceStageConfig(StageConfig):
     ema_decay: float = 0.999
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], averaged over the batch, in dB."""
-    error = (a.float().clamp(-1, 1) - b.float()).square().mean((1, 2, 3)) / 4
-    return (-10 * torch.log10(error + 1e-5)).mean()
+@dataclass
+class Perceptual(Frozen):
+    network: FeatureNetwork | None
 
 
 class FaceStage(Stage):
@@ -128,7 +130,7 @@ class FaceStage(Stage):
         for network in (self.network, self.average):
             network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint
+        self.perceptual = Perceptual(self._feature_network())
 
     def _feature_network(self) -> FeatureNetwork | None:
         c = self.config.perceptual
@@ -137,6 +139,9 @@ class FaceStage(Stage):
         if c.emotion:
             return EmotionFeatures(EmotionSpace.rebuild(self.load_given()["emotion"], towers=["image"]))
         return None
+
+    def on_fit_start(self) -> None:
+        self.perceptual.to(self.device)
 
     @property
     def adversarial(self) -> bool:
@@ -208,8 +213,8 @@ class FaceStage(Stage):
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
             "warp_loss": warp_loss(output, target),
         }
-        if self.perceptual[0] is not None:
-            losses["perceptual_loss"] = perceptual_loss(self._on_device(self.perceptual[0]), output.frame, target)
+        if self.perceptual.network is not None:
+            losses["perceptual_loss"] = perceptual_loss(self.perceptual.network, output.frame, target)
         if self.adversarial:
             losses["adversarial_loss"] = generator_adversarial_loss(self.discriminator(output.frame))
         return losses, output
@@ -238,7 +243,7 @@ class FaceStage(Stage):
         target = to_float(batch["target"])
         landmarks = self.average.points(batch["portrait_identity"], batch["portrait_motion"])
         found = self.average.points(features.identity, features.motion)
-        frame, copied = psnr(output.frame, target), psnr(features.image, target)
+        frame, copied = psnr(output.frame, target).mean(), psnr(features.image, target).mean()
         return {
             "psnr": frame,
             "copy_psnr": copied,
@@ -249,12 +254,12 @@ class FaceStage(Stage):
 
     def preview(self, batch: Batch) -> dict[str, np.ndarray]:
         """Rows: portrait, generated, target, and the mask of the finest level."""
-        features = self.average.encode_portrait(batch["portrait"][:6])
-        output = self.average(features, batch["target_motion"][:6])
+        shown = slice(PREVIEWED)
+        features = self.average.encode_portrait(batch["portrait"][shown])
+        output = self.average(features, batch["target_motion"][shown])
         mask = output.masks[-1].expand(-1, 3, -1, -1) * 2 - 1
-        rows = [features.image, output.frame, to_float(batch["target"][:6]), mask]
-        grid = torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1)
-        return {"frames": ((grid.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()}
+        rows = [features.image, output.frame, to_float(batch["target"][shown]), mask]
+        return {"frames": to_pictures(torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1))}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -266,9 +271,6 @@ class FaceStage(Stage):
             torch._foreach_lerp_(averaged, current, 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(buffer)
-
-    def _on_device(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device)
 
     def configure_optimizers(self) -> list[Optimizer]:
         c, adversary = self.config.optimizer, self.config.adversary

@@ -24,6 +24,11 @@ class ShardIndex:
     samples: list[dict[str, Any]]
 
 
+def person(record: dict[str, Any]) -> tuple[str, str]:
+    """Identity and view of an entry of an index: what clips share that may lend each other a portrait."""
+    return record["identity"], record["view"]
+
+
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Without garbage collection: many small objects are made, and none of them in cycles."""

@@ -1,12 +1,13 @@
 """Which clips are read: the selection, and the checks that it leaves something and that data sets fit together."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...models.errors import UserError
+from ...models.face_model import MIN_STD
 from ..config import DataConfig
+from ..dataset.index import person
 from ..dataset.manifest import REBUILD, Shard, group_name
 from ..dataset.reader import ClipReader, StoredClip
 from ..sample import EMOTIONS
@@ -16,7 +17,6 @@ from .mixture import MixedOrder
 from .order import EpochOrder, Order
 
 FEW_SHARDS = 16  # may be open at a time, however small the windows are
-MIN_STD = 1e-4  # a motion value that never changes would be divided by zero
 
 
 @dataclass
@@ -99,11 +99,6 @@ class ClipSource:
         chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
         names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
         return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
-
-
-def person(record: dict[str, Any]) -> tuple[str, str]:
-    """Identity and view of an entry of an index: what clips share that may lend each other a portrait."""
-    return record["identity"], record["view"]
 
 
 def open_readers(config: DataConfig) -> list[ClipReader]:

@@ -1,4 +1,4 @@
-"""What the evaluations of all stages share. Each is deterministic for a checkpoint and a seed: see evaluation_*.py."""
+"""What the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
 
 from collections.abc import Callable, Sequence
 

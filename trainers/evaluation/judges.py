@@ -18,9 +18,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ...datamodules.sample import SAMPLES_PER_FRAME
 from ...models.errors import UserError
+from ...models.face import to_bytes, to_float
+from ...models.face_model import EYES
 from ...models.flow import identity_grid, resize
+from ...models.timing import SAMPLES_PER_FRAME
 from .mfcc import NUM_MFCC, mfcc
 
 Network = Callable[..., Tensor]  # float32 tensors (B, ...) -> (B, E)
@@ -90,6 +92,9 @@ class Lpips:
         return self.network(frames.clamp(-1, 1), truth).mean(dim=1)
 
 
+INCEPTION_SIZE = 299
+
+
 class Fid:
     """Fréchet distance of the features of made pictures to those of true ones (Heusel et al. 2017); 0 is best.
 
@@ -100,13 +105,13 @@ class Fid:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.network = path, load_onnx(path, ("B", 3, 299, 299))
-        self.width = self.network(torch.zeros(1, 3, 299, 299)).shape[1]
+        shape = (3, INCEPTION_SIZE, INCEPTION_SIZE)
+        self.path, self.network = path, load_onnx(path, ("B", *shape))
+        self.width = self.network(torch.zeros(1, *shape)).shape[1]
 
     def features(self, frames: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) -> (B, E)."""
-        pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round()
-        return self.network(resize(pixels / 127.5 - 1, 299))
+        return self.network(resize(to_float(to_bytes(frames)), INCEPTION_SIZE))
 
     def collect(self) -> "FidCollection":
         """For the pictures of one maker."""
@@ -144,6 +149,7 @@ class Given(nn.Module):
 
 
 ARCFACE_SIZE = 112
+NOSE_AND_MOUTH_CORNERS = [30, 48, 54]  # of the iBUG landmarks
 # Eyes, nose tip and mouth corners in ArcFace's crop, x and y from the centre of its first pixel.
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 
@@ -171,8 +177,8 @@ def align(frames: Tensor, landmarks: Tensor) -> Tensor:
     numbers: place = turn * point + shift, where `turn` rotates and scales.
     """
     landmarks = landmarks.double()  # those of a data set are float16
-    eyes = landmarks[:, 36:42].mean(dim=1, keepdim=True), landmarks[:, 42:48].mean(dim=1, keepdim=True)
-    points = torch.view_as_complex(torch.cat([*eyes, landmarks[:, [30, 48, 54]]], dim=1))  # (B, 5)
+    eyes = (landmarks[:, eye].mean(dim=1, keepdim=True) for eye in EYES)
+    points = torch.view_as_complex(torch.cat([*eyes, landmarks[:, NOSE_AND_MOUTH_CORNERS]], dim=1))  # (B, 5)
     places = torch.view_as_complex(torch.tensor(ARCFACE_POINTS, dtype=torch.float64) + 0.5)  # (5,)
     point, place = points.mean(dim=1, keepdim=True), places.mean()
     centred = points - point
@@ -239,7 +245,7 @@ class SyncNet:
 
 def lip_windows(frames: Tensor) -> Tensor:
     """Frames (n + 4, 3, S, S) -> all windows in them (n, 3, 5, 224, 224), BGR of 0 to 255."""
-    pixels = (resize(frames.float(), SYNC_SIZE).clamp(-1, 1).flip(1) + 1) * 127.5
+    pixels = (resize(frames.float(), SYNC_SIZE).clamp(-1, 1).flip(1) + 1) * 127.5  # not rounded: nobody sees them
     return rearrange(pixels.unfold(0, WINDOW_FRAMES, 1), "b c h w t -> b c t h w")
 
 
