@@ -57,7 +57,7 @@ def demo(
     It says at the start how long it will take here. After Ctrl-C the same command goes on.
     """
     if quick and tiny:
-        raise UserError("demo: --quick and --tiny are two sizes; give one of them")
+        raise UserError("demo", "--quick and --tiny are two sizes", "give one of them")
     from .demo import run_demo
     from .demo_plan import FULL, QUICK, TINY
 
@@ -111,7 +111,7 @@ def facemodel_fit(
     from .facemodel import fit
 
     if len(files) < 2:
-        raise UserError("facemodel fit: give one or more data sets, and last the .npz to write")
+        raise UserError("facemodel fit", "give one or more data sets, and last the .npz to write")
     fit(files[:-1], files[-1])
 
 
@@ -202,7 +202,7 @@ def doctor(
 
     wrong = diagnose(stage, config or [], overrides or [])
     if wrong:
-        raise UserError(f"doctor: {wrong} settings are wrong" if wrong > 1 else "doctor: 1 setting is wrong")
+        raise UserError("doctor", f"{wrong} settings are wrong" if wrong > 1 else "1 setting is wrong")
 
 
 @app.command(epilog=examples("emohead export runs/face face.safetensors"))
@@ -302,7 +302,7 @@ def infer(
     try:
         shares = [float(weight) for weight in weights.split(",")] if weights else []
     except ValueError:
-        raise UserError(f"--weights {weights}: give numbers with commas between, such as 2,1") from None
+        raise UserError(f"--weights {weights}", "give numbers with commas between, such as 2,1") from None
     run_infer(
         checkpoint,
         portrait=portrait,

@@ -52,7 +52,7 @@ class Demo:
         began = json.loads(file.read_text()) if file.exists() else now
         if began != now:
             before = f"{began['size']} demo with --seed {began['seed']}"
-            raise UserError(f"{self.out}: holds a {before}; give another --out, or delete this folder")
+            raise UserError(self.out, f"holds a {before}", "give another --out, or delete this folder")
         write_json(file, now)
 
     def do(self, parts: Parts, name: str, part: Callable[..., Any]) -> Any:

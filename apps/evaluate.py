@@ -74,7 +74,7 @@ def run_evaluation(
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
     """
     if split not in SPLITS:
-        raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
+        raise UserError(f"--split {split}", f"wanted is one of {', '.join(SPLITS)}")
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
@@ -82,7 +82,10 @@ def run_evaluation(
     makers = _makers(parts, checkpoint, teachers)
     for name, path in weights.items():
         if path and not makers:
-            raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
+            raise UserError(
+                f"--{name} {path}",
+                f"judges videos, and a checkpoint of the kind '{loaded.kind}' draws none",
+            )
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
     critics = _jury(jury, reader, space) if jury else None
     judges = Judges(**weights, space=space, jury=critics)
@@ -119,7 +122,7 @@ def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
     names = list(held_out if unseen is None else unseen)
     for name in names:
         if name not in EMOTIONS:
-            raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
+            raise UserError(f"--unseen {name}", f"wanted are some of {', '.join(EMOTIONS)}")
     return names
 
 
@@ -140,13 +143,21 @@ def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
         return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
     if kind == "motion":
         if emotion is None:
-            raise UserError(f"{path}: a motion stage hears through its emotion space; add --emotion FILE.safetensors")
+            raise UserError(
+                path,
+                "a motion stage hears through its emotion space",
+                "add --emotion FILE.safetensors",
+            )
         space = EmotionSpace.from_checkpoint(emotion).eval()
         return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
     if kind == "face":
         return Parts(face=FaceGenerator.from_checkpoint(path).eval())
     if kind != "talker":
-        raise UserError(f"{path}: of the kind '{kind}'; wanted is a stage's export: emotion, motion, face or talker")
+        raise UserError(
+            path,
+            f"of the kind '{kind}'",
+            "wanted is a stage's export: emotion, motion, face or talker",
+        )
     talker = Talker.load(path)
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 
@@ -158,11 +169,15 @@ def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[st
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
         if not parts.talker:
-            raise UserError(f"--teacher {teachers[0]}: goes with a talker, which {checkpoint} is not")
+            raise UserError(f"--teacher {teachers[0]}", f"goes with a talker, which {checkpoint} is not")
         kinds = [load_checkpoint(path).kind for path in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
-            raise UserError(f"--teacher: give the exports of emotion, motion and face, one each; these are of {found}")
+            raise UserError(
+                "--teacher",
+                "give the exports of emotion, motion and face, one each",
+                f"these are of {found}",
+            )
         makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
     return makers
 
@@ -183,7 +198,7 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
         (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
     ):
         if its != wanted:
-            raise UserError(f"--teacher {path}: {its} {what}, the talker {wanted}; give its own teachers")
+            raise UserError(f"--teacher {path}", f"{its} {what}, the talker {wanted}", "give its own teachers")
     return Maker(face, motion, emotion)
 
 
@@ -193,13 +208,15 @@ def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> Motio
     its, coefficients = jury.config, reader.dims[0] - POSE_DIM
     if its.num_expression != coefficients:
         raise UserError(
-            f"--jury {path}: judges {its.num_expression} expression coefficients, {reader.folder} has "
-            f"{coefficients}; give the jury of a motion run on such data"
+            f"--jury {path}",
+            f"judges {its.num_expression} expression coefficients, {reader.folder} has {coefficients}",
+            "give the jury of a motion run on such data",
         )
     if space is not None and its.emotion_dim != space.config.embed_dim:
         raise UserError(
-            f"--jury {path}: judges {its.emotion_dim} values of an emotion, the emotion space has "
-            f"{space.config.embed_dim}; give the jury of a motion run with that space"
+            f"--jury {path}",
+            f"judges {its.emotion_dim} values of an emotion, the emotion space has {space.config.embed_dim}",
+            "give the jury of a motion run with that space",
         )
     return jury
 

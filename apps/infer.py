@@ -36,15 +36,19 @@ class Emotion:
     def __post_init__(self) -> None:
         count = len(self.texts) + len(self.images) + len(self.audios)
         if not count:
-            raise UserError("emotion: give --text, --image or --audio, or several to mix")
+            raise UserError("emotion", "give --text, --image or --audio, or several to mix")
         if not all(text.strip() for text in self.texts):
-            raise UserError("--text: empty; describe the emotion, such as 'a slightly sad face'")
+            raise UserError("--text", "empty", "describe the emotion, such as 'a slightly sad face'")
         if self.weights and len(self.weights) != count:
-            raise UserError(f"--weights: {len(self.weights)} of them for {count} emotions; give one for each")
+            raise UserError(
+                "--weights",
+                f"{len(self.weights)} of them for {count} emotions",
+                "give one for each",
+            )
         if not all(math.isfinite(value) for value in (*self.weights, self.intensity)):
-            raise UserError("--weights, --intensity: give finite numbers")
+            raise UserError("--weights, --intensity", "give finite numbers")
         if self.weights and not any(self.weights):
-            raise UserError("--weights: all of them are 0; give the emotions their shares, such as 2,1")
+            raise UserError("--weights", "all of them are 0", "give the emotions their shares, such as 2,1")
 
     def embed(self, talker: Talker, crop: bool) -> torch.Tensor:
         """One unit vector (1, E)."""
@@ -86,7 +90,7 @@ def run_infer(
         UserError: an unreadable file; not exactly one face in a picture; no such device.
     """
     if out.suffix.lower() != ".mp4":
-        raise UserError(f"{out}: the video is written as .mp4; name it so")
+        raise UserError(out, "the video is written as .mp4", "name it so")
     where = device_of(device)
     if where.type == "cpu":
         spare_cpu()
@@ -138,7 +142,7 @@ def device_of(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:80]
-        raise UserError(f"--device {name}: cannot be used here ({reason}); give auto, cpu or cuda") from None
+        raise UserError(f"--device {name}", f"cannot be used here ({reason})", "give auto, cpu or cuda") from None
     return device
 
 

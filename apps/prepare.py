@@ -59,7 +59,11 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
     if options.export_arkit:
         model = load_face_model(config.face_model)
         if model is None or model.kind != ICT:
-            raise UserError("--export-arkit: only the ict face model has ARKit's blendshapes; give it as --face-model")
+            raise UserError(
+                "--export-arkit",
+                "only the ict face model has ARKit's blendshapes",
+                "give it as --face-model",
+            )
     with Follow() as follow:
         report = prepare_sources(
             listing,
@@ -87,7 +91,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
 def _part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
-        raise UserError(f"--part {text}: write it as I/N, such as 2/8")
+        raise UserError(f"--part {text}", "write it as I/N, such as 2/8")
     return int(match[1]), int(match[2])
 
 

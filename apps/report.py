@@ -28,12 +28,12 @@ def write_report(folder: Path) -> Path:
 
 def _read_metrics_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: missing; `emohead demo --out {path.parent}` writes it")
+        raise UserError(path, "missing", f"`emohead demo --out {path.parent}` writes it")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         return {"timings": {}, "corpus": {}, "machine": {}} | metrics | {"figures": list(metrics["figures"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not what the demo writes ({error}); run the demo again") from None
+        raise UserError(path, f"not what the demo writes ({error})", "run the demo again") from None
 
 
 def page(folder: Path, metrics: dict[str, Any]) -> str:

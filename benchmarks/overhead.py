@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "overhead.json")
     options = parser.parse_args()
     if unknown := set(options.stages) - set(STAGES):
-        raise UserError(f"--stages {' '.join(unknown)}: no such stage; there are {', '.join(STAGES)}")
+        raise UserError(f"--stages {' '.join(unknown)}", "no such stage", f"there are {', '.join(STAGES)}")
     quieten()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

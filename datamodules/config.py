@@ -46,7 +46,9 @@ def check_config(config: DataConfig) -> None:
     """Refuse values that cannot be meant."""
     if not config.shards:
         raise UserError(
-            "data.shards: empty; give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]"
+            "data.shards",
+            "empty",
+            "give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]",
         )
     chosen: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         "emotions": (config.emotions, EMOTIONS),
@@ -59,17 +61,17 @@ def check_config(config: DataConfig) -> None:
     for name, (values, valid) in chosen.items():
         for value in values:
             if value not in valid:
-                raise UserError(f"data.{name}: {value!r} is none of {', '.join(map(str, valid))}")
+                raise UserError(f"data.{name}", f"{value!r} is none of {', '.join(map(str, valid))}")
     for name in ("batch_size", "window_frames", "window_shards", "prefetch"):
         if getattr(config, name) < 1:
-            raise UserError(f"data.{name}={getattr(config, name)}: must be 1 or more")
+            raise UserError(f"data.{name}={getattr(config, name)}", "must be 1 or more")
     for name in ("num_workers", "size", "max_bad_share"):
         if getattr(config, name) < 0:
-            raise UserError(f"data.{name}={getattr(config, name)}: must be 0 or more")
+            raise UserError(f"data.{name}={getattr(config, name)}", "must be 0 or more")
     if not 0 <= config.cross_clip <= 1:
-        raise UserError(f"data.cross_clip={config.cross_clip}: must be from 0 to 1")
+        raise UserError(f"data.cross_clip={config.cross_clip}", "must be from 0 to 1")
     if config.cache and not config.cache_gb > 0:
-        raise UserError(f"data.cache_gb={config.cache_gb}: must be more than 0")
+        raise UserError(f"data.cache_gb={config.cache_gb}", "must be more than 0")
     if config.weights:
         check_weights(config)
 
@@ -78,12 +80,24 @@ def check_weights(config: DataConfig) -> None:
     """Refuse weights that are not one for each data set, or that leave one out."""
     shards, weights = config.shards, config.weights
     if len(weights) != len(shards):
-        raise UserError(f"data.weights: {len(weights)} of them for {len(shards)} data.shards; wanted is one for each")
+        raise UserError(
+            "data.weights",
+            f"{len(weights)} of them for {len(shards)} data.shards",
+            "wanted is one for each",
+        )
     if not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise UserError(f"data.weights={weights}: wanted are numbers above 0; leave out of data.shards what is unused")
+        raise UserError(
+            f"data.weights={weights}",
+            "wanted are numbers above 0",
+            "leave out of data.shards what is unused",
+        )
     for folder, share in zip(shards, whole_shares(weights), strict=True):
         if share == 0:
-            raise UserError(f"data.weights: {folder} has less than a ten-thousandth; give it more or leave it out")
+            raise UserError(
+                "data.weights",
+                f"{folder} has less than a ten-thousandth",
+                "give it more or leave it out",
+            )
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:

@@ -89,7 +89,8 @@ class TalkingFaceData(pl.LightningDataModule):
         num_ranks = self._ranks()[1]
         if self.config.batch_size % num_ranks:
             raise UserError(
-                f"data.batch_size={self.config.batch_size}: must be a multiple of the {num_ranks} processes"
+                f"data.batch_size={self.config.batch_size}",
+                f"must be a multiple of the {num_ranks} processes",
             )
         order = self.train_source.training_order(self.seed)
         return self._loader(BatchStream, "train", order, self.seed, self._batches_done)

@@ -72,7 +72,9 @@ class Exported(nn.Module):
         except (RuntimeError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{checkpoint.path}: does not fit the network of this emohead ({reason}); export it again"
+                checkpoint.path,
+                f"does not fit the network of this emohead ({reason})",
+                "export it again",
             ) from None
         return network
 
@@ -121,10 +123,13 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             asked for.
     """
     if kind is not None and not str(path):
-        raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{command(kind)}`")
+        raise UserError(
+            f"no {kind} checkpoint given",
+            f"set `{kind}=FILE.safetensors`, the export of `{command(kind)}`",
+        )
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint" + (f"; `{command(kind)}` exports one" if kind else ""))
+        raise UserError(path, "no such checkpoint", f"`{command(kind)}` exports one" if kind else "")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -132,12 +137,15 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
         raise _unreadable(path, error) from None
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
+            path,
+            f"checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}",
+            "export it again",
         )
     metadata["kind"] = OLD_KINDS.get(metadata["kind"], metadata["kind"])
     if kind is not None and metadata["kind"] != kind:
         raise UserError(
-            f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{command(kind)}`"
+            path,
+            f"holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{command(kind)}`",
         )
     return metadata
 
@@ -157,10 +165,10 @@ def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
         raise _unreadable(path, error) from None
     checksum = tensor_checksum(tensors)
     if checksum != metadata["sha256"]:
-        raise UserError(f"{path}: damaged (its weights do not match their checksum); export it again")
+        raise UserError(path, "damaged (its weights do not match their checksum)", "export it again")
     config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
     return Checkpoint(path, metadata["kind"], config, provenance, tensors, checksum)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a readable safetensors file ({error}); export it again")
+    return UserError(path, f"not a readable safetensors file ({error})", "export it again")

@@ -52,7 +52,11 @@ class FaceGeneratorConfig:
     def __post_init__(self) -> None:
         if self.size != COARSEST * 2 ** (len(self.channels) - 1):
             needed = f"{COARSEST} * 2^(levels - 1) = {COARSEST * 2 ** (len(self.channels) - 1)}"
-            raise UserError(f"network.size: {self.size} does not fit {len(self.channels)} channels; make it {needed}")
+            raise UserError(
+                "network.size",
+                f"{self.size} does not fit {len(self.channels)} channels",
+                f"make it {needed}",
+            )
 
 
 class PortraitFeatures(NamedTuple):

@@ -118,7 +118,7 @@ class VGGFeatures(nn.Module):
             self.layers.load_state_dict({name: state[f"features.{name}"] for name in self.layers.state_dict()})
         except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise UserError(f"perceptual.vgg={path}: no state dict of torchvision's vgg19 ({reason})") from None
+            raise UserError(f"perceptual.vgg={path}", f"no state dict of torchvision's vgg19 ({reason})") from None
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.eval().requires_grad_(False)

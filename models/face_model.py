@@ -126,9 +126,13 @@ class FaceModel(nn.Module):
             return cls(kind=str(arrays.pop("kind")), **arrays)
         except FileNotFoundError:
             raise UserError(
-                f"{path}: no such face model; `emohead prepare` writes facemodel.npz beside the tars"
+                path,
+                "no such face model",
+                "`emohead prepare` writes facemodel.npz beside the tars",
             ) from None
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, AssertionError) as error:
             raise UserError(
-                f"{path}: not a face model ({error}); give the facemodel.npz of a prepared data set"
+                path,
+                f"not a face model ({error})",
+                "give the facemodel.npz of a prepared data set",
             ) from None

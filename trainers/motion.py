@@ -94,11 +94,12 @@ class MotionStage(Stage):
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
         if not config.emotion_from or set(config.emotion_from) - set(MODALITIES):
-            raise UserError(f"emotion_from: {config.emotion_from}; wanted are some of {', '.join(MODALITIES)}")
+            raise UserError("emotion_from", config.emotion_from, f"wanted are some of {', '.join(MODALITIES)}")
         if config.network.speech_encoder and config.augmentation:
             raise UserError(
-                f"augmentation={config.augmentation}: changes log-mel, which network.speech_encoder replaces; "
-                "set augmentation=0"
+                f"augmentation={config.augmentation}",
+                "changes log-mel, which network.speech_encoder replaces",
+                "set augmentation=0",
             )
         given = self.load_given()
         self.teacher = Teacher(EmotionSpace.rebuild(given["emotion"]))

@@ -320,8 +320,9 @@ def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> N
     before, now = (sorted(found) for found in (trained.get("holdout_emotions", []), config.data.holdout_emotions))
     if before != now:
         raise UserError(
-            f"{where}: was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]; "
-            "all stages of a chain must hold out the same"
+            where,
+            f"was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]",
+            "all stages of a chain must hold out the same",
         )
 
 

@@ -106,7 +106,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
             }
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a manifest of this format ({error}); {REBUILD}") from None
+        raise UserError(path, f"not a manifest of this format ({error})", REBUILD) from None
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
@@ -114,9 +114,9 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file: {missing}") from None
+        raise UserError(path, f"no such file: {missing}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+        raise UserError(path, f"cannot be read as JSON ({error})", REBUILD) from None
     return parse_json(data, path)
 
 
@@ -125,9 +125,9 @@ def parse_json(data: bytes, path: Path | str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+        raise UserError(path, f"cannot be read as JSON ({error})", REBUILD) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object; {REBUILD}")
+        raise UserError(path, "holds no JSON object", REBUILD)
     return content
 
 
@@ -136,7 +136,9 @@ def check_version(content: Mapping[str, Any], path: Path | str) -> None:
     version = content.get("version")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: format version {version}, this emohead reads {FORMAT_VERSION}; prepare the data again"
+            path,
+            f"format version {version}, this emohead reads {FORMAT_VERSION}",
+            "prepare the data again",
         )
 
 

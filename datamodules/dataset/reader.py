@@ -214,7 +214,7 @@ class ClipReader:
         files: Folder | None = None,  # where they lie, for a URL that is to be cached
     ) -> None:
         if decoder not in DECODERS:
-            raise UserError(f"decoder {decoder!r}: choose one of {', '.join(DECODERS)}")
+            raise UserError(f"decoder {decoder!r}", f"choose one of {', '.join(DECODERS)}")
         self.folder: Any = folder if is_url(folder) else Path(folder)  # the path or URL, as messages call it
         self.files = files or open_folder(folder)
         self.decoder, self.max_open_shards = decoder, max_open_shards
@@ -236,7 +236,9 @@ class ClipReader:
         model = FaceModel.load(data)  # type: ignore[arg-type]  # numpy reads an open file as well
         if model.checksum() != self.manifest.face_model["checksum"]:
             raise UserError(
-                f"{address}: another face model than the one in the manifest; restore the one written with it"
+                address,
+                "another face model than the one in the manifest",
+                "restore the one written with it",
             )
         return model
 
@@ -263,7 +265,7 @@ class ClipReader:
             for number in range(len(self.manifest.shards)):
                 self._places |= {s["key"]: (number, i) for i, s in enumerate(self.shard(number).samples)}
         if key not in self._places:
-            raise UserError(f"{self.folder}: no clip {key!r}; `emohead shards info` lists what it holds")
+            raise UserError(self.folder, f"no clip {key!r}", "`emohead shards info` lists what it holds")
         return self.clip_at(*self._places[key])
 
     def clip_at(self, shard: int, position: int) -> StoredClip:

@@ -27,7 +27,7 @@ def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Man
     folder = Path(folder)
     tars = sorted(folder.glob("*.tar"))
     if not tars:
-        raise UserError(f"{folder}: no tar to index; give the folder that holds them")
+        raise UserError(folder, "no tar to index", "give the folder that holds them")
     face_model = FaceModel.load(folder / FACE_MODEL)
     known = load_manifest(folder) if (folder / MANIFEST).exists() else None
     tally, kinds = Tally(), set()
@@ -36,7 +36,7 @@ def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Man
         progress(done, len(tars), "index")
     if len(kinds) > 1:
         listing = " and ".join(f"{codec} at {size}" for codec, size in sorted(kinds))
-        raise UserError(f"{folder}: its tars hold frames as {listing}; keep each kind in a folder of its own")
+        raise UserError(folder, f"its tars hold frames as {listing}", "keep each kind in a folder of its own")
     codec, size = kinds.pop()
     manifest = tally.manifest(
         codec=codec,
@@ -58,7 +58,7 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
         codec = _codec(path, key, members["mp4"])
         record = sample_record(key, members, offsets, codec)
         if "ranges" in record and (held := len(unpack_ranges(record["ranges"]))) != info.frames:
-            raise UserError(f"{path}: {key}.mp4: {held} frames, {info.frames} in its json; pack it again")
+            raise UserError(path, f"{key}.mp4: {held} frames, {info.frames} in its json", "pack it again")
         tally.add_clip(info.split, record, load_npy(members["motion.npy"]))
         records.append(record)
         kinds.add((codec, info.size))
@@ -66,7 +66,9 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
         keys.add(key)
     if len(kinds) != 1 or len(splits) != 1 or len(keys) != len(records):
         raise UserError(
-            f"{path}: wanted are clips of different keys, of one codec, frame size and split; pack it again"
+            path,
+            "wanted are clips of different keys, of one codec, frame size and split",
+            "pack it again",
         )
     codec, size = kinds.pop()
     write_index(path, codec, size, records)
@@ -91,7 +93,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, int]
                 key = found
                 members[name], offsets[name] = tar.extractfile(entry).read(), entry.offset_data  # type: ignore[union-attr]
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path}: not a readable tar ({error}); copy it again") from None
+        raise UserError(path, f"not a readable tar ({error})", "copy it again") from None
     if members:
         yield key, members, offsets
 
@@ -99,24 +101,32 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, int]
 def _check_members(path: Path, key: str, members: Mapping[str, bytes], face_model: FaceModel) -> ClipInfo:
     missing = [name for name in MEMBERS if name not in members]
     if missing:
-        raise UserError(f"{path}: {key}: lacks {', '.join(missing)}; pack it again with all of {', '.join(MEMBERS)}")
+        raise UserError(
+            path,
+            f"{key}: lacks {', '.join(missing)}",
+            f"pack it again with all of {', '.join(MEMBERS)}",
+        )
     try:
         info = ClipInfo(**json.loads(members["json"]))
         motion, identity = load_npy(members["motion.npy"]), load_npy(members["identity.npy"])
     except Exception as error:  # numpy raises all kinds of things on a damaged header
-        raise UserError(f"{path}: {key}: json, motion.npy or identity.npy is not of this format ({error})") from None
+        raise UserError(path, f"{key}: json, motion.npy or identity.npy is not of this format ({error})") from None
     _check_choice(path, key, "split", info.split, SPLITS)
     _check_choice(path, key, "emotion", info.emotion, (*EMOTIONS, None))
     _check_choice(path, key, "level", info.level, (*LEVELS, None))
     found, wanted = (motion.shape, identity.shape), ((info.frames, face_model.motion_dim), (face_model.num_identity,))
     if info.key != key or found != wanted:
-        raise UserError(f"{path}: {key}: key or shapes {found} do not fit its json and {FACE_MODEL} ({wanted})")
+        raise UserError(path, f"{key}: key or shapes {found} do not fit its json and {FACE_MODEL} ({wanted})")
     return info
 
 
 def _check_choice(path: Path, key: str, name: str, value: Any, valid: Sequence[Any]) -> None:
     if value not in valid:
-        raise UserError(f"{path}: {key}.json: {name} is {value!r}; wanted is one of {', '.join(map(str, valid))}")
+        raise UserError(
+            path,
+            f"{key}.json: {name} is {value!r}",
+            f"wanted is one of {', '.join(map(str, valid))}",
+        )
 
 
 def _codec(path: Path, key: str, video: bytes) -> str:
@@ -124,7 +134,7 @@ def _codec(path: Path, key: str, video: bytes) -> str:
         with av.open(io.BytesIO(video)) as container:
             codec = container.streams.video[0].codec_context.name
     except (av.error.FFmpegError, IndexError) as error:
-        raise UserError(f"{path}: {key}.mp4: not a video ({type(error).__name__}); pack it again") from None
+        raise UserError(path, f"{key}.mp4: not a video ({type(error).__name__})", "pack it again") from None
     if codec not in CODECS:
-        raise UserError(f"{path}: {key}.mp4: its codec is {codec}; wanted is one of {', '.join(CODECS)}")
+        raise UserError(path, f"{key}.mp4: its codec is {codec}", f"wanted is one of {', '.join(CODECS)}")
     return codec

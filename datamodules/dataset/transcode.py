@@ -56,7 +56,11 @@ def transcode(
     for done, (number, result) in enumerate(packing, len(shards) - len(missing) + 1):
         if isinstance(result, Lost):
             name = reader.files.address(shards[number].name)
-            raise UserError(f"{name}: packing it anew was {result.reason}; check it with `emohead shards verify`")
+            raise UserError(
+                name,
+                f"packing it anew was {result.reason}",
+                "check it with `emohead shards verify`",
+            )
         progress(done, len(shards), "transcode")
     packed = [_move(out, shard) for shard in shards]
     manifest = replace(reader.manifest, codec=codec, size=size, shards=packed)
@@ -71,11 +75,12 @@ def _check_wish(reader: ClipReader, codec: str, size: int) -> None:
     check_size(size)
     if size > held.size:
         raise UserError(
-            f"{reader.folder}: its frames have {held.size} px, {size} would add no detail; prepare the videos again "
-            "at that size"
+            reader.folder,
+            f"its frames have {held.size} px, {size} would add no detail",
+            "prepare the videos again at that size",
         )
     if (codec, size) == (held.codec, held.size):
-        raise UserError(f"{reader.folder}: is {codec} at {size} px already; nothing to do")
+        raise UserError(reader.folder, f"is {codec} at {size} px already", "nothing to do")
 
 
 # ---------------------------------------------------------------------------------------------- going on
@@ -91,10 +96,10 @@ def _keep_plan(reader: ClipReader, out: Path, codec: str, size: int) -> None:
     plan, path = _plan(reader, codec, size), out / WORK / PLAN
     if path.exists():
         if read_json(path, missing="") != plan:
-            raise UserError(f"{out}: something else was begun here; choose another folder or delete it")
+            raise UserError(out, "something else was begun here", "choose another folder or delete it")
         return
     if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: holds other files; choose another folder")
+        raise UserError(out, "holds other files", "choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, plan, indent=None)
 
@@ -103,7 +108,7 @@ def _already_there(reader: ClipReader, out: Path, codec: str, size: int) -> Mani
     """The manifest of a run that was stopped just before it swept its work away; any other data set is refused."""
     path = out / WORK / PLAN
     if not path.exists() or read_json(path, missing="") != _plan(reader, codec, size):
-        raise UserError(f"{out}: already holds a data set; choose another folder or delete it")
+        raise UserError(out, "already holds a data set", "choose another folder or delete it")
     shutil.rmtree(out / WORK)
     return load_manifest(out)
 

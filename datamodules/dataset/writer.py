@@ -40,13 +40,13 @@ TAR_BLOCK = 512
 def check_codec(codec: str) -> None:
     """Raise UserError if no data set can be in this codec."""
     if codec not in CODECS:
-        raise UserError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
+        raise UserError(f"codec {codec!r}", f"choose one of {', '.join(CODECS)}")
 
 
 def check_size(size: int) -> None:
     """Raise UserError if frames cannot be so many pixels a side: the codecs halve the resolution of colours."""
     if size < MIN_SIZE or size % 2:
-        raise UserError(f"size {size}: must be even and at least {MIN_SIZE}")
+        raise UserError(f"size {size}", f"must be even and at least {MIN_SIZE}")
 
 
 # ---------------------------------------------------------------------------------------------- members and index
@@ -187,7 +187,7 @@ class ShardWriter:
         self.clips_per_shard = clips_per_shard
         check_codec(codec)
         if (self.out / MANIFEST).exists():
-            raise UserError(f"{self.out}: already holds a data set; choose another folder or delete it")
+            raise UserError(self.out, "already holds a data set", "choose another folder or delete it")
         self.partial = self.out / PARTIAL
         shutil.rmtree(self.partial, ignore_errors=True)  # of a run that was killed
         self.partial.mkdir(parents=True)
@@ -211,9 +211,9 @@ class ShardWriter:
     def write_members(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append what `encode_members` made of a clip. Raises UserError for a key that is unfit or used twice."""
         if not re.fullmatch(r"[^./\s]+", key):
-            raise UserError(f"key {key!r}: must not be empty and hold no dot, slash or space")
+            raise UserError(f"key {key!r}", "must not be empty and hold no dot, slash or space")
         if key in self.keys:
-            raise UserError(f"{key}: this key was written before; keys must be unique")
+            raise UserError(key, "this key was written before", "keys must be unique")
         info = json.loads(members["json"])
         assert info["size"] == self.size, f"{key}: size {info['size']}"
         assert info["split"] in SPLITS, f"{key}: split {info['split']}"
@@ -228,7 +228,11 @@ class ShardWriter:
         for shard in list(self.open.values()):
             self._finish(shard)
         if not self.keys:
-            raise UserError(f"{self.out}: no clip to write ({len(rejected)} rejected); see the reasons in the report")
+            raise UserError(
+                self.out,
+                f"no clip to write ({len(rejected)} rejected)",
+                "see the reasons in the report",
+            )
         manifest = self.tally.manifest(codec=self.codec, size=self.size, face_model=face_model, rejected=rejected)
         for path in sorted(self.partial.iterdir()):
             path.replace(self.out / path.name)

@@ -49,8 +49,9 @@ def export_arkit(folder: Path | str, out: Path | str) -> list[Path]:
     kind = reader.manifest.face_model["kind"]
     if kind != KIND:
         raise UserError(
-            f"{folder}: its face model is `{kind}`, and only `{KIND}` has ARKit's blendshapes; prepare the data again "
-            "with --face-model and a folder of ICT-FaceKit"
+            folder,
+            f"its face model is `{kind}`, and only `{KIND}` has ARKit's blendshapes",
+            "prepare the data again with --face-model and a folder of ICT-FaceKit",
         )
     out.mkdir(parents=True, exist_ok=True)
     paths = []

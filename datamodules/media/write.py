@@ -55,7 +55,7 @@ def write_video(
             if speech is not None:
                 container.mux(audio.encode(_audio_frame(speech, (count - 1) * per_frame, per_frame)))
         if video is None:
-            raise UserError(f"{path}: no frames to write")
+            raise UserError(path, "no frames to write")
         for stream in (video, audio):
             if stream is not None:
                 container.mux(stream.encode(None))

@@ -174,7 +174,7 @@ def stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.
     identity, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
     first = round(source.start * FPS) + piece.start
     if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
-        raise UserError(f"{path}: {len(motion)} frames, {first + piece.frames} at 25 fps are needed")
+        raise UserError(path, f"{len(motion)} frames, {first + piece.frames} at 25 fps are needed")
     return identity, motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
 
 
@@ -192,7 +192,11 @@ def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: 
         pictures[count] = crop_square(frame, piece.crop, size)
         count += 1
     if count < piece.frames:
-        raise UserError(f"{source.path}: {piece.start + count} frames can be decoded, {piece.stop} were; prepare again")
+        raise UserError(
+            source.path,
+            f"{piece.start + count} frames can be decoded, {piece.stop} were",
+            "prepare again",
+        )
     return pictures
 
 

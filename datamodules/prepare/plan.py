@@ -109,7 +109,7 @@ def refuse_all(rejected: list[Rejected]) -> None:
     """Raise that nothing is left."""
     counts = ", ".join(f"{count} {code}" for code, count in Counter(clip.code for clip in rejected).most_common())
     reasons = "; ".join(f"{clip.source}: {clip.reason}" for clip in rejected[:LISTED])
-    raise UserError(f"no clip is fit for use ({len(rejected)} rejected; {counts}): {reasons}")
+    raise UserError(f"no clip is fit for use ({len(rejected)} rejected; {counts})", reasons)
 
 
 def inputs_digest(listing: SourceList, keys: list[str], config: PrepareConfig) -> str:

@@ -81,11 +81,11 @@ def _check(listing: SourceList, config: PrepareConfig, only: str | None, part: t
     if not listing.sources:
         refuse_all(listing.rejected)
     if only is not None and only not in PASSES:
-        raise UserError(f"--pass {only}: choose one of {', '.join(PASSES)}")
+        raise UserError(f"--pass {only}", f"choose one of {', '.join(PASSES)}")
     if not 1 <= part[0] <= part[1]:
-        raise UserError(f"--part {part[0]}/{part[1]}: parts are 1/{part[1]} to {part[1]}/{part[1]}")
+        raise UserError(f"--part {part[0]}/{part[1]}", f"parts are 1/{part[1]} to {part[1]}/{part[1]}")
     if only is None and part != (1, 1):
-        raise UserError(f"--part {part[0]}/{part[1]}: needs --pass, one of {', '.join(PASSES)}")
+        raise UserError(f"--part {part[0]}/{part[1]}", f"needs --pass, one of {', '.join(PASSES)}")
 
 
 class _Run:
@@ -137,7 +137,7 @@ class _Run:
         self._require_tracks()
         plan = self._plan()
         if plan is None:
-            raise UserError(f"{self.work.out}: its plan is missing: run the same command with --pass fit first")
+            raise UserError(self.work.out, "its plan is missing: run the same command with --pass fit first")
         jobs = pack_jobs(plan, self.listing.sources, self.keys, self.work, self.listing.dataset, self.config)
         self._pack_all(jobs[self.first :: self.parts])
         packed = [read_packed(self.work, job.name, job.plan) for job in jobs]
@@ -165,8 +165,9 @@ class _Run:
                 rejected += len(packed.rejected)
         if lost:
             raise UserError(
-                f"{self.work.out}: packing failed for {', '.join(lost)}; run the same command again, and if it fails "
-                "again, take those videos out"
+                self.work.out,
+                f"packing failed for {', '.join(lost)}",
+                "run the same command again, and if it fails again, take those videos out",
             )
         tell(total - done)
 
@@ -200,7 +201,7 @@ class _Run:
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
         if {name: manifest.preparation.get(name) for name in same} != same:
-            raise UserError(f"{self.work.out}: already holds a data set; choose another folder or delete it")
+            raise UserError(self.work.out, "already holds a data set", "choose another folder or delete it")
         self.work.close()  # the last run may have been killed before it could
         reader = ClipReader(self.work.out)
         kept = [reader.info(key) for key in reader.keys(None)]
@@ -214,9 +215,10 @@ class _Run:
         for name, value in describe(self.listing, self.config).items():
             if name not in ("sources", "sources_sha256") and plan.described.get(name) != value:
                 raise UserError(
-                    f"{self.work.out}: was begun with {name} {_short(plan.described.get(name), value)}, not "
-                    f"{_short(value, plan.described.get(name))}; repeat that command, or delete {self.work.plan} "
-                    "to fit and pack anew"
+                    self.work.out,
+                    f"was begun with {name} {_short(plan.described.get(name), value)}, not "
+                    f"{_short(value, plan.described.get(name))}",
+                    f"repeat that command, or delete {self.work.plan} to fit and pack anew",
                 )
 
     def _plan(self) -> Plan | None:
@@ -228,8 +230,8 @@ class _Run:
         missing = len(self.work.untracked(self.keys))
         if missing:
             raise UserError(
-                f"{self.work.out}: {missing} of {len(self.keys)} sources are not tracked: "
-                "run the same command with --pass track first"
+                self.work.out,
+                f"{missing} of {len(self.keys)} sources are not tracked: run the same command with --pass track first",
             )
 
 

@@ -66,7 +66,7 @@ def centres_and_sizes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def track_source(source: Source) -> Track | Rejected:
     """Track the face through a source at 25 fps. A file that cannot be read is a result, not an error.
 
-    Raises UserError where the fault is not the file's: mediapipe is missing.
+    Raises UserError if the fault is not the file's: mediapipe is missing.
     """
     try:
         track = _track_pictures(source, source.crop)
@@ -74,15 +74,14 @@ def track_source(source: Source) -> Track | Rejected:
             whole = _track_pictures(source, None)
             track = whole if whole.found.mean() > track.found.mean() else track
     except UserError as error:
-        if str(source.path) not in str(error):
+        if str(source.path) not in error.where:
             raise
-        return Rejected(source.name, str(error).removeprefix(f"{source.path}: "), "unreadable")
+        return Rejected(source.name, error.reason, "unreadable")
     try:
         speech = read_source_audio(source, 0, len(track.found))
     except UserError as error:
-        reason = str(error).removeprefix(f"{source.audio or source.path}: ")
         where = "" if source.audio is None else f"{source.audio.name}: "
-        return Rejected(source.name, where + reason, "no_audio")
+        return Rejected(source.name, where + error.reason, "no_audio")
     track.bands = band_energies(speech, len(track.found))
     track.loudness = np.sqrt((speech.reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(axis=1)).astype(np.float32)
     return track
@@ -120,7 +119,7 @@ def _track_pictures(source: Source, region: tuple[int, int, int, int] | None) ->
             before = colours
     if (wanted is not None and len(points) < MIN_DECODED * wanted) or not points:
         seconds = f"{len(points) / FPS:.1f} s can be decoded from {source.start:.1f} s on"
-        raise UserError(f"{source.path}: cut short: {seconds}, {(wanted or 0) / FPS:.1f} s are wanted")
+        raise UserError(source.path, f"cut short: {seconds}, {(wanted or 0) / FPS:.1f} s are wanted")
     stacked = np.stack(points)
     found = ~np.isnan(stacked[:, 0, 0])
     empty = np.zeros(len(found), np.float32)

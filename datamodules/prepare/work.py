@@ -54,9 +54,13 @@ class PrepareConfig:
         model = load_face_model(self.face_model)
         if self.coefficients is not None:
             if not self.coefficients.is_dir():
-                raise UserError(f"{self.coefficients}: no such folder of coefficients")
+                raise UserError(self.coefficients, "no such folder of coefficients")
             if model is None or model.kind != BFM09:
-                raise UserError("--coefficients: these are of the bfm09 face model; give it as --face-model FILE")
+                raise UserError(
+                    "--coefficients",
+                    "these are of the bfm09 face model",
+                    "give it as --face-model FILE",
+                )
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,7 +70,10 @@ def load_face_model(choice: str) -> FaceModel | None:
         return None
     folder = os.environ.get(ICT_FOLDER) if choice == ICT else choice
     if not folder:
-        raise UserError(f"--face-model ict: set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself")
+        raise UserError(
+            "--face-model ict",
+            f"set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself",
+        )
     if Path(folder).is_dir():
         from ...models.ict import load_ict
 
@@ -132,7 +139,7 @@ class WorkFolder:
         if not self.root.is_dir() and self.out.is_dir():
             strange = sorted(path.name for path in self.out.iterdir() if SHARD_FILES.fullmatch(path.name))
             if strange:
-                raise UserError(f"{self.out}: holds {strange[0]} of something else; choose another folder")
+                raise UserError(self.out, f"holds {strange[0]} of something else", "choose another folder")
         for folder in (self.tracks, self.packed, self.root / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
 

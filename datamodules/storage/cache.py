@@ -36,7 +36,11 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"data.cache={folder}: cannot be made ({error.strerror}); name another folder") from None
+            raise UserError(
+                f"data.cache={folder}",
+                f"cannot be made ({error.strerror})",
+                "name another folder",
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": {}}

@@ -35,7 +35,9 @@ MAX_ATTEMPTS = 100  # clips that are tried for one position
 class FailedBatch:
     """Stands for a batch that cannot be made: an exception would lose its one line on its way out of a worker."""
 
-    message: str
+    where: str
+    problem: str
+    remedy: str
 
 
 class BatchStream(IterableDataset):
@@ -70,7 +72,7 @@ class BatchStream(IterableDataset):
             try:
                 made: MadeBatch | FailedBatch = self.batch(positions, worker=number)
             except UserError as error:
-                made = FailedBatch(str(error))
+                made = FailedBatch(error.where, error.problem, error.remedy)
             yield made
             batch += step
 
@@ -101,7 +103,11 @@ class BatchStream(IterableDataset):
             except DamagedClip as error:
                 where = {"position": position, "attempt": attempt, "rank": self.rank, "worker": worker}
                 self.bad.add(error, place, **where)
-        raise UserError(f"{self.bad.path or 'data'}: {MAX_ATTEMPTS} clips read in a row are bad; repair the data")
+        raise UserError(
+            f"{self.bad.path or 'data'}",
+            f"{MAX_ATTEMPTS} clips read in a row are bad",
+            "repair the data",
+        )
 
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
@@ -146,7 +152,7 @@ class Batches:
     def __next__(self) -> Batch:
         made = next(self.iterator)
         if isinstance(made, FailedBatch):
-            raise UserError(made.message)
+            raise UserError(made.where, made.problem, made.remedy)
         return made.open() if isinstance(made, MadeBatch) else made  # opened already where it was pinned
 
     def __getattr__(self, name: str) -> Any:

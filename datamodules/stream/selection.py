@@ -76,7 +76,7 @@ class ClipSource:
                 self._selected.pop(next(iter(self._selected)))
             self._selected[shard] = self._select(reader, j)
             if len(self._selected[shard].positions) != self.counts[shard]:
-                raise UserError(f"{reader.shard(j).address}: its index and the manifest do not agree; {REBUILD}")
+                raise UserError(reader.shard(j).address, "its index and the manifest do not agree", REBUILD)
         selected = self._selected[shard]
         clip = reader.clip_at(j, selected.positions[sample])
         if self.cross_clip:
@@ -112,7 +112,11 @@ def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray
     """Mean and standard deviation (D,) of the motion of all train splits together."""
     parts = [reader.manifest.motion for reader in readers if reader.manifest.motion.count]
     if not parts:
-        raise UserError(f"{readers[0].folder}: no clip in the split 'train', so motion has no statistics; prepare some")
+        raise UserError(
+            readers[0].folder,
+            "no clip in the split 'train', so motion has no statistics",
+            "prepare some",
+        )
     weights = np.array([part.count for part in parts], np.float64)
     weights /= weights.sum()
     means, stds = np.array([part.mean for part in parts]), np.array([part.std for part in parts])  # (data sets, D)
@@ -127,13 +131,14 @@ def check_alike(readers: list[ClipReader], config: DataConfig) -> None:
     for reader in readers[1:]:
         if reader.manifest.face_model["checksum"] != first.manifest.face_model["checksum"]:
             raise UserError(
-                f"data.shards: {first.folder} and {reader.folder} are in different face models, so they cannot be "
-                f"mixed; run `emohead facemodel fit {first.folder} {reader.folder} pooled.npz` and prepare both again "
-                "with --face-model pooled.npz"
+                "data.shards",
+                f"{first.folder} and {reader.folder} are in different face models, so they cannot be mixed",
+                f"run `emohead facemodel fit {first.folder} {reader.folder} pooled.npz` and prepare both "
+                "again with --face-model pooled.npz",
             )
         if not config.size and reader.manifest.size != first.manifest.size:
             sizes = f"{first.folder} ({first.manifest.size}) and {reader.folder} ({reader.manifest.size})"
-            raise UserError(f"data.shards: {sizes} have frames of different sizes; set data.size")
+            raise UserError("data.shards", f"{sizes} have frames of different sizes", "set data.size")
 
 
 def check_selection(source: ClipSource, config: DataConfig) -> None:
@@ -142,6 +147,10 @@ def check_selection(source: ClipSource, config: DataConfig) -> None:
     selection = ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
     for counts, folder in zip(source.counts_of, config.shards, strict=True):
         if config.weights and not sum(counts):
-            raise UserError(f"{folder}: no clip for training is selected, but it has a weight; {selection}")
+            raise UserError(folder, "no clip for training is selected, but it has a weight", selection)
     if not source.num_clips:
-        raise UserError(f"{', '.join(config.shards)}: no clip for training is selected by {selection}; ask for less")
+        raise UserError(
+            f"{', '.join(config.shards)}",
+            f"no clip for training is selected by {selection}",
+            "ask for less",
+        )

@@ -139,11 +139,16 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
     train = config.identities - val - test
     if train < 1:
         raise UserError(
-            f"identities={config.identities}: no one is left to train on beside {val} for validation and {test} for "
-            "the test; ask for more identities"
+            f"identities={config.identities}",
+            f"no one is left to train on beside {val} for validation and {test} for the test",
+            "ask for more identities",
         )
     if config.clips < config.identities:
-        raise UserError(f"clips={config.clips}: fewer than identities={config.identities}; ask for more clips")
+        raise UserError(
+            f"clips={config.clips}",
+            f"fewer than identities={config.identities}",
+            "ask for more clips",
+        )
     scripts = []
     for identity in range(config.identities):
         num = config.clips // config.identities + (identity < config.clips % config.identities)

@@ -20,7 +20,9 @@ def keys_of(reader: ClipReader, split: str) -> list[str]:
     keys = reader.keys(split)
     if not keys:
         raise UserError(
-            f"{reader.folder}: its split '{split}' holds no clip; prepare more identities or name another split"
+            reader.folder,
+            f"its split '{split}' holds no clip",
+            "prepare more identities or name another split",
         )
     return keys
 

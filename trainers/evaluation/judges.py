@@ -37,21 +37,25 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'emohead[judges]'") from None
+        raise UserError(path, f"needs onnxruntime ({error}): pip install 'emohead[judges]'") from None
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a network as an ONNX file")
+        raise UserError(path, "no such file", "give a network as an ONNX file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores, whatever OMP_NUM_THREADS says
     options.log_severity_level = 4  # what goes wrong is raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it raises a class of its own for each thing that can be wrong with a file
-        raise UserError(f"{path}: not an ONNX model ({_line(error)}); export the network anew") from None
+        raise UserError(path, f"not an ONNX model ({_line(error)})", "export the network anew") from None
     inputs, (output, *_) = session.get_inputs(), session.get_outputs()
     if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
         given = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs)
         asked = " and ".join(f"({', '.join(map(str, shape))})" for shape in wanted)
-        raise UserError(f"{path}: takes {given}; export it with float32 {asked}, letters as sizes that are left open")
+        raise UserError(
+            path,
+            f"takes {given}",
+            f"export it with float32 {asked}, letters as sizes that are left open",
+        )
 
     def run(*tensors: Tensor) -> Tensor:
         arrays = {i.name: x.float().contiguous().numpy(force=True) for i, x in zip(inputs, tensors, strict=True)}
@@ -59,9 +63,13 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
             (found,) = session.run([output.name], arrays)
         except Exception as error:
             shapes = " and ".join(str(array.shape) for array in arrays.values())
-            raise UserError(f"{path}: cannot take {shapes} ({_line(error)}); export the network anew") from None
+            raise UserError(path, f"cannot take {shapes} ({_line(error)})", "export the network anew") from None
         if found.shape[:1] != tensors[0].shape[:1]:
-            raise UserError(f"{path}: gives {found.shape} for {len(tensors[0])} inputs; export one row for each input")
+            raise UserError(
+                path,
+                f"gives {found.shape} for {len(tensors[0])} inputs",
+                "export one row for each input",
+            )
         return torch.from_numpy(found).float().reshape(len(found), -1)
 
     return run
@@ -133,7 +141,11 @@ class FidCollection:
     def compute(self) -> float:
         """Over all pictures so far."""
         if self.metric.real_features_num_samples < 2:
-            raise UserError(f"{self.path}: FID is of two pictures at least, and the split has one; leave out --fid")
+            raise UserError(
+                self.path,
+                "FID is of two pictures at least, and the split has one",
+                "leave out --fid",
+            )
         return max(0.0, float(self.metric.compute()))  # rounding may leave a little less for equal ones
 
 
@@ -230,7 +242,11 @@ class SyncNet:
         heard = embed(self.audio, cepstra[:count, None].split(SYNC_BATCH), count)
         if seen.shape != heard.shape:
             sizes = f"{seen.shape[1]} and {heard.shape[1]}"
-            raise UserError(f"{self.folder}: face.onnx and audio.onnx give {sizes} values; take two of one training")
+            raise UserError(
+                self.folder,
+                f"face.onnx and audio.onnx give {sizes} values",
+                "take two of one training",
+            )
         # Beyond its ends the original compares with zeros, and so do we: that is part of the figure.
         padded = F.pad(heard, (0, 0, MAX_SHIFT, MAX_SHIFT))
         shifts = range(2 * MAX_SHIFT + 1)

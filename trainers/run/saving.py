@@ -92,13 +92,17 @@ def capture(stage: Stage, *, keep: bool) -> Saved:
 def load_weights(stage: Stage, saved: Saved, path: Path) -> None:
     """Put saved weights into a stage without engines. Raises UserError where they are those of another network."""
     if saved.stage != stage.name:
-        raise UserError(f"{path}: is of stage {saved.stage}, this run is of {stage.name}; set run= to another folder")
+        raise UserError(
+            path,
+            f"is of stage {saved.stage}, this run is of {stage.name}",
+            "set run= to another folder",
+        )
     for name, module in stage.saved().items():
         try:
             module.load_state_dict(under(name, saved.weights))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: does not fit the network of this emohead ({reason}); start a new run") from None
+            raise UserError(path, f"does not fit the network of this emohead ({reason})", "start a new run") from None
     stage.num_batches = saved.step
 
 

@@ -114,7 +114,7 @@ def _train(
 def find_stage(name: str) -> type[Stage]:
     """Raises UserError if there is no such stage."""
     if name not in STAGES:
-        raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
+        raise UserError(f"'{name}'", "no such stage", f"one of {', '.join(STAGES)}")
     return STAGES[name]
 
 
@@ -131,7 +131,11 @@ def export_run(run: Path, out: Path) -> None:
     checkpoints = Checkpoints(run / CHECKPOINTS)
     step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
     if step is None:
-        raise UserError(f"{run}: no run folder with a checkpoint; wanted are config.yaml and {CHECKPOINTS}/step-…")
+        raise UserError(
+            run,
+            "no run folder with a checkpoint",
+            f"wanted are config.yaml and {CHECKPOINTS}/step-…",
+        )
     saved = checkpoints.load(step)
     stage_type = STAGES[saved.stage]
     config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
@@ -249,7 +253,11 @@ def check_same_run(config: StageConfig, run: Path) -> None:
         started["data"][name] = now["data"][name]
     for key in started.keys() - {"trainer", "tracking", "run"}:
         if started[key] != now[key]:
-            raise UserError(f"{run}: was started with another '{key}'; set run= to a new folder, or delete this one")
+            raise UserError(
+                run,
+                f"was started with another '{key}'",
+                "set run= to a new folder, or delete this one",
+            )
 
 
 def check(config: StageConfig) -> None:
@@ -257,18 +265,21 @@ def check(config: StageConfig) -> None:
     c = config.trainer
     for key, values in CHOICES.items():
         if getattr(c, key) not in values:
-            raise UserError(f"trainer.{key}={getattr(c, key)}: wanted is one of {', '.join(map(str, values))}")
+            raise UserError(
+                f"trainer.{key}={getattr(c, key)}",
+                f"wanted is one of {', '.join(map(str, values))}",
+            )
     ranks = c.nodes * c.devices
     if config.data.batch_size % (ranks * c.accumulate):
         raise UserError(
-            f"data.batch_size={config.data.batch_size}: must be a multiple of trainer.nodes * trainer.devices * "
-            f"trainer.accumulate = {ranks * c.accumulate}"
+            f"data.batch_size={config.data.batch_size}",
+            f"must be a multiple of trainer.nodes * trainer.devices * trainer.accumulate = {ranks * c.accumulate}",
         )
     if config.tracking.wandb not in ("online", "offline", "disabled"):
-        raise UserError(f"tracking.wandb={config.tracking.wandb}: wanted is online, offline or disabled")
+        raise UserError(f"tracking.wandb={config.tracking.wandb}", "wanted is online, offline or disabled")
     for key in COUNTS:
         if getattr(config.trainer, key) < 1:
-            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}: wanted is 1 or more")
+            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}", "wanted is 1 or more")
 
 
 def quieten() -> None:
