@@ -36,12 +36,16 @@ class DamagedClip(UserError):
     """One clip cannot be used: its bytes are damaged, cannot be decoded or do not fit together."""
 
     def __init__(self, *, shard: str, key: str, member: str, problem: str) -> None:
+        super().__init__(shard, f"{key}.{member}: {' '.join(problem.split())[:LONGEST_PROBLEM]}")
         self.shard, self.key, self.member = shard, key, member
-        self.problem = " ".join(problem.split())[:LONGEST_PROBLEM]
-        super().__init__(f"{shard}: {key}.{member}: {self.problem}")
+
+    @property
+    def fault(self) -> str:
+        """The problem without the member's name."""
+        return self.problem.removeprefix(f"{self.key}.{self.member}: ")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        words = {"shard": self.shard, "key": self.key, "member": self.member, "problem": self.problem}
+        words = {"shard": self.shard, "key": self.key, "member": self.member, "problem": self.fault}
         return partial(DamagedClip, **words), ()
 
 

@@ -40,7 +40,7 @@ class BadSamples:
 
     def add(self, error: DamagedClip, place: Place, **where: int) -> None:
         """Note one, `where` being its position, attempt, rank and worker; raises UserError where they are too many."""
-        sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.problem}
+        sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.fault}
         entry: dict[str, Any] = sample | {"use": self.use, "epoch": place.epoch} | where
         self._count(entry)
         if self.path is not None:
