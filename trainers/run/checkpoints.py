@@ -24,6 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...models.files import write_json
+
 FORMAT = 1
 PREFIX = "step-"
 MANIFEST = "manifest.json"
@@ -111,9 +113,7 @@ class Checkpoints:
         known = [(other, at) for other, at in self.best() if at != step]
         best = sorted([*known, (score, step)], key=lambda pair: (-pair[0], pair[1]))[: self.keep_best]
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "best.json.partial"
-        partial.write_text(json.dumps(best))
-        partial.replace(self.folder / "best.json")
+        write_json(self.folder / "best.json", best)
         return any(at == step for _, at in best)
 
     def prune(self) -> None:
