@@ -234,6 +234,7 @@ class FaceStage(Stage):
         }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The generator's terms of a step on this batch without augmentation; `training_step` has them part by part."""
         return self._generator_losses(batch, to_float(batch["target"]))[0]
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:

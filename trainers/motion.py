@@ -147,6 +147,7 @@ class MotionStage(Stage):
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of a step on this batch, as `training_step` has them part by part."""
         draws = self.draws(batch)
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 

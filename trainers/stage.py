@@ -1,6 +1,6 @@
 """What the stages have in common: what they declare of themselves, one dict of loss terms, learning rate, export.
 
-To add a stage: subclass `Stage` in a file of its own here, list it in stages.py, name the keys of its batch in
+To add a stage: subclass `Stage` in a file of its own here, list it in chain.py, name the keys of its batch in
 datamodules/batch.py, and ship a NAME-debug.yaml in configs/. Everything else about a run is in run/.
 """
 
@@ -215,6 +215,7 @@ class Stage(pl.LightningModule):
         return torch.stack(weighted).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Seed and learning rate; forward and backward pass of each part; update. Motion and face have their own."""
         self.begin_step()
         for part in self.parts(batch):
             with self.autocast():

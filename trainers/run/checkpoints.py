@@ -3,8 +3,8 @@
     checkpoints/step-00000400/
         weights.safetensors     what the stage saves, whole tensors
         optimizer.safetensors   what the optimizers remember of each parameter, whole tensors
-        state.json              position in the data, loss scales, counts
-        manifest.json           sizes and SHA-256 of these, written last
+        state.json              loss scales, skipped steps, number of ranks
+        manifest.json           stage, step (the position in the data), sizes and SHA-256 of these; written last
     checkpoints/best.json       which of them were best on val
 
 A folder of that name is complete: it was called `….partial` until all of it was on the disk. Nothing in it is a pickle,

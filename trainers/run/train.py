@@ -18,11 +18,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from ...datamodules.config import FREE
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
+from ..chain import STAGES
 from ..config import as_dict, load_config, save_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
 from ..lightning_private import leave_signals_alone
 from ..stage import Stage, StageConfig
-from ..stages import STAGES
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
 from .cpu import spare_cpu
@@ -31,7 +31,7 @@ from .journal import Journal
 from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
-from .progress import ProgressLine, Show
+from .progress_bar import ProgressLine, Show
 from .saving import Saver, load_weights
 from .strategy import EngineStrategy
 from .watchdog import Watchdog
