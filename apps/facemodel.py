@@ -48,6 +48,6 @@ def info(file: Path) -> None:
 def _check_out(out: Path) -> None:
     """Refuse before hours of work what could not be written after."""
     if out.suffix != ".npz":
-        raise UserError(f"{out}: the face model to write must end in .npz (the data sets come first)")
+        raise UserError(out, "the face model to write must end in .npz (the data sets come first)")
     if not out.absolute().parent.is_dir():
-        raise UserError(f"{out}: no folder {out.absolute().parent}; make it first")
+        raise UserError(out, f"no folder {out.absolute().parent}", "make it first")

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from ..datamodules.prepare.listing import SourceList
 from ..datamodules.sample import FPS, SPLITS
 from ..models.errors import UserError
+from .prepare_commands import PrepareOptions
 from .progress import Follow
 from .shards import info
 
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from ..datamodules.prepare.run import PrepareReport
 
 NAMED = 20  # rejected clips that are listed by name
-
-
-@dataclass
-class PrepareOptions:
-    """What the commands `prepare folder`, `mead` and `hdtf` have in common, as it was typed."""
-
-    size: int
-    codec: str
-    workers: int
-    only: str | None
-    part: str
-    face_model: str
-    coefficients: Path | None
-    gates: list[str]
-    export_arkit: bool
 
 
 def folder(source: Path, out: Path, options: PrepareOptions) -> None:
@@ -69,12 +54,16 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         codec=options.codec,
         face_model=options.face_model,
         coefficients=options.coefficients,
-        gates=parse_gates(options.gates),
+        gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:
         model = load_face_model(config.face_model)
         if model is None or model.kind != ICT:
-            raise UserError("--export-arkit: only the ict face model has ARKit's blendshapes; give it as --face-model")
+            raise UserError(
+                "--export-arkit",
+                "only the ict face model has ARKit's blendshapes",
+                "give it as --face-model",
+            )
     with Follow() as follow:
         report = prepare_sources(
             listing,
@@ -102,7 +91,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
 def _part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
-        raise UserError(f"--part {text}: write it as I/N, such as 2/8")
+        raise UserError(f"--part {text}", "write it as I/N, such as 2/8")
     return int(match[1]), int(match[2])
 
 

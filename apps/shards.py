@@ -88,16 +88,16 @@ def verify(out: Path, *, workers: int, decoder: str = "pyav") -> bool:
 
 def index(out: Path) -> None:
     """Rebuild the indexes of a folder of tars."""
-    from ..datamodules.dataset.verify import index_shards
+    from ..datamodules.dataset.reindex import index_shards
 
     index_shards(out)
     info(out, compare=False)
 
 
-def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int, upscale: bool = False) -> None:
+def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int) -> None:
     """Write a data set anew as another codec or frame size."""
     from ..datamodules.dataset.transcode import transcode as transcode_shards
 
     with Follow() as follow:
-        transcode_shards(source, out, codec=codec, size=size, workers=workers, upscale=upscale, progress=follow)
+        transcode_shards(source, out, codec=codec, size=size, workers=workers, progress=follow)
     info(out, compare=False)

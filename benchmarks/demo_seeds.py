@@ -3,7 +3,7 @@
 Each demo has one thread, and as many run side by side as there are cores: figures are wanted here, not times. Both
 kinds have the same corpora, which do not hang on the processor.
 
-    python benchmarks/demo_seeds.py [--seeds 1 2 3 4 5] [--work runs/seeds] [--readme]
+    python benchmarks/demo_seeds.py [--seeds 1 2 3 4 5] [--modes AVX2] [--work runs/seeds] [--readme]
 """
 
 import argparse
@@ -38,9 +38,13 @@ def corpus(work: Path, seed: int) -> Path:
     return out.resolve()
 
 
+def folder(work: Path, mode: str, seed: int) -> Path:
+    return work / f"{mode.replace(' ', '-')}-{seed}"
+
+
 def demo(work: Path, mode: str, seed: int) -> dict[str, float]:
     """The figures of one demo by name; what is there already is not made again."""
-    out = work / f"{mode.replace(' ', '-')}-{seed}"
+    out = folder(work, mode, seed)
     if not (out / "metrics.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "data").exists():
@@ -72,15 +76,16 @@ def table(figures: list[dict[str, Any]], found: dict[str, list[dict[str, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument("--work", type=Path, default=Path("runs/seeds"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "demo_seeds.json")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
-    asked = [(mode, seed) for seed in options.seeds for mode in MODES]
+    asked = [(mode, seed) for seed in options.seeds for mode in options.modes]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = list(pool.map(lambda one: demo(options.work, *one), asked))
-    found = {mode: [run for (m, _), run in zip(asked, done, strict=True) if m == mode] for mode in MODES}
-    first = json.loads((options.work / f"AVX2-{options.seeds[0]}" / "metrics.json").read_text())
+    found = {mode: [run for (m, _), run in zip(asked, done, strict=True) if m == mode] for mode in options.modes}
+    first = json.loads((folder(options.work, *asked[0]) / "metrics.json").read_text())
     written = table(first["figures"], found)
     print(written)
     result = {"processor": processor(), "seeds": options.seeds, "corpus": first["corpus"], "figures": found}

@@ -42,7 +42,8 @@ class Bench:
     def stage(self, name: str, *overrides: str) -> Stage:
         size = "debug" if self.tiny else "base"
         stage = make_stage(name, self.folder, *overrides, size=size, pixels=128 if self.tiny else 256)
-        return stage.to(self.device).train()
+        stage.to(self.device).train().on_fit_start()  # which moves the networks that it asks only
+        return stage
 
     def batch(self, name: str, count: int) -> Batch:
         frames = 20 if self.tiny else FRAMES[name]

@@ -23,12 +23,17 @@ from threadpoolctl import threadpool_limits
 from ..models.errors import UserError
 
 Job = TypeVar("Job")
+Progress = Callable[[int, int, str], None]  # hears of long work: done, in all, label
 
 START_SECONDS = 300.0  # a child may take to import what it needs
 LOOK_SECONDS = 60.0  # between two looks at what runs, at most
 BEAT_SECONDS = 0.5  # between two messages of a child that say how far it is, at least
 
 _count: Callable[[], None] = lambda: None  # noqa: E731 (what `count_one` does in this process)
+
+
+def no_progress(done: int, total: int, label: str) -> None:
+    """Report to nobody."""
 
 
 @dataclass
@@ -46,8 +51,8 @@ class Answer:
 
 
 @dataclass
-class Progress:
-    """Said on the way: so many parts of the job are done since the last message."""
+class PartsDone:
+    """A message on the way: so many parts of the job are done since the last one."""
 
     count: int
 
@@ -227,7 +232,7 @@ class Counter:
 
     def tell(self) -> None:
         if self.count:
-            self.connection.send(Progress(self.count))
+            self.connection.send(PartsDone(self.count))
             self.count, self.told = 0, time.monotonic()
 
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from .emotion import EmotionSpace
 from .errors import UserError
 from .face import FaceOutput
+from .face_model import EYES, MOUTH
 from .flow import landmark_maps, pixel_centres
 from .torchvision_ops import declare_torchvision_ops
 
-MOUTH = slice(48, 68)  # iBUG landmarks
-EYES = (slice(36, 42), slice(42, 48))
 EYE_MARGIN, MOUTH_MARGIN = 0.07, 0.06  # crop units around the landmarks' bounding box
 VGG_TAPS = (3, 8, 17, 26)  # relu1_2, relu2_2, relu3_4, relu4_4
 
@@ -119,7 +118,7 @@ class VGGFeatures(nn.Module):
             self.layers.load_state_dict({name: state[f"features.{name}"] for name in self.layers.state_dict()})
         except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise UserError(f"perceptual.vgg={path}: no state dict of torchvision's vgg19 ({reason})") from None
+            raise UserError(f"perceptual.vgg={path}", f"no state dict of torchvision's vgg19 ({reason})") from None
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "slurm"
-DEADLINE = 300  # seconds for a job
+DEADLINE = 900  # seconds for a job
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     command = tmp_path_factory.mktemp("command") / "emohead"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m emohead.apps.cli "$@"\n')
     command.chmod(0o755)
-    subprocess.run([SCRIPTS / "local_cluster.sh", "up"], env=environment, check=True, timeout=120)
+    subprocess.run([SCRIPTS / "local_cluster.sh", "up"], env=environment, check=True, timeout=300)
     yield environment | {"SLURM_CONF": str(folder / "slurm.conf"), "EMOHEAD": str(command)}
-    subprocess.run([SCRIPTS / "local_cluster.sh", "down"], env=environment, check=True, timeout=120)
+    subprocess.run([SCRIPTS / "local_cluster.sh", "down"], env=environment, check=True, timeout=300)
     assert not folder.exists()
 
 

@@ -48,6 +48,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return group_of(Path(nodeid.split("::")[0]).stem)
 
+        def remove_node(self, node: Any) -> str | None:
+            """A test that ended its worker failed: xdist would run it again and again, and wait for ever."""
+            units = self.assigned_work[node]
+            crashed = next((test for unit in units.values() for test, done in unit.items() if not done), None)
+            for unit in units.values():
+                if crashed in unit:
+                    unit[crashed] = True
+            self.assigned_work[node] = {name: unit for name, unit in units.items() if not all(unit.values())}
+            super().remove_node(node)
+            return crashed
+
     return Groups(config, log)
 
 
@@ -111,7 +122,7 @@ def emohead(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "emohead.apps.cli", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=1200, env=environment)
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:

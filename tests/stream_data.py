@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from emohead.datamodules.batch import Batch
-from emohead.datamodules.stream.loader import DataConfig, TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.module import TalkingFaceData
 
 
 class FakeTrainer:

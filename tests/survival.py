@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 PREEMPTED = 75
-DEADLINE = 240  # seconds for a run
+DEADLINE = 600  # seconds for a run, on whatever machine
 
 
 def settings(demo: Path, stage: str) -> list[str]:
     """A few steps of a stage of the tiny chain, with all that it can have, on one thread a process."""
     common = ["trainer.max_steps=8", "trainer.log_every=1", "trainer.val_every=4", "trainer.checkpoint_every=2"]
     common += ["trainer.threads=1", "data.batch_size=8", "data.num_workers=1", "tracking.wandb=disabled"]
-    common += ["trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.timeout=60"]
+    common += ["trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.timeout=300"]
     if stage == "face":
         common += [f"perceptual.emotion={demo / 'emotion/export/emotion.safetensors'}"]
         common += ["adversary.start=1", "adversary.r1_every=2"]

@@ -16,7 +16,7 @@ def twice(number: int) -> int:
     for _ in range(number):
         count_one()
     if number == 13:
-        raise UserError("thirteen: unlucky")
+        raise UserError("thirteen", "unlucky")
     return 2 * number
 
 

@@ -42,8 +42,7 @@ def only_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_meta(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     stage = make(name, folder).to(META)
-    if name == "distill":
-        stage.on_fit_start()
+    stage.on_fit_start()
     batch = made_up_batch(name, batch_size=4, size=32)
     return stage, {key: value.to(META) if isinstance(value, Tensor) else value for key, value in batch.items()}
 

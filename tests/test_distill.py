@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import check_batch, made_up_batch
+from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.prompts import class_prompt
-from emohead.datamodules.stream.loader import TalkingFaceData
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig

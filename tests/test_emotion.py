@@ -21,7 +21,7 @@ from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.contrast import contrastive_loss, match_weights, relation_loss
 from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig
 from emohead.trainers.engines.draws import Draws
-from emohead.trainers.retrieval import emotion_retrieval
+from emohead.trainers.metrics import emotion_retrieval
 
 SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2)
 

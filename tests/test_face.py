@@ -1,5 +1,6 @@
 """The face generator and its stage: what a flow means, what the levels give, what each phase trains."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.discriminator import Discriminator, DiscriminatorConfig
+from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
 from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
@@ -168,9 +170,9 @@ def test_each_phase_trains_its_own_network():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     seen = []
-    stage.backward = lambda name, loss: (
+    stage.backpropagate = lambda name, loss: (
         seen.append((name, all(p.requires_grad for p in stage.discriminator.parameters()))),
-        FaceStage.backward(stage, name, loss),
+        FaceStage.backpropagate(stage, name, loss),
     )
     stage.training_step(batch, 0)
     assert seen == [("network", False), ("discriminator", True), ("discriminator", True)]  # Gmain, Dmain, R1
@@ -277,6 +279,36 @@ def test_sizes_that_do_not_fit_are_named():
         DiscriminatorConfig(size=256)
     with pytest.raises(UserError, match=r"perceptual\.vgg=nowhere\.pth"):
         VGGFeatures("nowhere.pth")
+
+
+def test_no_setting_changes_the_motion_window_behind_the_back_of_training(tmp_path):
+    """It was one that evaluation and inference obeyed, while training cut MOTION_WINDOW frames whatever it said."""
+    with pytest.raises(UserError, match=r"unknown key 'network\.window'"):
+        load_config(FaceStageConfig, [], ["network.window=13"])
+    for window, known in ((27, True), (13, False)):  # the config.yaml of an earlier run names it
+        (tmp_path / "config.yaml").write_text(f"network:\n  window: {window}\n  size: 128\n")
+        with contextlib.nullcontext() if known else pytest.raises(UserError, match="window"):
+            assert load_config(FaceStageConfig, [tmp_path / "config.yaml"], []).network == FaceGeneratorConfig()
+
+
+@pytest.mark.parametrize("window", [27, 13])
+def test_earlier_exports_name_a_window_and_are_read(tmp_path, window: int):
+    network = make_generator()
+    values = as_dict(network.config) | {"window": window}
+    save_checkpoint(tmp_path / "face.safetensors", network.state_dict(), kind="face", config=values)
+    assert FaceGenerator.from_checkpoint(tmp_path / "face.safetensors").config == network.config
+
+
+def test_a_perceptual_network_stays_as_it_came_and_out_of_checkpoints(tmp_path):
+    space, path = EmotionSpace(EmotionSpaceConfig(towers=["text", "image"])), tmp_path / "emotion.safetensors"
+    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
+    config = small_config()
+    config.perceptual.emotion = str(path)
+    stage = make_stage(config).train()
+    assert not any(module.training for module in stage.perceptual.network.modules())
+    assert not any(p.requires_grad for p in stage.perceptual.network.parameters())
+    assert not any("perceptual" in name for name in stage.state_dict())
+    assert stage.losses(made_up_batch("face"))["perceptual_loss"] > 0
 
 
 def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from emohead.apps.facemodel import convert, fit
 from emohead.datamodules.dataset.writer import ShardWriter
-from emohead.datamodules.face_models.pool import different_models, pool_face_models
+from emohead.datamodules.face_models.pool import pool_face_models
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
@@ -113,12 +113,6 @@ def test_out_is_checked_before_work(tmp_path: Path) -> None:
         fit([tmp_path / "one"], tmp_path / "two")
     with pytest.raises(UserError, match="no folder"):
         fit([tmp_path / "one"], tmp_path / "missing" / "out.npz")
-
-
-def test_message_names_the_command_that_mends_it() -> None:
-    message = different_models("data/a", "data/b")
-    assert "emohead facemodel fit data/a data/b pooled.npz" in message
-    assert "\n" not in message
 
 
 def test_convert_writes_what_prepare_takes(real_data: Path, tmp_path: Path) -> None:

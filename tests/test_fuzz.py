@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from emohead.datamodules.dataset.reader import ClipReader
-from emohead.datamodules.dataset.verify import index_shards, verify_shards
+from emohead.datamodules.dataset.reindex import index_shards
+from emohead.datamodules.dataset.verify import verify_shards
 from emohead.models.errors import UserError
 
 from .shard_clips import write_clips

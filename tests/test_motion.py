@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
-from emohead.datamodules.stream.selection import DataConfig
+from emohead.datamodules.config import DataConfig
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
@@ -135,13 +135,13 @@ def test_the_critics_judge_alike_in_bfloat16():
 
 def test_gradients_reach_every_trainable_parameter(stage):
     stage.train()
-    assert not stage.space.training
+    assert not stage.teacher.space.training
     batch = made_up_batch("motion", batch_size=4, size=64)
     stage.total(stage.losses(batch)).backward()
     torch.stack(list(stage.judge(stage.jury, batch, batch["motion"], torch.randn(4, 64)).values())).sum().backward()
     without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
-    assert all(p.grad is None for p in stage.space.parameters())
+    assert all(p.grad is None for p in stage.teacher.space.parameters())
 
 
 @pytest.mark.parametrize("name", list(vars(MotionLossConfig())))
@@ -200,15 +200,33 @@ def test_an_export_is_what_was_trained(stage, tmp_path):
     stage.eval()
     batch = made_up_batch("motion", batch_size=2)
     stage.export(tmp_path / "motion.safetensors", {})
-    critics, motion = MotionCritics.from_checkpoint(tmp_path / "critics.safetensors").eval(), batch["motion"]
+    jury, motion = MotionCritics.from_checkpoint(tmp_path / "jury.safetensors").eval(), batch["motion"]
     with torch.no_grad():
-        shown = critics.emotion(critics.normalise(motion))
+        shown = jury.emotion(jury.normalise(motion))
         assert torch.equal(shown, stage.jury.emotion(stage.jury.normalise(motion)))
         assert not torch.allclose(shown, stage.critics.emotion(stage.critics.normalise(motion)), atol=0.1)
     again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
     emotion = torch.randn(2, again.config.emotion_dim)
     arguments = (batch["speech"], emotion, batch["identity"])
     assert torch.equal(again(*arguments), stage.network(*arguments))
+
+
+def test_a_jury_of_an_earlier_export_is_read(tmp_path):
+    """Its file was called critics.safetensors, and its kind critics."""
+    jury = MotionCritics(MotionCriticsConfig(num_expression=4, emotion_dim=16))
+    path = tmp_path / "critics.safetensors"
+    save_checkpoint(path, jury.state_dict(), kind="critics", config=as_dict(jury.config))
+    again = MotionCritics.from_checkpoint(path)
+    assert all(torch.equal(a, b) for a, b in zip(jury.parameters(), again.parameters(), strict=True))
+
+
+def test_the_teacher_stays_as_it_came_and_out_of_checkpoints(stage):
+    before = {name: tensor.clone() for name, tensor in stage.teacher.space.state_dict().items()}
+    stage.train()
+    stage.losses(made_up_batch("motion", batch_size=4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stage.teacher.space.state_dict().items())
+    assert not any(module.training for module in stage.teacher.space.modules())
+    assert not any("space" in name for name in stage.state_dict())
 
 
 def test_critics_learn_from_true_motion_only(tmp_path):
@@ -252,7 +270,7 @@ def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
     stage = make_stage(tmp_path)
     path = tmp_path / "emotion.safetensors"
     where_from = {"config": {"data": {"holdout_emotions": ["fear"]}}}
-    config, tensors = as_dict(stage.space.config), stage.space.state_dict()
+    config, tensors = as_dict(stage.teacher.space.config), stage.teacher.space.state_dict()
     save_checkpoint(path, tensors, kind="emotion", config=config, provenance=where_from)
     with pytest.raises(UserError, match=r"emotion=.*holdout_emotions=\[fear\], this stage has \[\]"):
         MotionStage(MotionStageConfig(emotion=str(path), network=SMALL), stage.facts)

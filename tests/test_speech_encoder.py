@@ -14,13 +14,13 @@ from emohead.models import speech_encoder
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.speech_encoder import KINDS, PretrainedSpeech, read_config
-from emohead.models.talker import Talker, TalkerConfig, talker_config
+from emohead.models.talker import Talker, TalkerConfig
 from emohead.trainers.config import as_dict
-from emohead.trainers.distill import DistillStageConfig
+from emohead.trainers.distill import DistillStage, DistillStageConfig
 from emohead.trainers.doctor import inputs as doctor_inputs
 from emohead.trainers.doctor.disk import checkpoint_bytes, state_bytes
 from emohead.trainers.engines.plain import LossScale, PlainEngine
-from emohead.trainers.motion import MotionStageConfig
+from emohead.trainers.motion import MotionStage, MotionStageConfig
 from emohead.trainers.stage import OptimizerConfig
 from safetensors.torch import load_file, save_file
 
@@ -216,7 +216,7 @@ def test_a_talker_may_hear_through_one(tmp_path: Path):
     config.face.motion_dim, config.face.identity_dim, config.face.num_points = 10, 3, 70
     talker = Talker(config)
     shutil.rmtree(tmp_path / "encoder")
-    again = Talker(talker_config(json.loads(json.dumps(as_dict(talker.config)))))
+    again = Talker(Talker.config_of(json.loads(json.dumps(as_dict(talker.config)))))
     again.load_state_dict(talker.state_dict())
     assert again.motion.listen.rate == 2
 
@@ -246,20 +246,20 @@ def test_half_precision_in_the_folder_and_in_autocast(folders: dict[str, str], t
 
 def test_doctor_tells_sizes_without_reading_weights(folders: dict[str, str], tmp_path: Path):
     stage = make_stage(tmp_path, network=replace(SMALL, speech_encoder=folders["wavlm"]))
-    _, export = checkpoint_bytes("motion", stage.config, stage.facts)
+    _, export = checkpoint_bytes(MotionStage, stage.config, stage.facts)
     assert export == state_bytes(stage.network)
-    assert doctor_inputs.inputs("motion", stage.config)[-1].state == "ok"
+    assert doctor_inputs.inputs(MotionStage, stage.config)[-1].state == "ok"
     gone = MotionStageConfig(network=replace(SMALL, speech_encoder="gone"))
-    finding = doctor_inputs.inputs("motion", gone)[-1]
+    finding = doctor_inputs.inputs(MotionStage, gone)[-1]
     assert (finding.state, finding.check) == ("wrong", "network.speech_encoder=")
 
 
 def test_doctor_looks_at_the_one_of_a_student_too(folders: dict[str, str]):
     config = DistillStageConfig()
     config.network.motion.speech_encoder = folders["hubert"]
-    assert doctor_inputs.inputs("distill", config)[-1].state == "ok"
+    assert doctor_inputs.inputs(DistillStage, config)[-1].state == "ok"
     config.network.motion.speech_encoder = "gone"
-    finding = doctor_inputs.inputs("distill", config)[-1]
+    finding = doctor_inputs.inputs(DistillStage, config)[-1]
     assert (finding.state, finding.check) == ("wrong", "network.motion.speech_encoder=")
 
 

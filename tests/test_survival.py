@@ -11,7 +11,8 @@ import torch
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.run.checkpoints import Checkpoints
 from emohead.trainers.run.preemption import INTERRUPTED, Notice
-from emohead.trainers.run.train import EXPORTS, STAGES, train
+from emohead.trainers.run.train import train
+from emohead.trainers.stages import STAGES
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
 
@@ -46,11 +47,12 @@ def undisturbed(demo: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def go_on(demo: Path, stage: str, run: Path, *shape: str) -> None:
     """Start a run, or go on with it, in this process and to its end."""
-    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}", *shape])
+    patient = "trainer.timeout=3600"  # a watchdog ends the process, and all tests in it
+    train(stage, [demo / stage / "config.yaml"], [*settings(demo, stage), f"run={run}", patient, *shape])
 
 
 def checksum(run: Path, stage: str) -> str:
-    return load_checkpoint(run / "export" / f"{EXPORTS[stage]}.safetensors").sha256
+    return load_checkpoint(run / "export" / f"{STAGES[stage].kind}.safetensors").sha256
 
 
 def same_to_the_last_bit(run: Path, other: Path, stage: str) -> None:

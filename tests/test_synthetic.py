@@ -17,7 +17,6 @@ from emohead.datamodules.synthetic.corpus import (
     make_clip,
     person_of,
     prepare_synthetic,
-    synthetic_clips,
     synthetic_scripts,
 )
 from emohead.datamodules.synthetic.face import ACTION_UNITS, AU, IRIS, synthetic_face_model
@@ -54,7 +53,7 @@ def test_same_bytes_with_one_and_two_workers(tmp_path):
 
 
 def test_a_clip_is_what_the_format_says():
-    clip = next(synthetic_clips(SMALL))
+    clip = make_clip(synthetic_scripts(SMALL)[0])
     assert clip.frames.shape == (15, 32, 32, 3)
     assert clip.frames.dtype == np.uint8
     assert clip.speech.shape == (15 * SAMPLES_PER_FRAME,)

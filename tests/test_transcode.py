@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(tmp_path: Path) -> None:
     write_clips(source, counts={"train": 12}, size=LARGE, num_frames=240)
     transcode(source, tmp_path / "whole", codec="mjpeg", size=SIZE)
     call = f"transcode({str(source)!r}, {str(out)!r}, codec='mjpeg', size={SIZE})"
-    code = f"from emohead.datamodules.transcode import transcode; {call}"
+    code = f"from emohead.datamodules.dataset.transcode import transcode; {call}"
     run = subprocess.Popen([sys.executable, "-c", code])
     first = out / WORK / "train-000000" / "manifest.json"
     deadline = time.monotonic() + 120
@@ -125,7 +125,7 @@ def test_a_run_stopped_while_it_moves_its_tars_goes_on(stop_before: str, tmp_pat
     code = "\n".join(
         (
             "import sys, pathlib",
-            "from emohead.datamodules import transcode",
+            "from emohead.datamodules.dataset import transcode",
             "replace = pathlib.Path.replace",
             "def failing(self, target):",
             f"    if pathlib.Path(target) == pathlib.Path({str(blocker)!r}): sys.exit(9)",
@@ -175,12 +175,6 @@ def test_what_cannot_be_meant_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds other files"):
         transcode(source, out, codec=held, size=SIZE)
     assert os.listdir(out) == ["notes.txt"]
-
-
-def test_upscaling_can_be_asked_for(tmp_path: Path) -> None:
-    write_clips(tmp_path / "small", counts={"train": 1})
-    transcode(tmp_path / "small", tmp_path / "large", codec="mjpeg", size=2 * SIZE, upscale=True)
-    assert ClipReader(tmp_path / "large").frames("clip000", [3]).shape == (1, 3, 2 * SIZE, 2 * SIZE)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

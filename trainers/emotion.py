@@ -9,6 +9,7 @@ Shapes: B clips of the global batch, E width of the space.
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,14 @@ from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.module import DataFacts
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
-from ..datamodules.stream.loader import DataFacts
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights, relation_loss
 from .engines.ranks import all_objects, all_rows, own_rows
-from .retrieval import emotion_retrieval
+from .metrics import emotion_retrieval
 from .stage import Stage, StageConfig, decay_groups
 
 MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
@@ -71,14 +72,19 @@ class EmotionStage(Stage):
     """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
 
     name = "emotion"
+    config_type = EmotionStageConfig
     kind = "emotion"
     monitor = "-val/loss"
     network: EmotionSpace
     original: Tensor | None  # (S, E)
 
+    @classmethod
+    def build(cls, config: EmotionStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        return {"network": EmotionSpace(config.network)}
+
     def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        self.network = EmotionSpace(config.network)
+        self.network = self.assemble(facts, {})["network"]
         self.contrast = Contrast(config.temperature)
         self.bank = emotion_sentences()
         original = self.original_text() if config.loss.prior_loss else None

@@ -24,7 +24,7 @@ def read_folder(folder: Path) -> SourceList:
     """
     videos = find_files(folder, VIDEO_SUFFIXES)
     if not videos:
-        raise UserError(f"{folder}: holds no video ({' '.join(VIDEO_SUFFIXES)})")
+        raise UserError(folder, f"holds no video ({' '.join(VIDEO_SUFFIXES)})")
     stems = Counter(path.stem for path in videos)
     sources = []
     for path in videos:
@@ -43,7 +43,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     Names that begin with a dot are passed over: they are the system's (`._001.mp4` of a Mac's archive).
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(folder, "no such folder")
     found, seen = [], set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -68,32 +68,37 @@ def _read_labels(table: Path, sources: dict[str, Source]) -> None:
             unknown = set(reader.fieldnames or ()) - set(LABEL_COLUMNS)
             if unknown or "file" not in (reader.fieldnames or ()):
                 raise UserError(
-                    f"{table}: columns must be file and any of {', '.join(LABEL_COLUMNS[1:])}, with commas between"
+                    table,
+                    f"columns must be file and any of {', '.join(LABEL_COLUMNS[1:])}, with commas between",
                 )
             for row in reader:
                 where = f"{table} line {reader.line_num}"
                 if None in row:
-                    raise UserError(f'{where}: more cells than columns; put a text that holds commas in "quotes"')
+                    raise UserError(
+                        where,
+                        "more cells than columns",
+                        'put a text that holds commas in "quotes"',
+                    )
                 cells = {name: (value or "").strip() for name, value in row.items()}
                 name = cells["file"]
                 if name not in sources:
-                    raise UserError(f"{where}: no video {name!r} in this folder")
+                    raise UserError(where, f"no video {name!r} in this folder")
                 if name in labelled:
-                    raise UserError(f"{where}: {name!r} has a row already, line {labelled[name]}; keep one")
+                    raise UserError(where, f"{name!r} has a row already, line {labelled[name]}", "keep one")
                 labelled[name] = reader.line_num
                 _label(sources[name], cells, where)
     except UnicodeDecodeError:
-        raise UserError(f"{table}: not UTF-8; save it as CSV UTF-8") from None
+        raise UserError(table, "not UTF-8", "save it as CSV UTF-8") from None
 
 
 def _label(source: Source, cells: dict[str, str], where: str) -> None:
     emotion, level = cells.get("emotion") or None, cells.get("level") or None
     if emotion is not None and emotion not in EMOTIONS:
-        raise UserError(f"{where}: emotion {emotion!r} is not one of {', '.join(EMOTIONS)}")
+        raise UserError(where, f"emotion {emotion!r} is not one of {', '.join(EMOTIONS)}")
     if level is not None and level not in map(str, LEVELS):
-        raise UserError(f"{where}: level {level!r} is not one of {', '.join(map(str, LEVELS))}")
+        raise UserError(where, f"level {level!r} is not one of {', '.join(map(str, LEVELS))}")
     if emotion == "neutral" and level not in (None, "1"):
-        raise UserError(f"{where}: level {level} of neutral: neutral has level 1 only; leave it empty")
+        raise UserError(where, f"level {level} of neutral: neutral has level 1 only", "leave it empty")
     source.identity = cells.get("identity") or source.identity
     source.emotion = emotion
     source.level = 1 if emotion == "neutral" else int(level) if level else None

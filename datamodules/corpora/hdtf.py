@@ -161,10 +161,18 @@ def _match(folder: Path, videos: list[Video]) -> tuple[dict[str, Path], list[Rej
         else:
             rejected.append(Rejected(inside, "not in the annotations"))
     if not files and cut:
-        raise UserError(f"{folder}: holds clips that were cut already, not HDTF's videos; prepare it as a plain folder")
+        raise UserError(
+            folder,
+            "holds clips that were cut already, not HDTF's videos",
+            "prepare it as a plain folder",
+        )
     if not files:
         example = f"{videos[0].name}.mp4 from {videos[0].url}"
-        raise UserError(f"{folder}: holds none of HDTF's {len(videos)} videos; download them by name ({example})")
+        raise UserError(
+            folder,
+            f"holds none of HDTF's {len(videos)} videos",
+            f"download them by name ({example})",
+        )
     return files, rejected
 
 
@@ -173,7 +181,11 @@ def _find_annotations(folder: Path) -> Path:
     for path in found:
         if path.name == f"{GROUPS[0]}_annotion_time.txt":
             return path.parent
-    raise UserError(f"{folder}: holds no {GROUPS[0]}_annotion_time.txt; get HDTF_dataset from github.com/MRzzm/HDTF")
+    raise UserError(
+        folder,
+        f"holds no {GROUPS[0]}_annotion_time.txt",
+        "get HDTF_dataset from github.com/MRzzm/HDTF",
+    )
 
 
 # -- annotations -----------------------------------------------------------------------------------------------------
@@ -185,7 +197,7 @@ def read_annotations(folder: Path) -> list[Video]:
     for group in GROUPS:
         for name, (url,), where in _lines(folder, group, "video_url", 1):
             if name in videos:
-                raise UserError(f"{where}: {name} is there twice; keep one line")
+                raise UserError(where, f"{name} is there twice", "keep one line")
             videos[name] = Video(group, name, url)
         for name, (height,), where in _lines(folder, group, "resolution", 1):
             _known(videos, name, where).height = _numbers([height], where)[0]
@@ -202,26 +214,26 @@ def _lines(folder: Path, group: str, kind: str, count: int | None = None) -> Ite
     """(name, cells, where) of each line that is not empty; with `count`, so many cells."""
     path = folder / f"{group}_{kind}.txt"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; get all 15 of HDTF_dataset from github.com/MRzzm/HDTF")
+        raise UserError(path, "no such file", "get all 15 of HDTF_dataset from github.com/MRzzm/HDTF")
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()  # one begins with a byte order mark
     for number, line in enumerate(lines, start=1):
         name, *cells = line.split() or [""]
         where = f"{path} line {number}"
         if name and count is not None and len(cells) != count:
-            raise UserError(f"{where}: {len(cells)} cells after the name, not {count}; get the file anew")
+            raise UserError(where, f"{len(cells)} cells after the name, not {count}", "get the file anew")
         if name:
             yield name.removesuffix(".mp4"), cells, where
 
 
 def _known(videos: dict[str, Video], name: str, where: str) -> Video:
     if name not in videos:
-        raise UserError(f"{where}: {name} is not in video_url.txt; get the file anew")
+        raise UserError(where, f"{name} is not in video_url.txt", "get the file anew")
     return videos[name]
 
 
 def _numbers(cells: list[str], where: str) -> list[int]:
     if not all(cell.isdecimal() for cell in cells):
-        raise UserError(f"{where}: {' '.join(cells)!r} must be whole numbers; get the file anew")
+        raise UserError(where, f"{' '.join(cells)!r} must be whole numbers", "get the file anew")
     return [int(cell) for cell in cells]
 
 
@@ -230,5 +242,5 @@ def _interval(cell: str, where: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+):(\d\d)-(\d+):(\d\d)", cell)
     start, stop = (int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])) if match else (0, 0)
     if stop <= start:
-        raise UserError(f"{where}: {cell!r} is no interval such as 00:05-01:10; correct it")
+        raise UserError(where, f"{cell!r} is no interval such as 00:05-01:10", "correct it")
     return start, stop

@@ -107,10 +107,14 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     takes, sounds, rejected = _find_takes(folder)
     there = {take.view for take in takes}
     if not takes:
-        raise UserError(f"{folder}: holds no take of MEAD; unpack its archives so that files are named {LAYOUTS}")
+        raise UserError(
+            folder,
+            "holds no take of MEAD",
+            f"unpack its archives so that files are named {LAYOUTS}",
+        )
     if lacking := [view for view in views if view not in there]:
         held = ", ".join(view for view in VIEWS if view in there)
-        raise UserError(f"{folder}: holds no take from view {', '.join(lacking)}; choose from {held}")
+        raise UserError(folder, f"holds no take from view {', '.join(lacking)}", f"choose from {held}")
     splits, notes = _split(takes, split)
     if others := Counter(take.view for take in takes if take.view not in views):
         notes.append(f"takes of views not asked for: {', '.join(f'{others[v]} {v}' for v in VIEWS if others[v])}")
@@ -128,7 +132,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
             continue
         sources.append(source)
     if not sources:
-        raise UserError(f"{folder}: no take has sound; unpack audio.tar of each actor beside its videos")
+        raise UserError(folder, "no take has sound", "unpack audio.tar of each actor beside its videos")
     rejected += _absent_actors(takes, views)
     return SourceList("mead", sources, rejected, SPLIT_RULES[split], notes)
 
@@ -139,9 +143,9 @@ def _place(take: Take) -> tuple[str, str, int, str, int]:
 
 def _check(views: Sequence[str], split: str) -> None:
     if isinstance(views, str) or not views or set(views) - set(VIEWS):
-        raise UserError(f"views {views!r}: must be one or more of {', '.join(VIEWS)}")
+        raise UserError(f"views {views!r}", f"must be one or more of {', '.join(VIEWS)}")
     if split not in SPLIT_RULES:
-        raise UserError(f"split {split!r}: must be one of {', '.join(SPLIT_RULES)}")
+        raise UserError(f"split {split!r}", f"must be one of {', '.join(SPLIT_RULES)}")
 
 
 def _find_takes(folder: Path) -> tuple[dict[Take, Path], dict[Take, Path], list[Rejected]]:

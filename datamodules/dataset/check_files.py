@@ -3,10 +3,9 @@
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
-from .manifest import MANIFEST, REBUILD, Tally, group_name, read_json
+from .manifest import MANIFEST, REBUILD, group_name, read_json
 from .reader import ClipReader
+from .tally import Tally
 from .writer import index_path
 
 Records = dict[int, list[dict[str, Any]]]  # shard -> its entries in the index
@@ -50,10 +49,10 @@ def compare_manifest(reader: ClipReader, records: Records) -> list[str]:
     problems = [f"{path}: {key}: {count} clips have this key" for key, count in sorted(keys.items()) if count > 1]
     if len(records) < len(reader.manifest.shards):  # the index that cannot be read is a problem already
         return problems
-    tally, no_motion = Tally(), np.zeros((1, 1), np.float32)  # the indexes do not hold it
+    tally = Tally()
     for number, shard in enumerate(reader.manifest.shards):
         for record in records[number]:
-            tally.add_clip(shard.split, record, no_motion)
+            tally.add_clip(shard.split, record, None)  # motion is not in the indexes
     for name in sorted(tally.splits.keys() | reader.manifest.splits.keys()):
         if tally.splits.get(name) != reader.manifest.splits.get(name):
             problems.append(f"{path}: split {name!r} is not the sum of what the indexes hold; {REBUILD}")

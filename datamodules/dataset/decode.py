@@ -88,3 +88,4 @@ def decode_decord(video: bytes, indices: Sequence[int]) -> list[np.ndarray]:
 
 
 DECODE: dict[str, Callable[..., list[np.ndarray]]] = {"pyav": decode_pyav, "decord": decode_decord}
+DECODERS = tuple(DECODE)

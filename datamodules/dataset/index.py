@@ -24,6 +24,11 @@ class ShardIndex:
     samples: list[dict[str, Any]]
 
 
+def person(record: dict[str, Any]) -> tuple[str, str]:
+    """Identity and view of an entry of an index: what clips share that may lend each other a portrait."""
+    return record["identity"], record["view"]
+
+
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Without garbage collection: many small objects are made, and none of them in cycles."""
@@ -52,15 +57,15 @@ def read_file(folder: Folder, name: str, *, missing: str, content: str | None = 
     try:
         return folder.read(name, content)
     except FileNotFoundError:
-        raise UserError(f"{folder.address(name)}: no such file: {missing}") from None
+        raise UserError(f"{folder.address(name)}", f"no such file: {missing}") from None
     except OSError as error:
-        raise UserError(f"{folder.address(name)}: cannot be read ({error.strerror}); copy it again") from None
+        raise UserError(f"{folder.address(name)}", f"cannot be read ({error.strerror})", "copy it again") from None
 
 
 def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
     """Read the index of a tar and open the tar; raises UserError where either is missing or they do not belong."""
     if Path(shard.name).name != shard.name:
-        raise UserError(f"{folder.address(MANIFEST)}: shard {shard.name!r} is no plain file name; {REBUILD}")
+        raise UserError(f"{folder.address(MANIFEST)}", f"shard {shard.name!r} is no plain file name", REBUILD)
     name = index_path(Path(shard.name)).name
     address, content = folder.address(name), f"{shard.sha256} {shard.bytes}"  # whose bytes a cache holds
     cached = f"index {FORMAT_VERSION} {content}"
@@ -74,7 +79,7 @@ def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
         file = folder.open(shard.name, content)
     except OSError as error:
         problem = f"cannot be opened ({error.strerror}); copy or prepare the shard again"
-        raise UserError(f"{folder.address(shard.name)}: {problem}") from None
+        raise UserError(f"{folder.address(shard.name)}", problem) from None
     return ShardIndex(folder.address(shard.name), file, samples)
 
 
@@ -89,7 +94,7 @@ def parse_index(data: bytes, address: str, shard: Shard) -> list[dict[str, Any]]
     check_version(content, address)
     samples = content.get("samples", [])
     if len(samples) != shard.clips:
-        raise UserError(f"{address}: {len(samples)} clips, the manifest says {shard.clips}; {REBUILD}")
+        raise UserError(address, f"{len(samples)} clips, the manifest says {shard.clips}", REBUILD)
     try:
         packed = [packed_length(sample["frames"]) for sample in samples]
         assert all(len(s.get("ranges", "_" * n)) == n for s, n in zip(samples, packed, strict=True)), "ranges"
@@ -98,5 +103,5 @@ def parse_index(data: bytes, address: str, shard: Shard) -> list[dict[str, Any]]
         assert all(group_name(sample["emotion"], sample["level"], sample["view"]) in shard.groups for sample in samples)
         assert all(isinstance(sample["identity"], str) for sample in samples), "identity"
     except (AssertionError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise UserError(f"{address}: not an index of this tar ({type(error).__name__} {error}); {REBUILD}") from None
+        raise UserError(address, f"not an index of this tar ({type(error).__name__} {error})", REBUILD) from None
     return samples

@@ -1,22 +1,20 @@
-"""`manifest.json`: what a data set holds, its checks and its statistics, and the tally that makes it."""
+"""`manifest.json`: what a data set holds, its checks and its statistics; it is what makes a folder a data set."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..sample import FORMAT_VERSION, FPS, SAMPLE_RATE, SPLITS, Rejected
+from ...models.files import write_json
+from ..sample import FORMAT_VERSION, FPS, SAMPLE_RATE, Rejected
 
 MANIFEST = "manifest.json"
 FACE_MODEL = "facemodel.npz"
-PARTIAL = ".partial"
 NO_MANIFEST = "`emohead prepare` writes one, `emohead shards index` makes one for tars"
 REBUILD = "run `emohead shards index` to rebuild it"
 
@@ -70,9 +68,22 @@ class Manifest:
     sample_rate: int = SAMPLE_RATE
     version: int = FORMAT_VERSION
 
-    def save(self, folder: Path, partial: Path | None = None) -> None:
-        """Write it aside, at `partial` where several may do so at once, and rename it."""
-        write_json(folder / MANIFEST, asdict(self), indent=1, partial=partial)
+
+def publish(
+    folder: Path,
+    manifest: Manifest,
+    face_model: FaceModel | None = None,  # None: it lies there
+    *,
+    partial: Callable[[str], Path] | None = None,
+) -> None:
+    """Make the tars and indexes in `folder` a data set. The manifest comes last: a folder without it is none.
+
+    `partial` names the files to write aside, for several processes that may publish one data set at once.
+    """
+    model_aside, manifest_aside = (partial and partial(name) for name in (FACE_MODEL, MANIFEST))
+    if face_model is not None:
+        face_model.save(folder / FACE_MODEL, model_aside)
+    write_json(folder / MANIFEST, asdict(manifest), partial=manifest_aside)
 
 
 def load_manifest(folder: Path | str) -> Manifest:
@@ -95,7 +106,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
             }
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a manifest of this format ({error}); {REBUILD}") from None
+        raise UserError(path, f"not a manifest of this format ({error})", REBUILD) from None
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
@@ -103,9 +114,9 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file: {missing}") from None
+        raise UserError(path, f"no such file: {missing}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+        raise UserError(path, f"cannot be read as JSON ({error})", REBUILD) from None
     return parse_json(data, path)
 
 
@@ -114,9 +125,9 @@ def parse_json(data: bytes, path: Path | str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {REBUILD}") from None
+        raise UserError(path, f"cannot be read as JSON ({error})", REBUILD) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object; {REBUILD}")
+        raise UserError(path, "holds no JSON object", REBUILD)
     return content
 
 
@@ -125,74 +136,9 @@ def check_version(content: Mapping[str, Any], path: Path | str) -> None:
     version = content.get("version")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: format version {version}, this emohead reads {FORMAT_VERSION}; prepare the data again"
-        )
-
-
-def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None, partial: Path | None = None) -> None:
-    """Write aside and rename; `partial` is where, if several processes may write the same file at once."""
-    partial = partial or path.with_name(path.name + PARTIAL)
-    separators = (",", ":") if indent is None else None
-    partial.write_text(json.dumps(content, indent=indent, separators=separators) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-class Tally:
-    """Counts and motion statistics, added up clip by clip; makes the manifest."""
-
-    def __init__(self) -> None:
-        self.shards: list[Shard] = []
-        self.splits: dict[str, SplitSummary] = {}
-        self.count, self.mean, self.square = 0, np.zeros(1), np.zeros(1)  # square: sum of squared deviations
-
-    def add_clip(self, split: str, record: Mapping[str, Any], motion: np.ndarray) -> None:
-        """Count a clip; its motion (T, D) enters the statistics if it is for training."""
-        summary = self.splits.setdefault(split, SplitSummary())
-        summary.clips += 1
-        summary.seconds = round(summary.seconds + record["frames"] / FPS, 2)
-        summary.identities[record["identity"]] = summary.identities.get(record["identity"], 0) + 1
-        levels = summary.emotions.setdefault(record["emotion"] or "none", {})
-        level = str(record["level"] or "none")
-        levels[level] = levels.get(level, 0) + 1
-        if split == "train":
-            self.add_motion(motion.astype(np.float64))
-
-    def add_motion(self, motion: np.ndarray) -> None:
-        # Chan et al.'s merge of means and squared deviations: stable, and needs one pass.
-        count, mean = len(motion), motion.mean(axis=0)
-        total, delta = self.count + count, mean - self.mean
-        self.square = self.square + ((motion - mean) ** 2).sum(axis=0) + delta**2 * self.count * count / total
-        self.mean, self.count = self.mean + delta * count / total, total
-
-    def add_shard(self, path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Count a finished tar, `path` being where it lies now."""
-        self.shards.append(describe_shard(path, name, split, records))
-
-    def manifest(
-        self,
-        *,
-        codec: str,
-        size: int,
-        face_model: FaceModel,
-        rejected: Sequence[Rejected],
-        preparation: Mapping[str, Any] | None = None,
-    ) -> Manifest:
-        std = np.sqrt(self.square / max(self.count, 1))
-        return Manifest(
-            codec=codec,
-            size=size,
-            face_model={
-                "checksum": face_model.checksum(),
-                "kind": face_model.kind,
-                "num_identity": face_model.num_identity,
-                "num_expression": face_model.num_expression,
-            },
-            shards=sorted(self.shards, key=lambda shard: (SPLITS.index(shard.split), shard.name)),
-            splits={name: self.splits[name] for name in SPLITS if name in self.splits},
-            motion=MotionStatistics(self.count, self.mean.tolist(), std.tolist()) if self.count else MotionStatistics(),
-            rejected=list(rejected),
-            rejected_counts=dict(sorted(Counter(clip.code for clip in rejected).items())),
-            preparation=dict(preparation or {}),
+            path,
+            f"format version {version}, this emohead reads {FORMAT_VERSION}",
+            "prepare the data again",
         )
 
 

@@ -19,15 +19,16 @@ import simplejpeg
 
 from ...models.errors import UserError
 from ...models.face_model import POSE_DIM, FaceModel
-from ..sample import ClipInfo
+from ..sample import NUM_LANDMARKS, ClipInfo
 from ..storage.folder import Folder, is_url, open_folder
-from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
+from .decode import DECODE, DECODERS, all_finite, decode_npy, decode_speech, resize
 from .index import NamedBytes, ShardIndex, open_shard, read_file
 from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, REBUILD, parse_json, parse_manifest
 from .writer import unpack_ranges
 
-DECODERS = tuple(DECODE)
-LANDMARK_BYTES = 68 * 2 * 2  # of a frame
+LANDMARK_BYTES = NUM_LANDMARKS * 2 * 2  # of a frame: x and y in float16
+CHECKSUM_DIGITS = 8  # hexadecimal, of a CRC-32
+LONGEST_PROBLEM = 300  # characters of a message that are shown
 NOT_FINITE = "holds values that are not finite; prepare the shard again"
 
 
@@ -35,12 +36,16 @@ class DamagedClip(UserError):
     """One clip cannot be used: its bytes are damaged, cannot be decoded or do not fit together."""
 
     def __init__(self, *, shard: str, key: str, member: str, problem: str) -> None:
+        super().__init__(shard, f"{key}.{member}: {' '.join(problem.split())[:LONGEST_PROBLEM]}")
         self.shard, self.key, self.member = shard, key, member
-        self.problem = " ".join(problem.split())[:300]
-        super().__init__(f"{shard}: {key}.{member}: {self.problem}")
+
+    @property
+    def fault(self) -> str:
+        """The problem without the member's name."""
+        return self.problem.removeprefix(f"{self.key}.{self.member}: ")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        words = {"shard": self.shard, "key": self.key, "member": self.member, "problem": self.problem}
+        words = {"shard": self.shard, "key": self.key, "member": self.member, "problem": self.fault}
         return partial(DamagedClip, **words), ()
 
 
@@ -125,11 +130,11 @@ class StoredClip:
 
     def landmarks(self) -> np.ndarray:
         """float16 (T, 68, 2), pixels of the stored frame."""
-        return self._array("landmarks.npy", (self.num_frames, 68, 2))
+        return self._array("landmarks.npy", (self.num_frames, NUM_LANDMARKS, 2))
 
     def landmarks_at(self, frame: int) -> np.ndarray:
         """float16 (68, 2), those of one frame: only their bytes are read where the index has a checksum of them."""
-        sums = self.record.get("landmark_rows", "")[8 * frame : 8 * frame + 8]
+        sums = self.record.get("landmark_rows", "")[CHECKSUM_DIGITS * frame :][:CHECKSUM_DIGITS]
         if not sums:
             return self.landmarks()[frame]
         offset, size, _ = self._entry("landmarks.npy")
@@ -137,7 +142,7 @@ class StoredClip:
         data = self._read("landmarks.npy", start, LANDMARK_BYTES, lambda data: f"{zlib.crc32(data):08x}" == sums)
         if data is None:
             raise self.error("landmarks.npy", f"those of frame {frame} differ from the index; copy the shard again")
-        landmarks = np.frombuffer(data, "<f2").reshape(68, 2)
+        landmarks = np.frombuffer(data, "<f2").reshape(NUM_LANDMARKS, 2)
         if not all_finite(landmarks):
             raise self.error("landmarks.npy", NOT_FINITE)
         return landmarks
@@ -213,7 +218,7 @@ class ClipReader:
         files: Folder | None = None,  # where they lie, for a URL that is to be cached
     ) -> None:
         if decoder not in DECODERS:
-            raise UserError(f"decoder {decoder!r}: choose one of {', '.join(DECODERS)}")
+            raise UserError(f"decoder {decoder!r}", f"choose one of {', '.join(DECODERS)}")
         self.folder: Any = folder if is_url(folder) else Path(folder)  # the path or URL, as messages call it
         self.files = files or open_folder(folder)
         self.decoder, self.max_open_shards = decoder, max_open_shards
@@ -235,7 +240,9 @@ class ClipReader:
         model = FaceModel.load(data)  # type: ignore[arg-type]  # numpy reads an open file as well
         if model.checksum() != self.manifest.face_model["checksum"]:
             raise UserError(
-                f"{address}: another face model than the one in the manifest; restore the one written with it"
+                address,
+                "another face model than the one in the manifest",
+                "restore the one written with it",
             )
         return model
 
@@ -262,7 +269,7 @@ class ClipReader:
             for number in range(len(self.manifest.shards)):
                 self._places |= {s["key"]: (number, i) for i, s in enumerate(self.shard(number).samples)}
         if key not in self._places:
-            raise UserError(f"{self.folder}: no clip {key!r}; `emohead shards info` lists what it holds")
+            raise UserError(self.folder, f"no clip {key!r}", "`emohead shards info` lists what it holds")
         return self.clip_at(*self._places[key])
 
     def clip_at(self, shard: int, position: int) -> StoredClip:

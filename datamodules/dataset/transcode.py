@@ -7,7 +7,6 @@ S pixels a side, T frames of a clip.
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,17 @@ import cv2
 import numpy as np
 
 from ...models.errors import UserError
-from ..jobs import Lost, run_jobs
+from ...models.files import write_json
+from ..jobs import Lost, Progress, no_progress, run_jobs
 from ..media.read import encode_clip
 from ..sample import FORMAT_VERSION
-from .manifest import FACE_MODEL, MANIFEST, Manifest, Shard, load_manifest, read_json, write_json
+from .manifest import MANIFEST, Manifest, Shard, load_manifest, publish, read_json
 from .reader import ClipReader, StoredClip
-from .writer import CODECS, MEMBERS, ShardWriter, index_path, npy_bytes, write_index
+from .writer import MEMBERS, ShardWriter, check_codec, check_size, index_path, npy_bytes, write_index
 
 WORK = ".work"
 PLAN = "transcode.json"
 AS_THEY_ARE = ("flac", "motion.npy", "identity.npy")  # members that pictures have no part in
-
-Progress = Callable[[int, int, str], None]  # done, total, label
 
 
 def transcode(
@@ -37,8 +35,7 @@ def transcode(
     codec: str,
     size: int | None = None,  # S; None: that of the source
     workers: int = 0,  # processes; 0: this one
-    upscale: bool = False,  # whether frames may become larger than they are
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Write the clips of `source` into the folder `out` as another codec or size; the same command again goes on.
 
@@ -47,12 +44,10 @@ def transcode(
     """
     reader, out = ClipReader(source), Path(out)
     size = size or reader.manifest.size
-    _check_wish(reader, codec, size, upscale)
-    work = out / WORK
+    _check_wish(reader, codec, size)
     if (out / MANIFEST).exists():
         return _already_there(reader, out, codec, size)
     _keep_plan(reader, out, codec, size)
-    reader.face_model.save(work / FACE_MODEL)
     shards = reader.manifest.shards
     missing = [number for number, shard in enumerate(shards) if not (_part(out, shard) / MANIFEST).exists()]
     progress(len(shards) - len(missing), len(shards), "transcode")
@@ -61,29 +56,31 @@ def transcode(
     for done, (number, result) in enumerate(packing, len(shards) - len(missing) + 1):
         if isinstance(result, Lost):
             name = reader.files.address(shards[number].name)
-            raise UserError(f"{name}: packing it anew was {result.reason}; check it with `emohead shards verify`")
+            raise UserError(
+                name,
+                f"packing it anew was {result.reason}",
+                "check it with `emohead shards verify`",
+            )
         progress(done, len(shards), "transcode")
     packed = [_move(out, shard) for shard in shards]
-    (work / FACE_MODEL).replace(out / FACE_MODEL)
     manifest = replace(reader.manifest, codec=codec, size=size, shards=packed)
-    manifest.save(out)
-    shutil.rmtree(work)
+    publish(out, manifest, reader.face_model)
+    shutil.rmtree(out / WORK)
     return manifest
 
 
-def _check_wish(reader: ClipReader, codec: str, size: int, upscale: bool) -> None:
+def _check_wish(reader: ClipReader, codec: str, size: int) -> None:
     held = reader.manifest
-    if codec not in CODECS:
-        raise UserError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
-    if size < 32 or size % 2:
-        raise UserError(f"size {size}: must be even and at least 32")
-    if size > held.size and not upscale:
+    check_codec(codec)
+    check_size(size)
+    if size > held.size:
         raise UserError(
-            f"{reader.folder}: its frames have {held.size} px, {size} would add no detail; prepare the videos again "
-            "at that size, or ask for it with --upscale"
+            reader.folder,
+            f"its frames have {held.size} px, {size} would add no detail",
+            "prepare the videos again at that size",
         )
     if (codec, size) == (held.codec, held.size):
-        raise UserError(f"{reader.folder}: is {codec} at {size} px already; nothing to do")
+        raise UserError(reader.folder, f"is {codec} at {size} px already", "nothing to do")
 
 
 # ---------------------------------------------------------------------------------------------- going on
@@ -99,19 +96,19 @@ def _keep_plan(reader: ClipReader, out: Path, codec: str, size: int) -> None:
     plan, path = _plan(reader, codec, size), out / WORK / PLAN
     if path.exists():
         if read_json(path, missing="") != plan:
-            raise UserError(f"{out}: something else was begun here; choose another folder or delete it")
+            raise UserError(out, "something else was begun here", "choose another folder or delete it")
         return
     if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: holds other files; choose another folder")
+        raise UserError(out, "holds other files", "choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan)
+    write_json(path, plan, indent=None)
 
 
 def _already_there(reader: ClipReader, out: Path, codec: str, size: int) -> Manifest:
     """The manifest of a run that was stopped just before it swept its work away; any other data set is refused."""
     path = out / WORK / PLAN
     if not path.exists() or read_json(path, missing="") != _plan(reader, codec, size):
-        raise UserError(f"{out}: already holds a data set; choose another folder or delete it")
+        raise UserError(out, "already holds a data set", "choose another folder or delete it")
     shutil.rmtree(out / WORK)
     return load_manifest(out)
 

@@ -25,15 +25,28 @@ import numpy as np
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
+from ...models.files import PARTIAL, write_json
 from ..media.read import encode_clip, encode_flac, packet_ranges
-from ..sample import FORMAT_VERSION, SPLITS, Clip, Rejected
-from .manifest import FACE_MODEL, MANIFEST, PARTIAL, Manifest, Tally, load_manifest, write_json
-
-__all__ = ["Manifest", "ShardFile", "ShardWriter", "encode_members", "load_manifest"]
+from ..sample import FORMAT_VERSION, NUM_LANDMARKS, SPLITS, Clip, Rejected
+from .manifest import MANIFEST, Manifest, publish
+from .tally import Tally
 
 CODECS = ("mjpeg", "h264")
+MIN_SIZE = 32  # pixels a side
 MEMBERS = ("mp4", "flac", "motion.npy", "identity.npy", "landmarks.npy", "json")
 TAR_BLOCK = 512
+
+
+def check_codec(codec: str) -> None:
+    """Raise UserError if no data set can be in this codec."""
+    if codec not in CODECS:
+        raise UserError(f"codec {codec!r}", f"choose one of {', '.join(CODECS)}")
+
+
+def check_size(size: int) -> None:
+    """Raise UserError if frames cannot be so many pixels a side: the codecs halve the resolution of colours."""
+    if size < MIN_SIZE or size % 2:
+        raise UserError(f"size {size}", f"must be even and at least {MIN_SIZE}")
 
 
 # ---------------------------------------------------------------------------------------------- members and index
@@ -90,7 +103,7 @@ def row_checksums(landmarks: bytes, num_frames: int) -> dict[str, str]:
         array = load_npy(landmarks)
     except ValueError:
         return {}
-    if array.dtype != np.dtype("<f2") or array.shape != (num_frames, 68, 2) or not array.flags.c_contiguous:
+    if array.dtype != np.dtype("<f2") or array.shape != (num_frames, NUM_LANDMARKS, 2) or not array.flags.c_contiguous:
         return {}
     return {"landmark_rows": "".join(f"{zlib.crc32(row.tobytes()):08x}" for row in array)}
 
@@ -124,14 +137,16 @@ def index_path(shard: Path) -> Path:
 
 
 class ShardFile:
-    """A tar that is being written, and the records of its index."""
+    """A tar that is being written, the records of its index, and its tally."""
 
     def __init__(self, path: Path, split: str) -> None:
         self.path, self.split = path, split
         self.records: list[dict[str, Any]] = []
+        self.tally = Tally()
         self.tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 (closed by its user)
 
-    def add(self, key: str, members: Mapping[str, bytes], codec: str) -> dict[str, Any]:
+    def add(self, key: str, members: Mapping[str, bytes], codec: str) -> None:
+        """Append the members of a clip."""
         offsets = {}
         for name in MEMBERS:
             entry = tarfile.TarInfo(f"{key}.{name}")  # its defaults are fixed: time 0, owner 0, mode 644
@@ -140,7 +155,14 @@ class ShardFile:
             offsets[name] = self.tar.offset - -(-entry.size // TAR_BLOCK) * TAR_BLOCK
         record = sample_record(key, members, offsets, codec)
         self.records.append(record)
-        return record
+        self.tally.add_clip(self.split, record, load_npy(members["motion.npy"]))
+
+    def finish(self, name: str) -> Tally:
+        """Close the tar, which is to have that name, and say what it holds; nothing, if no clip was added."""
+        self.tar.close()
+        if self.records:
+            self.tally.add_shard(self.path, name, self.split, self.records)
+        return self.tally
 
 
 class ShardWriter:
@@ -163,10 +185,9 @@ class ShardWriter:
     ) -> None:
         self.out, self.size, self.codec, self.quality = Path(out), size, codec, quality
         self.clips_per_shard = clips_per_shard
-        if codec not in CODECS:
-            raise UserError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
+        check_codec(codec)
         if (self.out / MANIFEST).exists():
-            raise UserError(f"{self.out}: already holds a data set; choose another folder or delete it")
+            raise UserError(self.out, "already holds a data set", "choose another folder or delete it")
         self.partial = self.out / PARTIAL
         shutil.rmtree(self.partial, ignore_errors=True)  # of a run that was killed
         self.partial.mkdir(parents=True)
@@ -190,16 +211,15 @@ class ShardWriter:
     def write_members(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append what `encode_members` made of a clip. Raises UserError for a key that is unfit or used twice."""
         if not re.fullmatch(r"[^./\s]+", key):
-            raise UserError(f"key {key!r}: must not be empty and hold no dot, slash or space")
+            raise UserError(f"key {key!r}", "must not be empty and hold no dot, slash or space")
         if key in self.keys:
-            raise UserError(f"{key}: this key was written before; keys must be unique")
+            raise UserError(key, "this key was written before", "keys must be unique")
         info = json.loads(members["json"])
         assert info["size"] == self.size, f"{key}: size {info['size']}"
         assert info["split"] in SPLITS, f"{key}: split {info['split']}"
         shard = self._shard(info["split"])
-        record = shard.add(key, members, self.codec)
+        shard.add(key, members, self.codec)
         self.keys.add(key)
-        self.tally.add_clip(shard.split, record, load_npy(members["motion.npy"]))
         if len(shard.records) >= self.clips_per_shard:
             self._finish(shard)
 
@@ -208,13 +228,16 @@ class ShardWriter:
         for shard in list(self.open.values()):
             self._finish(shard)
         if not self.keys:
-            raise UserError(f"{self.out}: no clip to write ({len(rejected)} rejected); see the reasons in the report")
-        face_model.save(self.partial / FACE_MODEL)
+            raise UserError(
+                self.out,
+                f"no clip to write ({len(rejected)} rejected)",
+                "see the reasons in the report",
+            )
         manifest = self.tally.manifest(codec=self.codec, size=self.size, face_model=face_model, rejected=rejected)
         for path in sorted(self.partial.iterdir()):
             path.replace(self.out / path.name)
         self.partial.rmdir()
-        manifest.save(self.out)
+        publish(self.out, manifest, face_model)
         self.done = True
         return manifest
 
@@ -235,15 +258,14 @@ class ShardWriter:
         return self.open[split]
 
     def _finish(self, shard: ShardFile) -> None:
-        shard.tar.close()
+        self.tally.merge(shard.finish(shard.path.name))
         write_index(shard.path, self.codec, self.size, shard.records)
-        self.tally.add_shard(shard.path, shard.path.name, shard.split, shard.records)
         del self.open[shard.split]
 
 
 def write_index(shard: Path, codec: str, size: int, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the index of a tar beside it."""
-    write_json(index_path(shard), index_content(shard.name, codec, size, records))
+    write_json(index_path(shard), index_content(shard.name, codec, size, records), indent=None)
 
 
 def index_content(shard: str, codec: str, size: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""3D face models that data sets bring or that are fitted to them."""
+"""Face models of prepared data sets: pooled into one, and their motion written for other programs."""

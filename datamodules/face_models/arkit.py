@@ -17,8 +17,8 @@ import torch
 
 from ...models.errors import UserError
 from ...models.face_model import POSE_DIM, rotation_matrix
+from ...models.files import written_aside
 from ...models.ict import ICT_EXPRESSIONS, KIND
-from ..dataset.manifest import PARTIAL
 from ..dataset.reader import ClipReader
 from ..sample import FPS
 
@@ -49,8 +49,9 @@ def export_arkit(folder: Path | str, out: Path | str) -> list[Path]:
     kind = reader.manifest.face_model["kind"]
     if kind != KIND:
         raise UserError(
-            f"{folder}: its face model is `{kind}`, and only `{KIND}` has ARKit's blendshapes; prepare the data again "
-            "with --face-model and a folder of ICT-FaceKit"
+            folder,
+            f"its face model is `{kind}`, and only `{KIND}` has ARKit's blendshapes",
+            "prepare the data again with --face-model and a folder of ICT-FaceKit",
         )
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -64,13 +65,11 @@ def write_arkit(path: Path, motion: np.ndarray) -> None:
     """Write the motion (T, D) of a clip in the `ict` model, a row a frame."""
     blendshapes, head = arkit_blendshapes(motion[:, :-POSE_DIM]), head_angles(motion[:, -POSE_DIM:-3])
     eyes = ["0.0000000000"] * len(EYE_NAMES)
-    partial = path.with_name(path.name + PARTIAL)
-    with open(partial, "w", newline="", encoding="ascii") as file:
+    with written_aside(path) as aside, open(aside, "w", newline="", encoding="ascii") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for frame, values in enumerate(np.concatenate([blendshapes, head], axis=1)):
             writer.writerow([timecode(frame), NUM_VALUES, *(f"{value:.10f}" for value in values), *eyes])
-    partial.replace(path)
 
 
 def arkit_blendshapes(expression: np.ndarray) -> np.ndarray:

@@ -26,26 +26,20 @@ def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_
     UserError where there is no folder, or one whose face model is not `landmark`.
     """
     if not folders:
-        raise UserError("facemodel fit: no data set given; name the folders that `emohead prepare` wrote")
+        raise UserError("facemodel fit", "no data set given", "name the folders that `emohead prepare` wrote")
     readers = [ClipReader(folder) for folder in folders]
     for reader in readers:
         model = reader.face_model
         if model.kind != KIND or len(model.mean) != NUM_TRACKED:
             raise UserError(
-                f"{reader.folder}: its face model is `{model.kind}` with {len(model.mean)} vertices, and only `{KIND}` "
-                f"ones with {NUM_TRACKED} are pooled; prepare all data sets with one --face-model instead"
+                reader.folder,
+                f"its face model is `{model.kind}` with {len(model.mean)} vertices, and only `{KIND}` ones "
+                f"with {NUM_TRACKED} are pooled",
+                "prepare all data sets with one --face-model instead",
             )
     total = sum(shard.frames for reader in readers for shard in reader.manifest.shards)
     clips, people = _faces(readers, stride=-(-total // max_frames))
     return build_landmark_model(clips, people)
-
-
-def different_models(first: Path | str, second: Path | str) -> str:
-    """What to say of two data sets in different face models: the error line, with the commands that mend it."""
-    return (
-        f"data.shards: {first} and {second} are in different face models, so they cannot be mixed; "
-        f"run `emohead facemodel fit {first} {second} pooled.npz` and prepare both again with --face-model pooled.npz"
-    )
 
 
 def _faces(readers: Sequence[ClipReader], stride: int) -> tuple[list[np.ndarray], list[str]]:

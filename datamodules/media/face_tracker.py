@@ -114,8 +114,9 @@ def _mediapipe() -> Any:
         import mediapipe
     except ImportError as error:
         raise UserError(
-            f"tracking faces needs mediapipe ({error}): pip install 'emohead[prepare]'; "
-            "on a bare Debian also apt-get install libgl1 libglib2.0-0"
+            f"tracking faces needs mediapipe ({error})",
+            "pip install 'emohead[prepare]'",
+            "on a bare Debian also apt-get install libgl1 libglib2.0-0",
         ) from None
     return mediapipe
 

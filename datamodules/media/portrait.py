@@ -28,9 +28,9 @@ def crop_portrait(path: Path | str, size: int, detect: bool = True) -> np.ndarra
         return crop_square(image, ((width - side) // 2, (height - side) // 2, side), size)
     faces = find_faces(image)
     if not faces:
-        raise UserError(f"{path}: no face found; give a picture of one face, seen from the front")
+        raise UserError(path, "no face found", "give a picture of one face, seen from the front")
     if len(faces) > 1:
-        raise UserError(f"{path}: {len(faces)} faces found; give a picture of one face")
+        raise UserError(path, f"{len(faces)} faces found", "give a picture of one face")
     return crop_square(image, crop_box(faces[0][None]), size)
 
 
@@ -76,6 +76,6 @@ def _read_image(path: Path | str) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(path, "no such file") from None
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
+        raise UserError(path, f"not a readable image ({type(error).__name__})") from None

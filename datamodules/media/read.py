@@ -81,7 +81,7 @@ def iterate_video(
         count += 1
     end = origin + count / fps
     if stop is None and end < 0.9 * info.duration - 1 / fps:
-        raise UserError(f"{path}: cut short: {end:.1f} s can be decoded of {info.duration:.1f} s stated")
+        raise UserError(path, f"cut short: {end:.1f} s can be decoded of {info.duration:.1f} s stated")
 
 
 def read_video(path: Path | str, fps: float = FPS, max_seconds: float | None = None) -> np.ndarray:
@@ -107,7 +107,7 @@ def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, 
     """Decoded frames from `begin` or earlier, each with its time since the video's first and its duration (seconds)."""
     with _open(path) as container:
         if not container.streams.video:
-            raise UserError(f"{path}: holds no video")
+            raise UserError(path, "holds no video")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         step = float(1 / (stream.average_rate or stream.guessed_rate or FPS))
@@ -121,9 +121,9 @@ def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, 
                 time = max(stamp - first, time + 1e-6)  # damaged time stamps may run backwards
                 yield frame, time, float(frame.duration * frame.time_base) if frame.duration else step
         except av.error.FFmpegError as error:
-            raise UserError(f"{path}: damaged video ({_reason(error)})") from None
+            raise UserError(path, f"damaged video ({_reason(error)})") from None
         if first is None:
-            raise UserError(f"{path}: holds no frame that can be decoded")
+            raise UserError(path, "holds no frame that can be decoded")
 
 
 def _indexed(container: Any) -> bool:
@@ -172,7 +172,7 @@ def read_audio(
     """
     with _open(path) as container:
         if not container.streams.audio:
-            raise UserError(f"{path}: holds no sound")
+            raise UserError(path, "holds no sound")
         stream = container.streams.audio[0]
         video = container.streams.video[0] if container.streams.video else None
         zero = float((video.start_time or 0) * video.time_base) if video and aligned else 0.0
@@ -181,7 +181,7 @@ def read_audio(
                 container.seek(int((zero + start - RUN_UP) * av.time_base))
             chunks, first = _decode_audio(container, stream, sample_rate, None if stop is None else zero + stop)
         except av.error.FFmpegError as error:
-            raise UserError(f"{path}: damaged sound ({_reason(error)})") from None
+            raise UserError(path, f"damaged sound ({_reason(error)})") from None
     samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)  # (N,)
     if aligned or start or stop is not None:
         ahead = round((first - zero - start) * sample_rate)  # samples that the sound begins too late
@@ -189,7 +189,7 @@ def read_audio(
     if stop is not None:
         samples = samples[: round((stop - start) * sample_rate)]
     if not samples.size:
-        raise UserError(f"{path}: its sound is empty")
+        raise UserError(path, "its sound is empty")
     return np.clip(samples, -1, 1)
 
 
@@ -210,11 +210,11 @@ def _decode_audio(container: Any, stream: Any, sample_rate: int, stop: float | N
 
 def _open(path: Path | str) -> Any:
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(path, "no such file")
     try:
         return av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise UserError(f"{path}: not a readable media file ({_reason(error)})") from None
+        raise UserError(path, f"not a readable media file ({_reason(error)})") from None
 
 
 def _reason(error: Exception) -> str:

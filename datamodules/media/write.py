@@ -15,6 +15,7 @@ import simplejpeg
 import soundfile
 
 from ...models.errors import UserError
+from ...models.files import written_aside
 from ..sample import FPS, SAMPLE_RATE
 
 MAX_GOP = 8  # frames to decode at most to reach any frame of a stored clip
@@ -37,29 +38,27 @@ def write_video(
     of frames.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     per_frame = SAMPLE_RATE // fps
     count = 0
-    try:
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            container.metadata.update(metadata or {})
-            video: Any = None
-            audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if speech is not None else None
-            for count, frame in enumerate(frames, start=1):
-                if video is None:
-                    video = _add_h264(container, frame.shape, fps, crf, gop=fps * 2, exact=False)
-                container.mux(video.encode(_video_frame(frame, count - 1)))
-                if speech is not None:
-                    container.mux(audio.encode(_audio_frame(speech, (count - 1) * per_frame, per_frame)))
+    with (
+        written_aside(path) as aside,
+        av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        container.metadata.update(metadata or {})
+        video: Any = None
+        audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if speech is not None else None
+        for count, frame in enumerate(frames, start=1):
             if video is None:
-                raise UserError(f"{path}: no frames to write")
-            for stream in (video, audio):
-                if stream is not None:
-                    container.mux(stream.encode(None))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+                video = _add_h264(container, frame.shape, fps, crf, gop=fps * 2, exact=False)
+            container.mux(video.encode(_video_frame(frame, count - 1)))
+            if speech is not None:
+                container.mux(audio.encode(_audio_frame(speech, (count - 1) * per_frame, per_frame)))
+        if video is None:
+            raise UserError(path, "no frames to write")
+        for stream in (video, audio):
+            if stream is not None:
+                container.mux(stream.encode(None))
     return count
 
 

@@ -6,21 +6,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
 from ...models.face_model_fit import MEDIAPIPE_IBUG_68, fit_face, tracking_residual
-from ..dataset.manifest import Shard, describe_shard, read_json
+from ..dataset.manifest import read_json
+from ..dataset.tally import Tally
 from ..dataset.writer import ShardFile, encode_members, index_content, index_path
 from ..jobs import count_one
 from ..media.face_tracker import crop_square
 from ..media.read import iterate_video, probe
 from ..sample import FPS, Clip, ClipInfo, Rejected
+from .bfm09 import read_coefficients
 from .gates import check_residual
 from .listing import Source
-from .plan import Piece, Plan, load_track, piece_points
+from .plan import Piece, Plan, Refusal, load_track, piece_points
 from .track import Track, read_source_audio
 from .work import PrepareConfig, WorkFolder
 
@@ -41,11 +44,15 @@ class PackJob:
 
 @dataclass
 class PackedShard:
-    """`packed/<shard>.json`: a finished shard; None where all its clips were rejected."""
+    """`packed/<shard>.json`: all that finishing the data set needs of a finished shard."""
 
     plan: str
-    shard: Shard | None
-    rejected: list[tuple[int, int, Rejected]]  # number of the source, of the piece
+    tally: Tally  # empty if all its clips were rejected: there is no tar then
+    kept: list[ClipInfo]
+    rejected: list[Refusal]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"tally": self.tally.as_dict()}
 
 
 def pack_jobs(
@@ -72,15 +79,15 @@ def read_packed(work: WorkFolder, name: str, plan: str) -> PackedShard | None:
     if not path.is_file():
         return None
     content = read_json(path, missing="the pack pass writes it")
-    if content["plan"] != plan:
+    if content["plan"] != plan or "tally" not in content:  # it was written by an emohead that kept no tally
         return None
-    shard = Shard(**content["shard"]) if content["shard"] else None
-    tar = work.out / f"{name}.tar"
-    if shard is not None and not (tar.is_file() and tar.stat().st_size == shard.bytes and index_path(tar).is_file()):
-        return None
-    return PackedShard(
-        plan, shard, [(source, number, Rejected(**clip)) for source, number, clip in content["rejected"]]
-    )
+    tally, tar = Tally.of_dict(content["tally"]), work.out / f"{name}.tar"
+    for shard in tally.shards:
+        if not (tar.is_file() and tar.stat().st_size == shard.bytes and index_path(tar).is_file()):
+            return None
+    kept = [ClipInfo(**info) for info in content["kept"]]
+    rejected = [(source, number, Rejected(**clip)) for source, number, clip in content["rejected"]]
+    return PackedShard(plan, tally, kept, rejected)
 
 
 def pack_shard(job: PackJob) -> PackedShard:
@@ -89,27 +96,27 @@ def pack_shard(job: PackJob) -> PackedShard:
     split, config = job.pieces[0].split, job.config
     partial = work.partial(name)
     tar = ShardFile(partial, split)
-    refused: list[tuple[int, int, Rejected]] = []
+    kept: list[ClipInfo] = []
+    refused: list[Refusal] = []
     for item in _clips(job, work):
         if isinstance(item, Clip):
             tar.add(item.info.key, encode_members(item, codec=config.codec), config.codec)
+            kept.append(item.info)
         else:
             refused.append(item)
         count_one()
-    tar.tar.close()
-    shard = None
-    if tar.records:
-        shard = describe_shard(partial, name, split, tar.records)
+    tally = tar.finish(name)
+    if kept:
         partial.replace(work.out / name)
         work.write(index_path(work.out / name), index_content(name, config.codec, config.size, tar.records))
     else:
         partial.unlink()
-    packed = PackedShard(job.plan, shard, refused)
-    work.write(work.packed / f"{job.name}.json", asdict(packed))
+    packed = PackedShard(job.plan, tally, kept, refused)
+    work.write(work.packed / f"{job.name}.json", packed.as_dict())
     return packed
 
 
-def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | tuple[int, int, Rejected]]:
+def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
     """Every piece with its pictures and speech, or why it is left out after all."""
     model = _face_model(work.face_model, job.plan)
     for number, group in itertools.groupby(job.pieces, key=lambda piece: piece.source):
@@ -152,24 +159,22 @@ def coefficients(
         identity, (motion,) = fit_face(model, [points])
     else:
         try:
-            identity, motion = _stored_coefficients(config.coefficients, piece, source)
+            identity, motion = stored_coefficients(config.coefficients, piece, source)
         except UserError as error:
             return Rejected(name, str(error), "no_coefficients")
     residual = tracking_residual(model, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
     return check_residual(residual, config.gates, name) or (identity, motion, residual)
 
 
-def _stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
+def stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Identity and motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
-    from ..face_models.bfm09 import read_coefficients
-
     path = folder / f"{source.path.stem}.mat"
     left, top, side = piece.crop
     video = probe(source.path)
     identity, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
     first = round(source.start * FPS) + piece.start
     if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
-        raise UserError(f"{path}: {len(motion)} frames, {first + piece.frames} at 25 fps are needed")
+        raise UserError(path, f"{len(motion)} frames, {first + piece.frames} at 25 fps are needed")
     return identity, motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
 
 
@@ -187,7 +192,11 @@ def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: 
         pictures[count] = crop_square(frame, piece.crop, size)
         count += 1
     if count < piece.frames:
-        raise UserError(f"{source.path}: {piece.start + count} frames can be decoded, {piece.stop} were; prepare again")
+        raise UserError(
+            source.path,
+            f"{piece.start + count} frames can be decoded, {piece.stop} were",
+            "prepare again",
+        )
     return pictures
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.face_model_fit import build_landmark_model
 from ..dataset.manifest import read_json
-from ..dataset.verify import Progress
+from ..jobs import Progress
 from ..media.face_tracker import crop_box, interpolate_gaps, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
 from .av_offset import estimate_offset, mouth_opening
@@ -24,6 +24,7 @@ from .track import Track
 from .work import PrepareConfig, WorkFolder, describe, digest, load_face_model
 
 MAX_FRAMES = 10 * FPS  # of one clip
+LISTED = 10  # rejected clips whose reasons an error gives
 MODEL_FRAMES = 8000  # at most, that the face model is built from
 MIN_SHIFT = 2  # frames of delay that are worth a correction: one is within the error of the estimate
 
@@ -107,8 +108,8 @@ def make_plan(
 def refuse_all(rejected: list[Rejected]) -> None:
     """Raise that nothing is left."""
     counts = ", ".join(f"{count} {code}" for code, count in Counter(clip.code for clip in rejected).most_common())
-    reasons = "; ".join(f"{clip.source}: {clip.reason}" for clip in rejected[:10])
-    raise UserError(f"no clip is fit for use ({len(rejected)} rejected; {counts}): {reasons}")
+    reasons = "; ".join(f"{clip.source}: {clip.reason}" for clip in rejected[:LISTED])
+    raise UserError(f"no clip is fit for use ({len(rejected)} rejected; {counts})", reasons)
 
 
 def inputs_digest(listing: SourceList, keys: list[str], config: PrepareConfig) -> str:

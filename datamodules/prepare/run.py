@@ -4,9 +4,6 @@ Each pass leaves its work in small finished files (work.py): a run that was kill
 processes on N machines can each do their part of a pass, and the result is the same to the byte.
 """
 
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,17 +12,16 @@ from typing import Any
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..corpora.folder import read_folder
-from ..dataset.manifest import FACE_MODEL, Tally, load_manifest, read_json
-from ..dataset.verify import Progress, no_progress
-from ..dataset.writer import index_path, load_npy
-from ..jobs import Lost, one_thread, run_jobs
+from ..dataset.manifest import load_manifest, publish
+from ..dataset.reader import ClipReader
+from ..dataset.tally import Tally
+from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
 from .listing import Source, SourceList
 from .pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
 from .plan import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .track import Track, track_source
-from .work import LANDMARK, PrepareConfig, WorkFolder, describe, track_key
+from .work import PrepareConfig, WorkFolder, describe, track_key
 
 PASSES = ("track", "fit", "pack")
 MAX_TRACKING = 3600.0  # seconds for one source; a decoder that hangs must not hold up the night
@@ -41,24 +37,6 @@ class PrepareReport:
     seconds: dict[str, float] = field(default_factory=dict)  # wall time of each pass of this run
     frames: int = 0  # tracked, those of rejected clips included
     open: str = ""  # what is left to do, where other passes or parts have to follow; empty: the data set is finished
-
-
-def prepare_folder(
-    source: Path | str,
-    out: Path | str,
-    *,
-    size: int = 256,
-    codec: str = "h264",
-    workers: int = 0,  # processes; 0: this one, which a decoder that crashes takes along
-    face_model: Path | str | None = None,
-    progress: Progress = no_progress,
-) -> PrepareReport:
-    """Prepare every video below `source`, with `labels.csv` where there is one, and pack it into the folder `out`.
-
-    Raises UserError where `source` is missing or holds no video, where labels are wrong, or where no clip is left.
-    """
-    config = PrepareConfig(size=size, codec=codec, face_model=str(face_model or LANDMARK))
-    return prepare_sources(read_folder(Path(source)), out, config, workers=workers, progress=progress)
 
 
 def prepare_sources(
@@ -103,11 +81,11 @@ def _check(listing: SourceList, config: PrepareConfig, only: str | None, part: t
     if not listing.sources:
         refuse_all(listing.rejected)
     if only is not None and only not in PASSES:
-        raise UserError(f"--pass {only}: choose one of {', '.join(PASSES)}")
+        raise UserError(f"--pass {only}", f"choose one of {', '.join(PASSES)}")
     if not 1 <= part[0] <= part[1]:
-        raise UserError(f"--part {part[0]}/{part[1]}: parts are 1/{part[1]} to {part[1]}/{part[1]}")
+        raise UserError(f"--part {part[0]}/{part[1]}", f"parts are 1/{part[1]} to {part[1]}/{part[1]}")
     if only is None and part != (1, 1):
-        raise UserError(f"--part {part[0]}/{part[1]}: needs --pass, one of {', '.join(PASSES)}")
+        raise UserError(f"--part {part[0]}/{part[1]}", f"needs --pass, one of {', '.join(PASSES)}")
 
 
 class _Run:
@@ -159,7 +137,7 @@ class _Run:
         self._require_tracks()
         plan = self._plan()
         if plan is None:
-            raise UserError(f"{self.work.out}: its plan is missing: run the same command with --pass fit first")
+            raise UserError(self.work.out, "its plan is missing: run the same command with --pass fit first")
         jobs = pack_jobs(plan, self.listing.sources, self.keys, self.work, self.listing.dataset, self.config)
         self._pack_all(jobs[self.first :: self.parts])
         packed = [read_packed(self.work, job.name, job.plan) for job in jobs]
@@ -187,25 +165,24 @@ class _Run:
                 rejected += len(packed.rejected)
         if lost:
             raise UserError(
-                f"{self.work.out}: packing failed for {', '.join(lost)}; run the same command again, and if it fails "
-                "again, take those videos out"
+                self.work.out,
+                f"packing failed for {', '.join(lost)}",
+                "run the same command again, and if it fails again, take those videos out",
             )
         tell(total - done)
 
     def _finish(self, plan: Plan, packed: list[PackedShard]) -> None:
-        """Face model and, last of all, the manifest; whoever else does so at the same time writes the same bytes."""
+        """Publish what was packed; no tar is read again. Another part that does so as well writes the same bytes."""
         late = [item for shard in packed for item in shard.rejected]
         ordered = sorted([*plan.rejected, *late], key=lambda item: item[:2])
         rejected = [*self.listing.rejected, *(clip for _, _, clip in ordered)]
-        tally = Tally()
-        kept = [info for shard in packed if shard.shard for info in _count(self.work.out, shard.shard.name, tally)]
-        tally.shards = [shard.shard for shard in packed if shard.shard]
+        kept = [info for shard in packed for info in shard.kept]
         if not kept:
             refuse_all(rejected)
+        tally = Tally()
+        for shard in packed:
+            tally.merge(shard.tally)
         model = FaceModel.load(self.work.face_model)
-        partial = self.work.partial(FACE_MODEL)
-        shutil.copyfile(self.work.face_model, partial)
-        partial.replace(self.work.out / FACE_MODEL)
         manifest = tally.manifest(
             codec=self.config.codec,
             size=self.config.size,
@@ -213,7 +190,7 @@ class _Run:
             rejected=rejected,
             preparation=plan.described | {"frames": plan.frames},
         )
-        manifest.save(self.work.out, partial=self.work.partial("manifest"))
+        publish(self.work.out, manifest, model, partial=self.work.partial)
         self.work.close()
         self.report = PrepareReport(self.work.out, kept, rejected, self.report.seconds, plan.frames)
 
@@ -224,9 +201,10 @@ class _Run:
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
         if {name: manifest.preparation.get(name) for name in same} != same:
-            raise UserError(f"{self.work.out}: already holds a data set; choose another folder or delete it")
+            raise UserError(self.work.out, "already holds a data set", "choose another folder or delete it")
         self.work.close()  # the last run may have been killed before it could
-        kept = [info for shard in manifest.shards for info in _count(self.work.out, shard.name, Tally())]
+        reader = ClipReader(self.work.out)
+        kept = [reader.info(key) for key in reader.keys(None)]
         return PrepareReport(self.work.out, kept, manifest.rejected, {}, manifest.preparation["frames"])
 
     def refuse_other_options(self) -> None:
@@ -237,9 +215,10 @@ class _Run:
         for name, value in describe(self.listing, self.config).items():
             if name not in ("sources", "sources_sha256") and plan.described.get(name) != value:
                 raise UserError(
-                    f"{self.work.out}: was begun with {name} {_short(plan.described.get(name), value)}, not "
-                    f"{_short(value, plan.described.get(name))}; repeat that command, or delete {self.work.plan} "
-                    "to fit and pack anew"
+                    self.work.out,
+                    f"was begun with {name} {_short(plan.described.get(name), value)}, not "
+                    f"{_short(value, plan.described.get(name))}",
+                    f"repeat that command, or delete {self.work.plan} to fit and pack anew",
                 )
 
     def _plan(self) -> Plan | None:
@@ -251,8 +230,8 @@ class _Run:
         missing = len(self.work.untracked(self.keys))
         if missing:
             raise UserError(
-                f"{self.work.out}: {missing} of {len(self.keys)} sources are not tracked: "
-                "run the same command with --pass track first"
+                self.work.out,
+                f"{missing} of {len(self.keys)} sources are not tracked: run the same command with --pass track first",
             )
 
 
@@ -279,23 +258,6 @@ def _write_track(job: tuple[Source, str, Path], result: Track | Rejected) -> boo
     if isinstance(result, Rejected):
         work.write(work.tracks / f"{key}.json", asdict(result))
         return False
-    result.save(work.tracks / f"{key}.npz")
+    path = work.tracks / f"{key}.npz"
+    result.save(path, work.partial(path.name))
     return True
-
-
-def _count(out: Path, name: str, tally: Tally) -> list[ClipInfo]:
-    """Read json and motion of every clip of a finished shard into the tally; returns what they say of themselves."""
-    index = read_json(index_path(out / name), missing="the pack pass writes it")
-    infos = []
-    with open(out / name, "rb") as tar:
-        for record in index["samples"]:
-            members = {}
-            for member in ("json", "motion.npy"):
-                offset, size, sha256 = record["members"][member]
-                tar.seek(offset)
-                members[member] = tar.read(size)
-                assert hashlib.sha256(members[member]).hexdigest() == sha256, f"{name}: {record['key']}.{member}"
-            info = ClipInfo(**json.loads(members["json"]))
-            tally.add_clip(info.split, record, load_npy(members["motion.npy"]))
-            infos.append(info)
-    return infos

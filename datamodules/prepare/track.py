@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from ...models.errors import UserError
+from ...models.files import written_aside
 from ..media.face_tracker import NUM_TRACKED, FaceTracker
 from ..media.read import iterate_video, read_audio
 from ..sample import FPS, SAMPLES_PER_FRAME, Rejected
@@ -18,7 +18,9 @@ REGION_MARGIN = 0.25  # of an annotated crop's sides, added around it: the detec
 MIN_INSIDE = 0.5  # share of frames in which the face must lie inside an annotated crop, or the crop is not believed
 THUMBNAIL = 48  # pixels a side, of which colours are counted
 COLOURS = 8  # steps of each channel
-STEPS = 32767
+STEPS = 32767  # that a face is divided into, of int16
+SMALLEST = 1e-6  # pixels, of a face, so that nothing is divided by zero
+MIN_DECODED = 0.9  # share of an interval's frames that must be there
 
 
 @dataclass
@@ -33,19 +35,17 @@ class Track:
     bands: np.ndarray  # float32 (T, 2), log energies, see av_offset.py
     region: str = "none"  # as ClipInfo.region
 
-    def save(self, path: Path) -> None:
-        """Write aside and rename. Points are rounded to 1/32767 of the face: hundredths of a pixel."""
+    def save(self, path: Path, partial: Path | None = None) -> None:
+        """Write aside (to `partial`) and rename. Points are rounded to 1/32767 of the face: hundredths of a pixel."""
         centres = np.where(self.found[:, None], self.points.mean(axis=1), 0).astype(np.float32)  # (T, 3)
         offsets = np.nan_to_num(self.points - centres[:, None])
-        scales = np.maximum(np.abs(offsets).max(axis=(1, 2)), 1e-6).astype(np.float32)  # (T,)
+        scales = np.maximum(np.abs(offsets).max(axis=(1, 2)), SMALLEST).astype(np.float32)  # (T,)
         arrays = {"found": self.found, "several": self.several, "changes": self.changes}
         arrays |= {"loudness": self.loudness, "bands": self.bands, "region": np.array(self.region)}
         arrays |= {"centres": centres, "scales": scales}
         arrays["offsets"] = np.round(offsets / scales[:, None, None] * STEPS).astype(np.int16)
-        partial = path.with_name(f"{path.stem}.{uuid4().hex}.partial")
-        with open(partial, "wb") as file:
+        with written_aside(path, partial) as aside, open(aside, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Track":
@@ -66,7 +66,7 @@ def centres_and_sizes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def track_source(source: Source) -> Track | Rejected:
     """Track the face through a source at 25 fps. A file that cannot be read is a result, not an error.
 
-    Raises UserError where the fault is not the file's: mediapipe is missing.
+    Raises UserError if the fault is not the file's: mediapipe is missing.
     """
     try:
         track = _track_pictures(source, source.crop)
@@ -74,15 +74,14 @@ def track_source(source: Source) -> Track | Rejected:
             whole = _track_pictures(source, None)
             track = whole if whole.found.mean() > track.found.mean() else track
     except UserError as error:
-        if str(source.path) not in str(error):
+        if str(source.path) not in error.where:
             raise
-        return Rejected(source.name, str(error).removeprefix(f"{source.path}: "), "unreadable")
+        return Rejected(source.name, error.reason, "unreadable")
     try:
         speech = read_source_audio(source, 0, len(track.found))
     except UserError as error:
-        reason = str(error).removeprefix(f"{source.audio or source.path}: ")
         where = "" if source.audio is None else f"{source.audio.name}: "
-        return Rejected(source.name, where + reason, "no_audio")
+        return Rejected(source.name, where + error.reason, "no_audio")
     track.bands = band_energies(speech, len(track.found))
     track.loudness = np.sqrt((speech.reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(axis=1)).astype(np.float32)
     return track
@@ -118,9 +117,9 @@ def _track_pictures(source: Source, region: tuple[int, int, int, int] | None) ->
             colours = count_colours(frame)
             changes.append(0.0 if before is None else float(np.abs(colours - before).sum() / 2))
             before = colours
-    if (wanted is not None and len(points) < 0.9 * wanted) or not points:
+    if (wanted is not None and len(points) < MIN_DECODED * wanted) or not points:
         seconds = f"{len(points) / FPS:.1f} s can be decoded from {source.start:.1f} s on"
-        raise UserError(f"{source.path}: cut short: {seconds}, {(wanted or 0) / FPS:.1f} s are wanted")
+        raise UserError(source.path, f"cut short: {seconds}, {(wanted or 0) / FPS:.1f} s are wanted")
     stacked = np.stack(points)
     found = ~np.isnan(stacked[:, 0, 0])
     empty = np.zeros(len(found), np.float32)

@@ -2,7 +2,7 @@
 
     OUT/.work/tracks/<key>.npz or .json   pass track: the track of a source, or why it has none
     OUT/.work/facemodel.npz, plan.json    pass fit
-    OUT/.work/packed/<shard>.json         pass pack: a shard is finished, its tar and index lie in OUT
+    OUT/.work/packed/<shard>.json         pass pack: a shard is finished, its tar and index lie in OUT; what it holds
     OUT/.work/partial/                    what is being written
 
 Every file is written aside and renamed, so that what is there is whole, whenever a run was killed.
@@ -22,13 +22,15 @@ from uuid import uuid4
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ..dataset.manifest import FACE_MODEL, MANIFEST, write_json
-from ..dataset.writer import CODECS
+from ...models.files import write_json
+from ..dataset.manifest import FACE_MODEL, MANIFEST
+from ..dataset.writer import check_codec, check_size
 from .gates import GateConfig
 from .listing import Source, SourceList
 from .track import VERSION
 
 WORK = ".work"
+KEY_DIGITS = 32  # hexadecimal, of a track's name
 LANDMARK, ICT, BFM09 = "landmark", "ict", "bfm09"
 ICT_FOLDER = "EMOHEAD_ICT"  # environment variable
 SHARD_FILES = re.compile(r"(train|val|test)-\d{6}(\.tar|\.index\.json)")
@@ -39,7 +41,7 @@ class PrepareConfig:
     """How the clips of a data set are to be."""
 
     size: int = 256  # pixels a side of the face crop
-    codec: str = "h264"
+    codec: str = "mjpeg"
     clips_per_shard: int = 64
     face_model: str = LANDMARK  # built from the tracks; or a facemodel.npz, a folder of ICT-FaceKit, "ict"
     coefficients: Path | None = None  # folder of Deep3DFaceRecon's .mat files, which are taken instead of a fit
@@ -47,16 +49,18 @@ class PrepareConfig:
 
     def check(self) -> None:
         """Raise UserError for what would fail after hours of tracking."""
-        if self.size < 32 or self.size % 2:
-            raise UserError(f"size {self.size}: must be even and at least 32")
-        if self.codec not in CODECS:
-            raise UserError(f"codec {self.codec!r}: choose one of {', '.join(CODECS)}")
+        check_size(self.size)
+        check_codec(self.codec)
         model = load_face_model(self.face_model)
         if self.coefficients is not None:
             if not self.coefficients.is_dir():
-                raise UserError(f"{self.coefficients}: no such folder of coefficients")
+                raise UserError(self.coefficients, "no such folder of coefficients")
             if model is None or model.kind != BFM09:
-                raise UserError("--coefficients: these are of the bfm09 face model; give it as --face-model FILE")
+                raise UserError(
+                    "--coefficients",
+                    "these are of the bfm09 face model",
+                    "give it as --face-model FILE",
+                )
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,7 +70,10 @@ def load_face_model(choice: str) -> FaceModel | None:
         return None
     folder = os.environ.get(ICT_FOLDER) if choice == ICT else choice
     if not folder:
-        raise UserError(f"--face-model ict: set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself")
+        raise UserError(
+            "--face-model ict",
+            f"set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself",
+        )
     if Path(folder).is_dir():
         from ...models.ict import load_ict
 
@@ -101,7 +108,7 @@ def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
 def track_key(source: Source) -> str:
     """Names the track of a source: another for other media (size and time of change), interval or annotated crop."""
     files = [_state(path) for path in (source.path, source.audio) if path is not None]
-    return digest([VERSION, source.name, files, source.start, source.stop, source.crop])[:32]
+    return digest([VERSION, source.name, files, source.start, source.stop, source.crop])[:KEY_DIGITS]
 
 
 def digest(content: Any) -> str:
@@ -132,7 +139,7 @@ class WorkFolder:
         if not self.root.is_dir() and self.out.is_dir():
             strange = sorted(path.name for path in self.out.iterdir() if SHARD_FILES.fullmatch(path.name))
             if strange:
-                raise UserError(f"{self.out}: holds {strange[0]} of something else; choose another folder")
+                raise UserError(self.out, f"holds {strange[0]} of something else", "choose another folder")
         for folder in (self.tracks, self.packed, self.root / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -141,7 +148,7 @@ class WorkFolder:
 
     def drop_partials(self) -> None:
         """Remove what a killed run was writing; only where no other part can be at work."""
-        for path in [*(self.root / "partial").glob("*"), *self.tracks.glob("*.partial")]:
+        for path in (self.root / "partial").glob("*"):
             path.unlink(missing_ok=True)
 
     def drop_shards(self) -> None:
@@ -155,8 +162,8 @@ class WorkFolder:
         """A new path to write aside; its own for each writer, as several may write the same file at once."""
         return self.root / "partial" / f"{name}.{uuid4().hex}"
 
-    def write(self, path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-        write_json(path, content, indent, partial=self.partial(path.name))
+    def write(self, path: Path, content: Mapping[str, Any]) -> None:
+        write_json(path, content, indent=None, partial=self.partial(path.name))
 
     def untracked(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys whose source has no track yet."""

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import UserError
+from ...models.files import PARTIAL, written_aside
 
 BLOCK = 4 << 20  # bytes: a clip is 2 to 7 MB, and an answer of 4 MB takes longer than the wait for its first byte
 MAX_OPEN = 64  # block files a process keeps open
 KEEP = 0.9  # share of the bound that is left in use by an eviction, so that the next ones need none
-USAGE = "usage"
+NAME_DIGITS = 40  # hexadecimal, of the checksum that a file is named by
+USAGE, USAGE_BYTES = "usage", 32  # the lock file, and what is read of it
 
 
 class Cache:
@@ -34,7 +36,11 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"data.cache={folder}: cannot be made ({error.strerror}); name another folder") from None
+            raise UserError(
+                f"data.cache={folder}",
+                f"cannot be made ({error.strerror})",
+                "name another folder",
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": {}}
@@ -76,7 +82,7 @@ class Cache:
         return b"".join(parts)
 
     def _path(self, content: str, block: int | str) -> Path:
-        name = hashlib.sha256(content.encode()).hexdigest()[:40]  # whatever stands in `content`, a plain file name
+        name = hashlib.sha256(content.encode()).hexdigest()[:NAME_DIGITS]  # a plain file name, whatever `content` is
         return self.folder / name[:2] / f"{name}-{block}"
 
     def _open(self, path: Path) -> int | None:
@@ -100,23 +106,21 @@ class Cache:
         """Keep a block; a cache that cannot be written is said once and then only read."""
         if not self._writes or len(data) > self.limit:
             return
-        partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+        own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}{PARTIAL}")
         try:
             path.parent.mkdir(exist_ok=True)
             with self._locked() as usage:  # all of it, so that an eviction sees every byte that is counted
                 self._reserve(usage, len(data))
-                partial.write_bytes(data)
-                partial.replace(path)
+                with written_aside(path, own) as aside:
+                    aside.write_bytes(data)
         except FileNotFoundError:
             pass  # somebody emptied the folder
         except OSError as error:
             self._writes = False
-            with suppress(OSError):
-                partial.unlink()
             warnings.warn(f"data.cache={self.folder}: {error.strerror}; reading on without writing to it", stacklevel=2)
 
     def _reserve(self, usage: int, size: int) -> None:
-        text = os.pread(usage, 32, 0).decode("ascii", "replace").strip()
+        text = os.pread(usage, USAGE_BYTES, 0).decode("ascii", "replace").strip()
         used = int(text) if text.isdigit() else self._evict(self.limit)
         if used + size > self.limit:
             used = self._evict(min(int(KEEP * self.limit), self.limit - size))

@@ -71,8 +71,10 @@ class Fetcher(ABC):
                 wait *= 2
         seconds = time.monotonic() - started
         raise UserError(
-            f"{url}: {problem}; tried {patience.attempts} times in {seconds:.0f} s; see to the server or the network, "
-            "then run the same command again"
+            url,
+            problem,
+            f"tried {patience.attempts} times in {seconds:.0f} s; see to the server or the network, then "
+            "run the same command again",
         )
 
     def client(self) -> Any:
@@ -113,7 +115,7 @@ class HttpFetcher(Fetcher):
             response.release_conn()
             return body
         except LocationValueError as error:
-            raise UserError(f"{url}: no valid address ({error}); correct data.shards") from None
+            raise UserError(url, f"no valid address ({error})", "correct data.shards") from None
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
             raise PassingError(f"{type(reason).__name__} ({reason})") from None
@@ -129,8 +131,9 @@ class HttpFetcher(Fetcher):
         length = _length(response)  # 200: the whole file, from a server that knows no ranges
         if length is None or length > max(LARGEST_WHOLE, size):
             raise UserError(
-                f"{url}: its server sends the whole file where a range is asked for; serve the data with one that "
-                "knows range requests (nginx, S3, …), or copy it to a local folder"
+                url,
+                "its server sends the whole file where a range is asked for",
+                "serve the data with one that knows range requests (nginx, S3, …), or copy it to a local folder",
             )
         body = self._body(response, length, started)[offset : offset + size]
         response.close()
@@ -157,9 +160,9 @@ def _check_status(url: str, response: Any) -> None:
         wait = response.headers.get("Retry-After", "")
         raise PassingError(f"HTTP {status}", wait=float(wait) if wait.isdigit() else 0.0)
     if status in (401, 403):
-        raise UserError(f"{url}: HTTP {status}, not allowed; check the address and who may read it")
+        raise UserError(url, f"HTTP {status}, not allowed", "check the address and who may read it")
     if status not in (200, 206, 416):
-        raise UserError(f"{url}: HTTP {status}; check the address")
+        raise UserError(url, f"HTTP {status}", "check the address")
 
 
 def _length(response: Any) -> int | None:
@@ -193,7 +196,7 @@ class FsspecFetcher(Fetcher):
         try:
             return fsspec.core.url_to_fs(self.root)[0]
         except (ImportError, ValueError) as error:
-            raise UserError(f"{self.root}: {error}; install what reads such addresses, or copy the data") from None
+            raise UserError(self.root, error, "install what reads such addresses, or copy the data") from None
 
     def get(self, url: str, offset: int, size: int | None) -> bytes:
         system = self.client()
@@ -206,7 +209,7 @@ class FsspecFetcher(Fetcher):
         except FileNotFoundError:
             raise FileNotFoundError(url) from None
         except PermissionError as error:
-            raise UserError(f"{url}: not allowed ({error}); check the address and who may read it") from None
+            raise UserError(url, f"not allowed ({error})", "check the address and who may read it") from None
         except Exception as error:  # each back end has errors of its own
             raise PassingError(f"{type(error).__name__} ({error})") from None
         if len(data) != length:

@@ -102,7 +102,7 @@ class RemoteFile(OpenFile):
         try:
             return self.fetcher.fetch(self.url, offset, size)
         except FileNotFoundError:
-            raise UserError(f"{self.url}: no such file; copy the whole data set there") from None
+            raise UserError(self.url, "no such file", "copy the whole data set there") from None
 
 
 class RemoteFolder(Folder):

@@ -40,14 +40,14 @@ class BadSamples:
 
     def add(self, error: DamagedClip, place: Place, **where: int) -> None:
         """Note one, `where` being its position, attempt, rank and worker; raises UserError where they are too many."""
-        sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.problem}
+        sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.fault}
         entry: dict[str, Any] = sample | {"use": self.use, "epoch": place.epoch} | where
         self._count(entry)
         if self.path is not None:
             self._append(self.path, json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             self._catch_up(self.path)
         if len(self.seen) > self.limit:
-            raise UserError(self._verdict())
+            raise UserError(self.path or "data", *self._verdict())
 
     def _append(self, path: Path, line: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,9 +74,10 @@ class BadSamples:
         if entry["use"] == self.use:
             self.seen.setdefault((entry["shard"], entry["key"]), f"{entry['member']}: {entry['reason']}")
 
-    def _verdict(self) -> str:
+    def _verdict(self) -> tuple[str, str]:
+        """Problem and remedy."""
         listing = "; ".join(f"{shard}: {key}.{why}" for (shard, key), why in list(self.seen.items())[:LISTED])
         more = f"; and {len(self.seen) - LISTED} more" if len(self.seen) > LISTED else ""
-        where = f"All are in {self.path}: delete it when they are repaired, or" if self.path else "Repair them, or"
+        repair = "all are in this file: delete it when they are repaired, or" if self.path else "repair them, or"
         bad = f"{len(self.seen)} of {self.num_clips} clips for {self.use} are bad, {self.limit} may be"
-        return f"{bad}: {listing}{more}. {where} raise data.max_bad_share={self.max_share}"
+        return f"{bad}: {listing}{more}", f"{repair} raise data.max_bad_share={self.max_share}"

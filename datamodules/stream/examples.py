@@ -5,13 +5,14 @@ S pixels a side, T = window_frames, D values of motion, I identity coefficients,
 motion[t] belongs to speech[640 t : 640 (t + 1)].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..batch import EMOTION, FACE, MOTION
 from ..dataset.reader import StoredClip
 from ..prompts import draw_prompt
 from ..sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
@@ -37,18 +38,35 @@ class Pictures:
         return self.arrays[name][row]
 
 
-def emotion_sample(
-    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
+def draw_sample(
+    fields: Iterable[str],
+    clip: StoredClip,
+    rng: np.random.Generator,
+    *,
+    window_frames: int,
+    cross_clip: float,
+    room: Room,
 ) -> Sample:
+    """A sample of a clip with the keys of a stage's batch: a union of EMOTION, MOTION and FACE of batch.py."""
+    wanted, sample = set(fields), Sample()
+    if MOTION.keys() <= wanted:
+        sample |= motion_sample(clip, rng, window_frames=window_frames, room=room)
+    elif EMOTION.keys() <= wanted:
+        sample |= emotion_sample(clip, rng, window_frames=window_frames, room=room)
+    if FACE.keys() <= wanted:
+        sample |= face_sample(clip, rng, cross_clip=cross_clip, room=room)
+    assert sample.keys() == wanted, f"no sample has the keys {sorted(wanted)}"
+    return sample
+
+
+def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
     """A frame from anywhere in the clip, a window of its speech, its label and a description."""
     start = draw_start(clip.num_frames, window_frames, rng)
     return _condition(clip, rng, start, window_frames, room)
 
 
-def motion_sample(
-    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
-) -> Sample:
-    """What `emotion_sample` gives, and the motion of the same window."""
+def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
+    """The keys of `emotion_sample`, and the motion of the same window."""
     start = draw_start(clip.num_frames, window_frames, rng)
     frames = np.arange(start, start + window_frames).clip(max=clip.num_frames - 1)
     return _condition(clip, rng, start, window_frames, room) | {
@@ -57,9 +75,7 @@ def motion_sample(
     }
 
 
-def face_sample(
-    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
-) -> Sample:
+def face_sample(clip: StoredClip, rng: np.random.Generator, *, cross_clip: float, room: Room) -> Sample:
     """A portrait and a target, different frames, and the motion that belongs to them.
 
     The target is of the clip, the portrait too or, for a share `cross_clip` of the pairs, of a relative.
@@ -85,22 +101,6 @@ def face_sample(
         "target_landmarks": clip.landmarks_at(target).astype(np.float32) * (2 / clip.size) - 1,  # (68, 2), crop units
         "identity": identity,
     }
-
-
-def distill_sample(
-    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, cross_clip: float, room: Room
-) -> Sample:
-    """Everything, of one clip; but for the portrait, as `face_sample` has it."""
-    asked: dict[str, Any] = {"window_frames": window_frames, "cross_clip": cross_clip, "room": room}
-    return motion_sample(clip, rng, **asked) | face_sample(clip, rng, **asked)
-
-
-SAMPLES: dict[str, Callable[..., Sample]] = {  # all take the same arguments, also those that play no part in them
-    "emotion": emotion_sample,
-    "motion": motion_sample,
-    "face": face_sample,
-    "distill": distill_sample,
-}
 
 
 def draw_lender(clip: StoredClip, rng: np.random.Generator, share: float) -> StoredClip:

@@ -11,60 +11,33 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ...models.errors import UserError
-from ...models.face_model import FaceModel
-from ..batch import STAGES, Batch
+from ..batch import BATCH, Batch
 from ..dataset.reader import DamagedClip
-from ..sample import FPS
 from .damaged import BadSamples
-from .examples import SAMPLES, Pictures, Room, collate
+from .examples import Pictures, Room, collate, draw_sample
 from .memory import BatchMemory, MadeBatch
-from .order import FixedOrder, Order, Place, rank_slice
-from .selection import (
-    ClipSource,
-    DataConfig,
-    check_alike,
-    check_config,
-    check_selection,
-    open_readers,
-    pooled_statistics,
-)
+from .order import Order, Place, rank_slice
+from .selection import ClipSource
 
 MAX_ATTEMPTS = 100  # clips that are tried for one position
 
 
 @dataclass
-class DataFacts:
-    """What a model must know of its data: D values of motion, I identity coefficients."""
+class FailedBatch:
+    """Stands for a batch that cannot be made: an exception would lose its one line on its way out of a worker."""
 
-    motion_dim: int
-    identity_dim: int
-    motion_mean: np.ndarray  # float32 (D,), over the train splits of all data sets
-    motion_std: np.ndarray  # float32 (D,)
-    face_model: FaceModel
-    size: int
-    num_train: int
-    num_val: int
-    fps: int = FPS
-    emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
-
-
-@dataclass
-class Failure:
-    """What a stream brings in place of a batch that it cannot make: an exception would lose its one line on the way."""
-
-    message: str
+    where: str
+    problem: str
+    remedy: str
 
 
 class BatchStream(IterableDataset):
@@ -89,7 +62,7 @@ class BatchStream(IterableDataset):
         self.start_batch = 0
         self.memory = BatchMemory()
 
-    def __iter__(self) -> Iterator["MadeBatch | Failure"]:
+    def __iter__(self) -> Iterator["MadeBatch | FailedBatch"]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
         batch = self.start_batch + number
@@ -97,9 +70,9 @@ class BatchStream(IterableDataset):
             first = batch * self.batch_size
             positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
             try:
-                made: MadeBatch | Failure = self.batch(positions, worker=number)
+                made: MadeBatch | FailedBatch = self.batch(positions, worker=number)
             except UserError as error:
-                made = Failure(str(error))
+                made = FailedBatch(error.where, error.problem, error.remedy)
             yield made
             batch += step
 
@@ -130,13 +103,17 @@ class BatchStream(IterableDataset):
             except DamagedClip as error:
                 where = {"position": position, "attempt": attempt, "rank": self.rank, "worker": worker}
                 self.bad.add(error, place, **where)
-        raise UserError(f"{self.bad.path or 'data'}: {MAX_ATTEMPTS} clips read in a row are bad; repair the data")
+        raise UserError(
+            f"{self.bad.path or 'data'}",
+            f"{MAX_ATTEMPTS} clips read in a row are bad",
+            "repair the data",
+        )
 
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.sample)
-        asked = {"window_frames": self.source.config.window_frames, "cross_clip": self.source.cross_clip}
-        return SAMPLES[self.stage](clip, rng, **asked, room=room)
+        frames, cross_clip = self.source.config.window_frames, self.source.cross_clip
+        return draw_sample(BATCH[self.stage], clip, rng, window_frames=frames, cross_clip=cross_clip, room=room)
 
 
 class FiniteBatchStream(BatchStream):
@@ -174,104 +151,12 @@ class Batches:
 
     def __next__(self) -> Batch:
         made = next(self.iterator)
-        if isinstance(made, Failure):
-            raise UserError(made.message)
+        if isinstance(made, FailedBatch):
+            raise UserError(made.where, made.problem, made.remedy)
         return made.open() if isinstance(made, MadeBatch) else made  # opened already where it was pinned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.iterator, name)
-
-
-class TalkingFaceData(pl.LightningDataModule):
-    """Train and validation batches of a stage.
-
-    Raises UserError where a folder is no data set, where data sets do not fit together or a selection leaves nothing.
-    """
-
-    def __init__(
-        self,
-        stage: str,
-        config: DataConfig,
-        *,
-        seed: int = 0,
-        bad_samples: Path | None = None,  # the file that names them
-    ) -> None:
-        super().__init__()
-        assert stage in STAGES
-        self.stage, self.config, self.seed, self.bad_samples = stage, config, seed, bad_samples
-        check_config(config)
-        self.readers = open_readers(config)
-        check_alike(self.readers, config)
-        self.train_source = ClipSource(self.readers, config, config.train_splits, cross_clip=config.cross_clip)
-        # Validation has pairs of one clip, whatever training has, so that runs compare.
-        self.val_source = ClipSource(self.readers, config, config.val_splits)
-        check_selection(self.train_source, config)
-
-    @cached_property
-    def facts(self) -> DataFacts:
-        face_model = self.readers[0].face_model
-        mean, std = pooled_statistics(self.readers)
-        return DataFacts(
-            motion_dim=face_model.motion_dim,
-            identity_dim=face_model.num_identity,
-            motion_mean=mean,
-            motion_std=std,
-            face_model=face_model,
-            size=self.size,
-            num_train=self.train_source.num_clips,
-            num_val=self.val_source.num_clips,
-            emotions=self.train_source.emotions,
-        )
-
-    @property
-    def size(self) -> int:
-        """S: pixels a side of the frames in a batch."""
-        return self.config.size or self.readers[0].manifest.size
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Samples of a training batch on this rank."""
-        return self.config.batch_size // self._ranks()[1]
-
-    def provenance(self) -> list[dict[str, Any]]:
-        """What was read: folder name, clips, seconds, face model, and a checksum over the shards' checksums."""
-        return [reader.provenance() for reader in self.readers]
-
-    def train_dataloader(self) -> StreamLoader:
-        num_ranks = self._ranks()[1]
-        if self.config.batch_size % num_ranks:
-            raise UserError(
-                f"data.batch_size={self.config.batch_size}: must be a multiple of the {num_ranks} processes"
-            )
-        order = self.train_source.training_order(self.seed)
-        return self._loader(BatchStream, "train", order, self.seed, self._batches_done)
-
-    def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
-        if not self.val_source.num_clips:
-            return []
-        order = FixedOrder(self.val_source.counts)  # seed 0: the same draws in every run, so that runs compare
-        return self._loader(FiniteBatchStream, "val", order, 0, lambda: 0)
-
-    def _loader(self, kind: type[BatchStream], use: str, order: Order, seed: int, start: Any) -> StreamLoader:
-        rank, num_ranks = self._ranks()
-        source = self.train_source if use == "train" else self.val_source
-        bad = BadSamples(self.bad_samples, use, source.num_clips, self.config.max_bad_share)
-        stream = kind(self.stage, source, order, bad, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
-        workers = self.config.num_workers
-        return StreamLoader(  # workers are not kept from one pass to the next: they would not learn of a new start
-            stream,
-            start,
-            num_workers=workers,
-            prefetch_factor=self.config.prefetch if workers else None,
-            worker_init_fn=start_worker,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _batches_done(self) -> int:
-        return int(self.trainer.lightning_module.num_batches) if self.trainer else 0  # type: ignore[arg-type]
 
 
 def start_worker(worker: int) -> None:

@@ -22,8 +22,8 @@ ALIGN = 64  # bytes that every array begins at a multiple of; as many at the end
 
 
 @dataclass
-class Place:
-    """An array in a slot."""
+class SlotArray:
+    """Where in a slot an array lies."""
 
     offset: int
     size: int  # bytes
@@ -61,7 +61,7 @@ class Slot:
             self.made[name] = torch.from_numpy(array)
             return array
         array = self.bytes[start : start + size].view(dtype).reshape(shape)
-        self.made[name] = Place(start, size, shape, array.dtype)
+        self.made[name] = SlotArray(start, size, shape, array.dtype)
         return array
 
     def stack(self, name: str, values: Sequence[Any]) -> None:
@@ -89,7 +89,7 @@ class MadeBatch:
         weakref.finalize(whole, release, self.memory).atexit = False
         batch: Batch = {}
         for name, value in self.fields.items():
-            if isinstance(value, Place):
+            if isinstance(value, SlotArray):
                 array = whole[value.offset : value.offset + value.size].view(value.dtype).reshape(value.shape)
                 assert array.base is whole, "numpy has it refer to the memory, so the slot would be free too early"
                 value = torch.from_numpy(array)

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
-from math import gcd, lcm
 
 import numpy as np
 
+from ..config import whole_shares
 from .order import EpochOrder, Order, Place
-
-MAX_PERIOD = 10_000
 
 
 class MixedOrder(Order):
@@ -58,25 +55,6 @@ class MixedOrder(Order):
         # Draws depend on epoch and index: those of the mixture, so that data sets of one size do not draw alike.
         epoch, index = divmod(position, self.num_samples)
         return replace(place, epoch=epoch, index=index, shard=place.shard + int(self.first_shards[number]))
-
-
-def whole_shares(weights: Sequence[float]) -> list[int]:
-    """Weights as the smallest whole numbers of the same proportions: (0.7, 0.3) -> [7, 3].
-
-    Proportions that need more than 10,000 parts are rounded to ten thousandths. A share may come out as 0.
-    """
-    exact = [Fraction(str(weight)) for weight in weights]
-    scale = lcm(*(value.denominator for value in exact))
-    shares = [int(value * scale) for value in exact]
-    shares = [share // gcd(*shares) for share in shares]
-    if sum(shares) <= MAX_PERIOD:
-        return shares
-    quotas = [value * MAX_PERIOD / sum(exact) for value in exact]
-    shares = [int(quota) for quota in quotas]
-    by_rest = sorted(range(len(shares)), key=lambda i: shares[i] - quotas[i])
-    for i in by_rest[: MAX_PERIOD - sum(shares)]:
-        shares[i] += 1
-    return shares
 
 
 def interleave(shares: Sequence[int]) -> np.ndarray:

@@ -24,6 +24,7 @@ from scipy.ndimage import gaussian_filter1d
 from ...models.errors import UserError
 from ..dataset.manifest import Manifest
 from ..dataset.writer import ShardWriter, encode_members
+from ..jobs import Progress, no_progress
 from ..sample import EMOTIONS, FPS, LEVELS, Clip, ClipInfo
 from .acting import AFFECTS, Affect, duration, phonemes_of, word_stream
 from .actions import ACTS, affect_of, held_out
@@ -85,16 +86,11 @@ class Script:
 
 
 # ---------------------------------------------------------------------- the corpus
-def synthetic_clips(config: SyntheticConfig) -> Iterator[Clip]:
-    """All clips in the order of their keys. `config.workers` > 1 uses processes and gives the same clips."""
-    return _in_order(make_clip, synthetic_scripts(config), config.workers)
-
-
 def prepare_synthetic(
     out: Path | str,
     config: SyntheticConfig,
     codec: str = "mjpeg",
-    progress: Callable[[int, int, str], None] | None = None,  # called with clips done, clips in all, "draw"
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Write the corpus as a data set folder; raises UserError where `out` holds one already."""
     scripts = synthetic_scripts(config)
@@ -102,8 +98,7 @@ def prepare_synthetic(
         packed = _in_order(partial(_pack, codec=codec), scripts, config.workers)
         for done, (script, members) in enumerate(zip(scripts, packed, strict=True), start=1):
             writer.write_members(script.key, members)
-            if progress is not None:
-                progress(done, len(scripts), "draw")
+            progress(done, len(scripts), "draw")
         return writer.close(synthetic_face_model())
 
 
@@ -144,11 +139,16 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
     train = config.identities - val - test
     if train < 1:
         raise UserError(
-            f"identities={config.identities}: no one is left to train on beside {val} for validation and {test} for "
-            "the test; ask for more identities"
+            f"identities={config.identities}",
+            f"no one is left to train on beside {val} for validation and {test} for the test",
+            "ask for more identities",
         )
     if config.clips < config.identities:
-        raise UserError(f"clips={config.clips}: fewer than identities={config.identities}; ask for more clips")
+        raise UserError(
+            f"clips={config.clips}",
+            f"fewer than identities={config.identities}",
+            "ask for more clips",
+        )
     scripts = []
     for identity in range(config.identities):
         num = config.clips // config.identities + (identity < config.clips % config.identities)

@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ...datamodules.stream.loader import DataFacts
+from ...datamodules.module import DataFacts
 from ...models.errors import UserError
 from ..config import load_config
 from ..run.checkpoints import Checkpoints
-from ..run.train import CHECKPOINTS, CHOICES, COUNTS, STAGES, check, check_same_run
-from ..stage import StageConfig
+from ..run.train import CHECKPOINTS, CHOICES, COUNTS, check, check_same_run, find_stage, run_folder
+from ..stage import Stage, StageConfig, nearest_batch_sizes
 from .disk import checkpoint_bytes
 from .finding import Finding, refusal
 from .inputs import data, inputs
@@ -32,25 +32,24 @@ def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]
 
     Raises UserError where there is no such stage.
     """
-    if name not in STAGES:
-        raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
+    stage_type = find_stage(name)
     try:
-        config: Any = load_config(STAGES[name][1], files, overrides)
+        config: Any = load_config(stage_type.config_type, files, overrides)
     except UserError as error:
         return [refusal("configuration", error), *packages(deepspeed=False)]
-    run = Path(config.run or f"runs/{name}")
-    found_inputs = inputs(name, config)
-    found_data, facts = data(name, config)
-    found_folder = run_folder(config, run)
+    run = run_folder(config, name)
+    found_inputs = inputs(stage_type, config)
+    found_data, facts = data(stage_type, config)
+    found_folder = folder(config, run)
     if anything_wrong(found_inputs):  # of which the networks' sizes are told
         facts = None
     found = [
         *settings(config),
-        *batch(name, config),
+        *batch(stage_type, config),
         *found_inputs,
         *found_data,
         *found_folder,
-        *([] if anything_wrong(found_folder) else space(name, config, run, facts)),
+        *([] if anything_wrong(found_folder) else space(stage_type, config, run, facts)),
         *job(config),
         *devices(config),
         *driver(config),
@@ -101,7 +100,7 @@ def unnamed(config: StageConfig) -> list[Finding]:
     return []
 
 
-def batch(name: str, config: Any) -> list[Finding]:
+def batch(stage_type: type[Stage], config: Any) -> list[Finding]:
     """How the global batch is shared out."""
     c, size = config.trainer, config.data.batch_size
     if min(c.nodes, c.devices, c.accumulate, size) < 1:  # said already
@@ -113,30 +112,13 @@ def batch(name: str, config: Any) -> list[Finding]:
         )
         return [Finding("batch", "wrong", problem, nearest_batch_sizes(size, parts))]
     whole = f"{size} clips, {size // parts} at once in each process (processes: {c.nodes * c.devices})"
-    found = [Finding("batch", "ok", whole)]
-    if name == "face" and config.loss.adversarial_loss > 0 and config.adversary.start < c.max_steps:
-        found += discriminator_groups(size, parts, config.discriminator.group)
-    return found
-
-
-def discriminator_groups(size: int, parts: int, group: int) -> list[Finding]:
-    """The discriminator compares the clips of a group; a part that holds no whole groups makes smaller ones of them."""
-    if group < 2 or (size // parts) % group == 0:
-        return []
-    problem = f"each part has {size // parts} clips, no multiple of discriminator.group={group}: groups become smaller"
-    return [Finding("batch", "warning", problem, nearest_batch_sizes(size, parts * group))]
-
-
-def nearest_batch_sizes(size: int, step: int) -> str:
-    below = size // step * step
-    sizes = [str(wanted) for wanted in (below, below + step) if wanted]
-    return "data.batch_size=" + " or ".join(sizes)
+    return [Finding("batch", "ok", whole), *(Finding(c.check, "warning", *c[1:]) for c in stage_type.cautions(config))]
 
 
 # ---------------------------------------------------------------------------------------------- run folder
 
 
-def run_folder(config: Any, run: Path) -> list[Finding]:
+def folder(config: Any, run: Path) -> list[Finding]:
     """Whether the run can be written, and goes on with what it was started with."""
     parent = existing(run)
     try:
@@ -151,7 +133,7 @@ def run_folder(config: Any, run: Path) -> list[Finding]:
         problem = f"{run}: most nodes have a {parent.resolve()} of their own, and all need the same run folder"
         found.append(Finding("run folder", "warning", problem, "run=FOLDER on a file system that the nodes share"))
     try:
-        check_same_run(config, type(config), run)
+        check_same_run(config, run)
     except UserError as error:
         return [*found, refusal("run folder", error)]
     steps = Checkpoints(run / CHECKPOINTS).steps()
@@ -161,17 +143,17 @@ def run_folder(config: Any, run: Path) -> list[Finding]:
     return [*found, Finding("run folder", "ok", f"{run}: " + (f"goes on from step {steps[-1]}" if steps else "new"))]
 
 
-def space(name: str, config: Any, run: Path, facts: DataFacts | None) -> list[Finding]:
+def space(stage_type: type[Stage], config: Any, run: Path, facts: DataFacts | None) -> list[Finding]:
     """Free disk against what the checkpoints will still take, with one more while it is written."""
     c = config.trainer
     free = shutil.disk_usage(existing(run)).free
     try:
-        size = checkpoint_bytes(name, config, facts) if facts else None
+        size = checkpoint_bytes(stage_type, config, facts) if facts else None
     except UserError as error:
         return [refusal("network", error)]
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError, IndexError) as error:
         problem = f"cannot be made as configured ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-        return [Finding("network", "wrong", problem, f"start from a shipped configuration: -c {name}-debug")]
+        return [Finding("network", "wrong", problem, f"start from a shipped configuration: -c {stage_type.name}-debug")]
     if size is None:
         return [Finding("disk", "ok", f"{gigabytes(free)} free; what checkpoints take is told once the rest is right")]
     kept = max(0, c.keep_last) + max(0, c.keep_best)

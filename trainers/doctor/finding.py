@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ...models.errors import UserError
+
 State = Literal["ok", "warning", "wrong"]
 
 
@@ -15,9 +17,13 @@ class Finding:
 
 
 def refusal(check: str, error: Exception, otherwise: str = "correct that value") -> Finding:
-    """What a UserError says: its words up to the first semicolon are the problem, the rest is the remedy.
+    """An error as a finding; `otherwise` is the remedy if the error names none."""
+    if not isinstance(error, UserError):
+        return Finding(check, "wrong", in_one_line(error), otherwise)
+    return Finding(
+        check, "wrong", in_one_line(f"{error.where}: {error.problem}"), in_one_line(error.remedy or otherwise)
+    )
 
-    `otherwise` is the remedy where the error names none.
-    """
-    problem, _, remedy = " ".join(str(error).split()).partition("; ")
-    return Finding(check, "wrong", problem, remedy or otherwise)
+
+def in_one_line(words: object) -> str:
+    return " ".join(str(words).split())

@@ -1,62 +1,61 @@
 """What `emohead doctor` looks at of what a stage reads: checkpoints, weights of other networks, data sets."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ...datamodules.dataset.reader import ClipReader
+from ...datamodules.module import DataFacts, TalkingFaceData
 from ...datamodules.storage.folder import is_url
-from ...datamodules.stream.loader import DataFacts, TalkingFaceData
-from ...models.checkpoint import read_header
+from ...models.checkpoint import command
 from ...models.emotion import EmotionSpaceConfig
 from ...models.errors import UserError
 from ...models.face import FaceGeneratorConfig
 from ...models.motion import AudioTo3DMMConfig
 from ...models.speech_encoder import read_config
-from .disk import teacher
+from ..stage import Stage, Start, value_of
 from .finding import Finding, refusal
+from .tree import given_configs, header_config, parts
 
 NETWORKS = {"emotion": EmotionSpaceConfig, "motion": AudioTo3DMMConfig, "face": FaceGeneratorConfig}
 
 
-def inputs(name: str, config: Any) -> list[Finding]:
+def inputs(stage_type: type[Stage], config: Any) -> list[Finding]:
     """The files that a stage is built on."""
-    found = []
-    for kind in NETWORKS:
-        if hasattr(config, kind):
-            found.append(checkpoint(kind, getattr(config, kind), kind))
-    if name == "face":
-        found += perceptual(config.perceptual.vgg, config.perceptual.emotion)
-    if name == "emotion":
-        found += towers(config.network)
-    if name == "motion":
-        found += speech_encoder("network", config.network)
-    if name == "distill":
-        found += speech_encoder("network.motion", config.network.motion)
+    found = [export(start, config) for start in stage_type.given(config)]
+    for key in stage_type.weights:
+        found += weights(key, value_of(config, key))
+    for key, part in parts(config):
+        if isinstance(part, EmotionSpaceConfig):
+            found += towers(part)
+        if isinstance(part, AudioTo3DMMConfig):
+            found += speech_encoder(key, part)
     return found
 
 
-def checkpoint(key: str, path: str, kind: str) -> Finding:
+def export(start: Start, config: Any) -> Finding:
+    """An export of another stage: whether it is one, and fits the network of that kind, if it is known here."""
+    key, path = f"{start.key}=", start.file(config)
     try:
-        NETWORKS[kind](**json.loads(read_header(path, kind=kind)["config"]))
+        values = header_config(config, start)
+        if start.kind in NETWORKS:
+            NETWORKS[start.kind](**values)
     except UserError as error:
-        return refusal(f"{key}=", error, f"{key}=FILE.safetensors, the export of `emohead train {kind}`")
+        return refusal(key, error, f"{key}FILE.safetensors, the export of `{command(start.kind)}`")
     except OSError as error:
-        return Finding(f"{key}=", "wrong", f"{path}: cannot be read ({error.strerror})", f"{key}=FILE that can be read")
+        return Finding(key, "wrong", f"{path}: cannot be read ({error.strerror})", f"{key}FILE that can be read")
     except (TypeError, ValueError) as error:
         problem = f"{path}: does not fit the network of this emohead ({' '.join(str(error).split())[:120]})"
-        return Finding(f"{key}=", "wrong", problem, "export it again")
-    return Finding(f"{key}=", "ok", f"{path}: a checkpoint of that kind (its weights are verified when the run starts)")
+        return Finding(key, "wrong", problem, "export it again")
+    return Finding(key, "ok", f"{path}: a checkpoint of that kind (its weights are verified when the run starts)")
 
 
-def perceptual(vgg: str, emotion: str) -> list[Finding]:
-    """The frozen network of the perceptual loss: VGG before the emotion space."""
-    if vgg and not Path(vgg).is_file():
-        remedy = "perceptual.vgg=FILE, a state dict of torchvision's vgg19, or perceptual.vgg="
-        return [Finding("perceptual.vgg=", "wrong", f"{vgg}: no such file", remedy)]
-    if vgg:
-        return [Finding("perceptual.vgg=", "ok", vgg)]
-    return [checkpoint("perceptual.emotion", emotion, "emotion")] if emotion else []
+def weights(key: str, file: str) -> list[Finding]:
+    """A file of pretrained weights, if one is given."""
+    if not file:
+        return []
+    if not Path(file).is_file():
+        return [Finding(f"{key}=", "wrong", f"{file}: no such file", f"{key}=FILE, or {key}= for none")]
+    return [Finding(f"{key}=", "ok", file)]
 
 
 def towers(network: EmotionSpaceConfig) -> list[Finding]:
@@ -88,10 +87,10 @@ def speech_encoder(where: str, network: AudioTo3DMMConfig) -> list[Finding]:
 # ---------------------------------------------------------------------------------------------- data
 
 
-def data(name: str, config: Any) -> tuple[list[Finding], DataFacts | None]:
+def data(stage_type: type[Stage], config: Any) -> tuple[list[Finding], DataFacts | None]:
     """Whether the data sets can be read and fit together; their facts where they do."""
     try:
-        module = TalkingFaceData(name, config.data, seed=config.seed)
+        module = TalkingFaceData(stage_type.name, config.data, seed=config.seed)
         facts = module.facts
     except (UserError, OSError) as error:
         return [refusal("data", error, "data.shards=[FOLDER], a folder that `emohead prepare` wrote")], None
@@ -109,7 +108,7 @@ def data(name: str, config: Any) -> tuple[list[Finding], DataFacts | None]:
     for reader in module.readers:
         found += first_shard(reader)
         found += enlarged(reader, config.data.size)
-    return found + frame_size(name, config, module.size), facts
+    return found + frame_size(stage_type, config, module.size), facts
 
 
 def amount(module: TalkingFaceData, config: Any) -> str:
@@ -146,16 +145,13 @@ def enlarged(reader: ClipReader, size: int) -> list[Finding]:
     return [Finding("frame size", "warning", problem, f"data.size={stored}, or prepare it with --size {size}")]
 
 
-def frame_size(name: str, config: Any, size: int) -> list[Finding]:
-    """The face generator takes frames of one size only."""
+def frame_size(stage_type: type[Stage], config: Any, size: int) -> list[Finding]:
+    """A face generator takes frames of one size only."""
     try:
-        wanted = (
-            config.network.size if name == "face" else teacher("face", config)["size"] if name == "distill" else size
-        )
-    except (UserError, KeyError):  # said of face=
+        wanted = stage_type.frame_size(config, given_configs(stage_type, config))
+    except (UserError, OSError, KeyError):  # said of the export
         return []
-    if wanted == size:
+    if wanted is None or wanted == size:
         return []
-    whose = "network.size" if name == "face" else "the face stage's network.size"
-    problem = f"frames of {size} pixels, but {whose} is {wanted}"
+    problem = f"frames of {size} pixels, but this stage's face generator takes {wanted}"
     return [Finding("frame size", "wrong", problem, f"data.size={wanted}")]

@@ -1,4 +1,4 @@
-"""What the evaluations of all stages share. Each is deterministic for a checkpoint and a seed: see evaluation_*.py."""
+"""What the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,9 @@ def keys_of(reader: ClipReader, split: str) -> list[str]:
     keys = reader.keys(split)
     if not keys:
         raise UserError(
-            f"{reader.folder}: its split '{split}' holds no clip; prepare more identities or name another split"
+            reader.folder,
+            f"its split '{split}' holds no clip",
+            "prepare more identities or name another split",
         )
     return keys
 

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from ...datamodules.dataset.index import person
 from ...datamodules.dataset.reader import ClipReader, StoredClip
-from ...datamodules.stream.selection import person
-from ...models.face import FaceGenerator, FaceOutput, PortraitFeatures
+from ...models.face import FaceGenerator, FaceOutput, PortraitFeatures, to_float
 from ...models.flow import resize, warp
 from ...models.talker import motion_windows
-from ..distill import psnr
+from ..metrics import psnr
 from .common import Advance, keys_of, no_advance
 
 PAIRS_PER_CLIP = 4  # target frames of each clip, for one portrait frame
+CROSS = 1  # names the random numbers of portraits of other clips, so that these leave the others as they are
 
 
 @torch.inference_mode()
@@ -38,7 +39,7 @@ def evaluate_face(
     `cross_…`: the same target frames made from a random frame of another clip (see `relatives_of`), as a neutral
     portrait is made to look angry. Over the clips that have such a relative; left out where none has.
     """
-    rng, cross_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    rng, cross_rng = np.random.default_rng(seed), np.random.default_rng([seed, CROSS])
     (size,) = {generator.config.size for generator in generators.values()}
     found: dict[str, list[Tensor]] = {}
     keys = keys_of(reader, split)
@@ -47,7 +48,7 @@ def evaluate_face(
         motion = torch.from_numpy(reader.motion(key))
         portrait_at, *targets_at = rng.permutation(len(motion))[: 1 + PAIRS_PER_CLIP].tolist()
         frames = torch.from_numpy(reader.frames(key, [portrait_at, *targets_at], size=size))
-        windows = {name: motion_windows(motion, g.config.window)[targets_at] for name, g in generators.items()}
+        windows = motion_windows(motion)[targets_at]
         portraits = {"": frames[:1]}
         if key in relatives:
             portraits["cross_"] = random_frame(reader.clip(relatives[key]), size, cross_rng)
@@ -78,17 +79,17 @@ def random_frame(clip: StoredClip, size: int, rng: np.random.Generator) -> Tenso
 
 
 def compare_frames(
-    generators: dict[str, FaceGenerator], portrait: Tensor, targets: Tensor, windows: dict[str, Tensor]
+    generators: dict[str, FaceGenerator], portrait: Tensor, targets: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
     """A portrait (1, 3, S, S) and true frames (B, 3, S, S), uint8 -> the figures of each frame (B,) by name.
 
-    windows: the motion (B, W, D) around each frame, for each generator.
+    windows: the motion (B, W, D) around each frame.
     """
-    truth = targets.float() / 127.5 - 1
-    made = {"copy": (portrait.float() / 127.5 - 1).expand_as(truth)}
+    truth = to_float(targets)
+    made = {"copy": to_float(portrait).expand_as(truth)}
     for number, (name, generator) in enumerate(generators.items()):
         features = generator.encode_portrait(portrait).repeat(len(targets))
-        output = generator(features, windows[name])
+        output = generator(features, windows)
         if number == 0:
             made["coarse"] = coarse_frame(features, output)
         made[name] = output.frame.float()

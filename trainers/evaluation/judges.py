@@ -18,9 +18,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ...datamodules.sample import SAMPLES_PER_FRAME
 from ...models.errors import UserError
+from ...models.face import to_bytes, to_float
+from ...models.face_model import EYES
 from ...models.flow import identity_grid, resize
+from ...models.timing import SAMPLES_PER_FRAME
 from .mfcc import NUM_MFCC, mfcc
 
 Network = Callable[..., Tensor]  # float32 tensors (B, ...) -> (B, E)
@@ -35,21 +37,25 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'emohead[judges]'") from None
+        raise UserError(path, f"needs onnxruntime ({error}): pip install 'emohead[judges]'") from None
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a network as an ONNX file")
+        raise UserError(path, "no such file", "give a network as an ONNX file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores, whatever OMP_NUM_THREADS says
     options.log_severity_level = 4  # what goes wrong is raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it raises a class of its own for each thing that can be wrong with a file
-        raise UserError(f"{path}: not an ONNX model ({_line(error)}); export the network anew") from None
+        raise UserError(path, f"not an ONNX model ({_line(error)})", "export the network anew") from None
     inputs, (output, *_) = session.get_inputs(), session.get_outputs()
     if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
         given = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs)
         asked = " and ".join(f"({', '.join(map(str, shape))})" for shape in wanted)
-        raise UserError(f"{path}: takes {given}; export it with float32 {asked}, letters as sizes that are left open")
+        raise UserError(
+            path,
+            f"takes {given}",
+            f"export it with float32 {asked}, letters as sizes that are left open",
+        )
 
     def run(*tensors: Tensor) -> Tensor:
         arrays = {i.name: x.float().contiguous().numpy(force=True) for i, x in zip(inputs, tensors, strict=True)}
@@ -57,9 +63,13 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
             (found,) = session.run([output.name], arrays)
         except Exception as error:
             shapes = " and ".join(str(array.shape) for array in arrays.values())
-            raise UserError(f"{path}: cannot take {shapes} ({_line(error)}); export the network anew") from None
+            raise UserError(path, f"cannot take {shapes} ({_line(error)})", "export the network anew") from None
         if found.shape[:1] != tensors[0].shape[:1]:
-            raise UserError(f"{path}: gives {found.shape} for {len(tensors[0])} inputs; export one row for each input")
+            raise UserError(
+                path,
+                f"gives {found.shape} for {len(tensors[0])} inputs",
+                "export one row for each input",
+            )
         return torch.from_numpy(found).float().reshape(len(found), -1)
 
     return run
@@ -90,6 +100,9 @@ class Lpips:
         return self.network(frames.clamp(-1, 1), truth).mean(dim=1)
 
 
+INCEPTION_SIZE = 299
+
+
 class Fid:
     """Fréchet distance of the features of made pictures to those of true ones (Heusel et al. 2017); 0 is best.
 
@@ -100,13 +113,13 @@ class Fid:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.network = path, load_onnx(path, ("B", 3, 299, 299))
-        self.width = self.network(torch.zeros(1, 3, 299, 299)).shape[1]
+        shape = (3, INCEPTION_SIZE, INCEPTION_SIZE)
+        self.path, self.network = path, load_onnx(path, ("B", *shape))
+        self.width = self.network(torch.zeros(1, *shape)).shape[1]
 
     def features(self, frames: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) -> (B, E)."""
-        pixels = ((frames.clamp(-1, 1) + 1) * 127.5).round()
-        return self.network(resize(pixels / 127.5 - 1, 299))
+        return self.network(resize(to_float(to_bytes(frames)), INCEPTION_SIZE))
 
     def collect(self) -> "FidCollection":
         """For the pictures of one maker."""
@@ -128,7 +141,11 @@ class FidCollection:
     def compute(self) -> float:
         """Over all pictures so far."""
         if self.metric.real_features_num_samples < 2:
-            raise UserError(f"{self.path}: FID is of two pictures at least, and the split has one; leave out --fid")
+            raise UserError(
+                self.path,
+                "FID is of two pictures at least, and the split has one",
+                "leave out --fid",
+            )
         return max(0.0, float(self.metric.compute()))  # rounding may leave a little less for equal ones
 
 
@@ -144,6 +161,7 @@ class Given(nn.Module):
 
 
 ARCFACE_SIZE = 112
+NOSE_AND_MOUTH_CORNERS = [30, 48, 54]  # of the iBUG landmarks
 # Eyes, nose tip and mouth corners in ArcFace's crop, x and y from the centre of its first pixel.
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 
@@ -171,8 +189,8 @@ def align(frames: Tensor, landmarks: Tensor) -> Tensor:
     numbers: place = turn * point + shift, where `turn` rotates and scales.
     """
     landmarks = landmarks.double()  # those of a data set are float16
-    eyes = landmarks[:, 36:42].mean(dim=1, keepdim=True), landmarks[:, 42:48].mean(dim=1, keepdim=True)
-    points = torch.view_as_complex(torch.cat([*eyes, landmarks[:, [30, 48, 54]]], dim=1))  # (B, 5)
+    eyes = (landmarks[:, eye].mean(dim=1, keepdim=True) for eye in EYES)
+    points = torch.view_as_complex(torch.cat([*eyes, landmarks[:, NOSE_AND_MOUTH_CORNERS]], dim=1))  # (B, 5)
     places = torch.view_as_complex(torch.tensor(ARCFACE_POINTS, dtype=torch.float64) + 0.5)  # (5,)
     point, place = points.mean(dim=1, keepdim=True), places.mean()
     centred = points - point
@@ -224,7 +242,11 @@ class SyncNet:
         heard = embed(self.audio, cepstra[:count, None].split(SYNC_BATCH), count)
         if seen.shape != heard.shape:
             sizes = f"{seen.shape[1]} and {heard.shape[1]}"
-            raise UserError(f"{self.folder}: face.onnx and audio.onnx give {sizes} values; take two of one training")
+            raise UserError(
+                self.folder,
+                f"face.onnx and audio.onnx give {sizes} values",
+                "take two of one training",
+            )
         # Beyond its ends the original compares with zeros, and so do we: that is part of the figure.
         padded = F.pad(heard, (0, 0, MAX_SHIFT, MAX_SHIFT))
         shifts = range(2 * MAX_SHIFT + 1)
@@ -239,7 +261,7 @@ class SyncNet:
 
 def lip_windows(frames: Tensor) -> Tensor:
     """Frames (n + 4, 3, S, S) -> all windows in them (n, 3, 5, 224, 224), BGR of 0 to 255."""
-    pixels = (resize(frames.float(), SYNC_SIZE).clamp(-1, 1).flip(1) + 1) * 127.5
+    pixels = (resize(frames.float(), SYNC_SIZE).clamp(-1, 1).flip(1) + 1) * 127.5  # not rounded: nobody sees them
     return rearrange(pixels.unfold(0, WINDOW_FRAMES, 1), "b c h w t -> b c t h w")
 
 

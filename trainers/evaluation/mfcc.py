@@ -6,7 +6,7 @@ Shapes: N samples at 16 kHz, M frames of 25 ms, 100 a second.
 import numpy as np
 from scipy.fft import dct
 
-from ...datamodules.sample import SAMPLE_RATE
+from ...models.timing import SAMPLE_RATE
 
 NUM_MFCC = 13
 NUM_MELS = 26

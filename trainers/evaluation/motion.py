@@ -12,22 +12,23 @@ from torch import Tensor
 
 from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import label_prompts
-from ...datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
+from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
-from ...models.face_model import POSE_DIM, FaceModel
+from ...models.face_model import MOUTH, POSE_DIM, FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MAX_LAG, MotionCritics, sync_offset
+from ...models.timing import SAMPLES_PER_FRAME
+from ..metrics import correlation
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
 
-MOUTH = slice(48, 68)
 PIXELS = 256  # of the pictures in which landmark distances are counted
 LOUDNESS_SMOOTHING = 1.0  # frames
 QUIET = 1e-3  # root mean square that counts as silence
 
 
 @torch.inference_mode()
-def evaluate_critics(
-    critics: MotionCritics,
+def evaluate_jury(
+    jury: MotionCritics,
     network: AudioTo3DMM,
     encoder: EmotionEncoder,
     reader: ClipReader,
@@ -36,7 +37,7 @@ def evaluate_critics(
     unseen: Sequence[str] = (),
     advance: Advance = no_advance,
 ) -> dict[str, float]:
-    """What the critics say of the motion of each clip's speech, each clip spoken with all eight emotions.
+    """What the jury says of the motion of each clip's speech, each clip spoken with all eight emotions.
 
     `sync_confidence` and `sync_offset`: see `sync_figures`; `true_…` for the true motion. `emotion_accuracy`: share of
     (clip, emotion) in which the motion made for the text of that emotion is nearest to that text in the emotion space;
@@ -50,40 +51,40 @@ def evaluate_critics(
         speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))[None]
         nobody = torch.zeros(len(texts), reader.face_model.num_identity)
         motion = network.generate(speech.expand(len(texts), -1), texts, nobody)  # (8, T, D)
-        right = (acted_emotions(critics, motion, texts) == torch.arange(len(texts))).float()
+        right = (acted_emotions(jury, motion, texts) == torch.arange(len(texts))).float()
         figures = {"emotion_accuracy": float(right.mean())}
         figures |= {f"emotion_accuracy_{name}": value for name, value in zip(EMOTIONS, right.tolist(), strict=True)}
         openings = reader.face_model.mouth_opening(nobody[:, None], motion)  # (8, T)
-        pairs = [correlation(openings[a], openings[b]) for a in range(len(texts)) for b in range(a)]
+        pairs = [float(correlation(openings[a], openings[b])) for a in range(len(texts)) for b in range(a)]
         figures["kept_opening"] = float(np.mean(pairs))
         own = network.generate(speech, encoder.encode_speech(speech), nobody[:1])
         for prefix, moved in (("", own), ("true_", truth)):
-            figures |= {f"{prefix}{name}": value for name, value in sync_figures(critics, speech, moved).items()}
+            figures |= {f"{prefix}{name}": value for name, value in sync_figures(jury, speech, moved).items()}
         emotion = reader.info(key).emotion
         if emotion is not None:
-            nearest = int(acted_emotions(critics, truth, texts))
+            nearest = int(acted_emotions(jury, truth, texts))
             figures["true_emotion_accuracy"] = float(EMOTIONS[nearest] == emotion)
         found.append((emotion, figures))
         advance(1)
     return averages(found, unseen, apart=["true_emotion_accuracy"])
 
 
-def sync_figures(critics: MotionCritics, speech: Tensor, motion: Tensor) -> dict[str, float]:
-    """How well motion (1, T, D) goes with speech (1, N), as the sync critic hears and sees it.
+def sync_figures(jury: MotionCritics, speech: Tensor, motion: Tensor) -> dict[str, float]:
+    """How well motion (1, T, D) goes with speech (1, N), as the jury's sync critic hears and sees it.
 
     `sync_offset`: frames between the best lag and none, whichever comes late; `sync_confidence`: likeness at that lag
-    less the median over all lags (see `sync_offset` of the critics). Nothing for clips of fewer than 16 frames.
+    less the median over all lags (see models/motion_critics.py). Nothing for clips of fewer than 16 frames.
     """
     if motion.shape[1] <= MAX_LAG:
         return {}
-    heard, seen = critics.sync(speech, critics.normalise(motion))
+    heard, seen = jury.sync(speech, jury.normalise(motion))
     offset, confidence = sync_offset(heard[0], seen[0])
     return {"sync_offset": abs(offset), "sync_confidence": confidence}
 
 
-def acted_emotions(critics: MotionCritics, motion: Tensor, texts: Tensor) -> Tensor:
-    """Which of the texts (8, E) each motion (B, T, D) is nearest to, as the critic of emotion sees it (B,)."""
-    return (critics.emotion(critics.normalise(motion)) @ texts.T).argmax(dim=1)
+def acted_emotions(jury: MotionCritics, motion: Tensor, texts: Tensor) -> Tensor:
+    """Which of the texts (8, E) each motion (B, T, D) is nearest to, as the jury's critic of emotion sees it (B,)."""
+    return (jury.emotion(jury.normalise(motion)) @ texts.T).argmax(dim=1)
 
 
 @torch.inference_mode()
@@ -110,9 +111,8 @@ def evaluate_motion(
         identity = torch.zeros(1, reader.face_model.num_identity)
         motion = network.generate(speech, encoder.encode_speech(speech), identity)[0]  # (T, D)
         figures = compare_motion(reader.face_model, network, torch.from_numpy(reader.identity(key)), motion, truth)
-        figures["loudness_correlation"] = correlation(
-            loudness(speech[0], len(truth)), reader.face_model.mouth_opening(identity, truth)
-        )
+        opening = reader.face_model.mouth_opening(identity, truth)
+        figures["loudness_correlation"] = float(correlation(loudness(speech[0], len(truth)), opening))
         found.append((reader.info(key).emotion, figures))
         advance(1)
     return averages(found, unseen, apart=["mouth_correlation", "m_lmd"])
@@ -127,7 +127,7 @@ def compare_motion(
     face, mouth = landmark_distances(face_model, identity, motion, truth)
     mean_face, mean_mouth = landmark_distances(face_model, identity, network.motion_mean.expand_as(truth), truth)
     return {
-        "mouth_correlation": correlation(*openings),
+        "mouth_correlation": float(correlation(*openings)),
         "m_lmd": mouth,
         "f_lmd": face,
         "mean_m_lmd": mean_mouth,
@@ -156,9 +156,3 @@ def loudness(speech: Tensor, frames: int) -> Tensor:
     padded = torch.nn.functional.pad(speech, (0, max(0, frames * SAMPLES_PER_FRAME - len(speech))))
     power = padded[: frames * SAMPLES_PER_FRAME].reshape(frames, SAMPLES_PER_FRAME).square().mean(dim=1)
     return torch.from_numpy(gaussian_filter1d((power.sqrt() + QUIET).log().numpy(), LOUDNESS_SMOOTHING))
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, of two tracks (T,); 0 where one of them does not move."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-8))

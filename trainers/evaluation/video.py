@@ -17,20 +17,20 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import label_prompts
 from ...datamodules.sample import EMOTIONS, ClipInfo
 from ...models.emotion_student import EmotionEncoder
-from ...models.face import FaceGenerator, PortraitFeatures, to_bytes
+from ...models.face import FaceGenerator, PortraitFeatures, to_bytes, to_float
 from ...models.face_model import POSE_DIM, FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MotionCritics
 from ...models.talker import anchor, motion_windows
-from ..distill import psnr
+from ..metrics import correlation, psnr
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
 from .face import ssim
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
-from .motion import acted_emotions, correlation, landmark_distances, sync_figures
+from .motion import acted_emotions, landmark_distances, sync_figures
 
 FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip
-BATCH = 8
 TRUE_FRAMES, PORTRAIT = "true frames", "portrait"  # rows that nothing is made for
+TRUE_MOTION, SPEECH = "true motion", "speech"  # ways of making a video that are shown, too
 
 Table = dict[str, dict[str, float]]  # figures by name, for each way of making the video
 Draw = Callable[[Sequence[int]], Tensor]  # frames of a video by their numbers -> (F, 3, S, S) in [-1, 1]
@@ -48,23 +48,21 @@ class Maker:
         """Motion (T, D) by its name, for speech (1, N) and the true motion (T, D)."""
         mean = self.face.motion_mean
         yield "mean motion", anchor(mean.expand_as(truth), features.motion[0], mean)
-        yield "true motion", truth
+        yield TRUE_MOTION, truth
         if self.motion is None or self.emotion is None:
             return
         motion = self.motion.generate(speech, self.emotion.encode_speech(speech), features.identity)[0, : len(truth)]
-        yield "speech", anchor(motion, features.motion[0], self.motion.motion_mean)
+        yield SPEECH, anchor(motion, features.motion[0], self.motion.motion_mean)
         yield "speech, true pose", torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
 
     def draw(self, features: PortraitFeatures, motion: Tensor, at: Sequence[int]) -> Tensor:
         """The frames `at` of motion (T, D) -> (F, 3, S, S) in [-1, 1]."""
-        windows = motion_windows(motion, self.face.config.window)[list(at)]
-        made = [self.face(features.repeat(len(part)), part).frame.float() for part in windows.split(BATCH)]
-        return torch.cat(made).clamp(-1, 1)
+        return torch.cat(list(self.face.draw(features, motion_windows(motion)[list(at)])))
 
 
 class Judges:
     """The networks that a user brings (see judges.py), and of the chain's own an emotion space, which names the emotion
-    of frames and lends its texts to the critics of motion. Those that are not given are not asked."""
+    of frames and lends its texts to the jury of motion. Those that are not given are not asked."""
 
     def __init__(
         self,
@@ -74,13 +72,13 @@ class Judges:
         syncnet: Path | None = None,
         *,
         space: EmotionEncoder | None = None,
-        critics: MotionCritics | None = None,
+        jury: MotionCritics | None = None,
     ) -> None:
         self.lpips = Lpips(lpips) if lpips else None
         self.csim = Csim(csim) if csim else None
         self.syncnet = SyncNet(syncnet) if syncnet else None
         self.fid = Fid(fid) if fid else None
-        self.space, self.critics = space, critics
+        self.space, self.jury = space, jury
         with torch.no_grad():
             self.texts = space.encode_text(label_prompts()) if space else None  # (8, E)
 
@@ -180,7 +178,7 @@ def true_clip(reader: ClipReader, key: str, size: int) -> TrueClip:
 
 def true_frames(reader: ClipReader, key: str, size: int, at: Sequence[int]) -> Tensor:
     """Frames of a clip by their numbers (F, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(reader.frames(key, list(at), size=size)).float() / 127.5 - 1
+    return to_float(torch.from_numpy(reader.frames(key, list(at), size=size)))
 
 
 def row_figures(
@@ -188,7 +186,7 @@ def row_figures(
 ) -> dict[str, float]:
     """Of motion (T, D) and the frames (F, 3, S, S) that show it, in one row of the table; those of the functions below.
 
-    The portrait does not move, so that the critics have nothing to judge, and true frames are not compared with
+    The portrait does not move, so that the jury has nothing to judge, and true frames are not compared with
     themselves.
     """
     figures = compare_motions(face_model, clip, motion)
@@ -209,20 +207,20 @@ def compare_motions(face_model: FaceModel, clip: TrueClip, motion: Tensor) -> di
     nobody = torch.zeros_like(clip.identity)[None]
     face, mouth = landmark_distances(face_model, clip.identity, motion, clip.motion)
     opening, truth = (face_model.mouth_opening(nobody, m) for m in (motion, clip.motion))
-    return {"m_lmd": mouth, "f_lmd": face, "mouth_correlation": correlation(opening, truth)}
+    return {"m_lmd": mouth, "f_lmd": face, "mouth_correlation": float(correlation(opening, truth))}
 
 
 def judge_motion(clip: TrueClip, motion: Tensor, judges: Judges) -> dict[str, float]:
-    """What the critics say of motion (T, D); nothing without them.
+    """What the jury says of motion (T, D); nothing without one.
 
     `sync_confidence`, `sync_offset`: see `sync_figures`. `motion_emotion`: 1 where the text that the motion is nearest
     to in the emotion space is that of the clip's label, else 0; needs a label and an emotion space.
     """
-    if judges.critics is None:
+    if judges.jury is None:
         return {}
-    figures = sync_figures(judges.critics, clip.speech, motion[None])
+    figures = sync_figures(judges.jury, clip.speech, motion[None])
     if judges.texts is not None and clip.info.emotion is not None:
-        acted = int(acted_emotions(judges.critics, motion[None], judges.texts))
+        acted = int(acted_emotions(judges.jury, motion[None], judges.texts))
         figures["motion_emotion"] = float(EMOTIONS[acted] == clip.info.emotion)
     return figures
 

@@ -44,14 +44,18 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
         tasks, wanted = int(os.environ["SLURM_NTASKS"]), config.nodes * config.devices
         if tasks != wanted:
             raise UserError(
-                f"trainer.nodes={config.nodes} trainer.devices={config.devices}: make {wanted} processes, the job step "
-                f"has {tasks} tasks; slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node"
+                f"trainer.nodes={config.nodes} trainer.devices={config.devices}",
+                f"make {wanted} processes, the job step has {tasks} tasks",
+                "slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node",
             )
         return SlurmEnvironment()
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if config.nodes > 1:
-        raise UserError(f"trainer.nodes={config.nodes}: several nodes need slurm/train.sbatch, srun or torchrun")
+        raise UserError(
+            f"trainer.nodes={config.nodes}",
+            "several nodes need slurm/train.sbatch, srun or torchrun",
+        )
     return LightningEnvironment()
 
 

@@ -3,9 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
-
-import pytorch_lightning as pl
 
 from ...models.errors import Failure
 from ..engines.ranks import all_objects
@@ -13,7 +10,7 @@ from ..stage import Stage
 from .checkpoints import Checkpoints
 
 
-class SkippedSteps(pl.Callback):
+class SkippedSteps:
     """Counts the steps that were left out for a loss or gradient that was not finite, and writes down their samples.
 
     The norm of the averaged gradients is the same on all ranks, so that all of them skip alike. In 16-mixed a few such
@@ -25,15 +22,16 @@ class SkippedSteps(pl.Callback):
         self.checkpoints = checkpoints
         self.in_a_row = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def look(self, stage: Stage, own_keys: list[str]) -> None:
+        """After a step, on all ranks together; raises Failure if too many in a row were skipped."""
         skipped = [phase for phase, norm in stage.norms.items() if not norm < math.inf]
         if not skipped:
             self.in_a_row = 0
             return
         self.in_a_row += 1
         stage.skipped += 1
-        keys = [key for keys in all_objects(list(batch["key"])) for key in keys]
-        if trainer.is_global_zero:
+        keys = [key for keys in all_objects(own_keys) for key in keys]
+        if stage.global_rank == 0:
             self._write(stage, skipped, keys)
         limit = stage.config.trainer.max_skipped
         if self.in_a_row >= limit:

@@ -1,28 +1,16 @@
-"""What a run tells: metrics.jsonl, Weights & Biases, a progress line, pictures."""
+"""Where the figures and pictures of a run go: metrics.jsonl, samples/, Weights & Biases."""
 
 import json
 import math
 import signal
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pytorch_lightning as pl
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..engines.ranks import all_objects, from_first, mean_of_all
-from ..stage import Stage, TrackingConfig
-from .meter import Meter
+from ..stage import TrackingConfig
 from .preemption import SIGNALS
-
-QUIET_INTERVAL = 30  # seconds between lines where there is no terminal
-Show = Callable[[int, int, str], None]  # done, in all, a note
 
 
 class Journal:
@@ -120,146 +108,6 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class CountBatches(pl.Callback):
-    """Counts for the others, so it comes first: Lightning calls callbacks in order, and the module after them."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        stage.num_batches += 1
-
-
-class Tracker(pl.Callback):
-    """Writes what a step and a validation say: means over all ranks, of which rank 0 writes."""
-
-    def __init__(self, journal: Journal | None) -> None:
-        self.journal = journal
-        self.meter = Meter()
-        self.totals: dict[str, float] = {}
-        self.count = 0
-
-    def on_fit_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        if self.journal:
-            self.journal.forget_after(stage.num_batches)
-
-    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        """Make up for a validation that a stop has prevented."""
-        due = stage.num_batches > 0 and stage.num_batches % stage.config.trainer.val_every == 0
-        if not due or not trainer.limit_val_batches:
-            return
-        if not from_first(bool(self.journal and self.journal.has("val", stage.num_batches))):
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-
-    def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
-        self.meter.begin_step()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        c = stage.config.trainer
-        self.meter.end_step(len(batch["key"]))
-        if stage.num_batches % c.log_every and stage.num_batches != c.max_steps:
-            return
-        values = mean_of_all(stage.logs, stage.device)
-        values |= {f"grad_norm_{phase}": norm for phase, norm in stage.norms.items()}
-        values |= {f"lr_{name}": engine.optimizer.param_groups[0]["lr"] for name, engine in stage.engines.items()}
-        values |= {f"loss_scale_{n}": e.scale.scale for n, e in stage.engines.items() if e.scale.enabled}
-        values |= self.meter.read(stage.num_ranks, stage.device, c.precision) | {"skipped_steps": float(stage.skipped)}
-        if self.journal:
-            self.journal.write("train", stage.num_batches, values)
-
-    def on_validation_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        self.totals, self.count = {}, 0
-        self.started = time.perf_counter()
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        size = len(batch["key"])
-        self.count += size
-        for name, value in outputs.items():
-            self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
-
-    def on_validation_end(self, trainer: pl.Trainer, stage: Any) -> None:
-        ranks = all_objects((self.totals, self.count))
-        count = sum(part for _, part in ranks)
-        values = {name: sum(totals[name] for totals, _ in ranks) / count for name in self.totals}
-        values |= stage.metrics()
-        trainer.callback_metrics.update({f"val/{name}": torch.tensor(value) for name, value in values.items()})
-        self.meter.leave_out(time.perf_counter() - self.started)
-        if self.journal:
-            self.journal.write("val", stage.num_batches, values)
-
-
-class ProgressLine(pl.Callback):
-    """Steps, loss, samples a second and time left: a bar in a terminal, a line now and then elsewhere.
-
-    Or, if there is a bar already that this run is a part of: calls of `show` with steps done, steps in all and a note.
-    """
-
-    def __init__(self, label: str, max_steps: int, show: Show | None = None) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.console = Console(file=sys.stderr)
-        self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
-        self.label = label
-        self.max_steps = max_steps
-        self.show = show
-        self.started = self.last_line = time.monotonic()
-        self.first_batch = 0
-
-    def on_train_start(self, trainer: pl.Trainer, stage: pl.LightningModule) -> None:
-        assert isinstance(stage, Stage)
-        self.started = self.last_line = time.monotonic()
-        self.first_batch = stage.num_batches
-        if self.show:
-            self.show(stage.num_batches, self.max_steps, "")
-        elif self.console.is_terminal:
-            self.bar.start()
-            self.task = self.bar.add_task(self.label, total=self.max_steps, completed=stage.num_batches, note="")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = stage.num_batches
-        seconds = time.monotonic() - self.started
-        speed = (step - self.first_batch) * len(batch["key"]) * trainer.world_size / seconds
-        note = f"loss {float(stage.logs['loss']):.3f}  {speed:.1f} samples/s"
-        if self.show:
-            self.show(step, self.max_steps, note)
-        elif self.console.is_terminal:
-            self.bar.update(self.task, completed=step, note=note)
-        elif time.monotonic() - self.last_line > QUIET_INTERVAL or step == self.max_steps:
-            self.last_line = time.monotonic()
-            left = seconds / max(1, step - self.first_batch) * (self.max_steps - step)
-            self.console.print(f"{self.label}: step {step}/{self.max_steps}  {note}  {left:.0f} s left", soft_wrap=True)
-
-    def on_train_end(self, trainer: pl.Trainer, stage: pl.LightningModule) -> None:
-        self.bar.stop()
-
-    def on_exception(self, trainer: pl.Trainer, stage: pl.LightningModule, exception: BaseException) -> None:
-        self.bar.stop()
-
-
-class Pictures(pl.Callback):
-    """Writes the stage's preview of the first validation batch to `samples/`, and to W&B where it is on.
-
-    All ranks make it, for a sharded network needs them all; rank 0, which has the journal, writes it.
-    """
-
-    def __init__(self, folder: Path, journal: Journal | None) -> None:
-        self.folder = folder
-        self.journal = journal
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch_idx > 0:
-            return
-        pictures = stage.preview(batch)
-        if self.journal is None:
-            return
-        for name, picture in pictures.items():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_picture(self.folder / f"{name}-{stage.num_batches:06d}.png", picture)
-            self.journal.write_picture(name, stage.num_batches, picture)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

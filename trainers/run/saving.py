@@ -1,10 +1,10 @@
 """When a run saves, and how it goes on from what was saved."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -12,15 +12,19 @@ from ...models.errors import UserError
 from ..engines.ranks import from_first
 from ..stage import Stage
 from .checkpoints import Checkpoints, Report, Saved
-from .preemption import Notice, Preempted
+from .preemption import Notice
 from .strategy import agreement_group, greatest
 
 
-class Saving(pl.Callback):
-    """Goes on from the newest sound checkpoint, saves every so often, at the best, when told to leave, and at the end.
+class Leave(NamedTuple):
+    """Somebody wants the run to end: by Ctrl-C, or by a signal or the end of the job's time."""
 
-    Comes after the callbacks that count and log a step. All ranks decide alike.
-    """
+    reason: str
+    by_hand: bool
+
+
+class Saver:
+    """Goes on from the newest sound checkpoint, saves, keeps the best. All ranks call each method together."""
 
     def __init__(self, checkpoints: Checkpoints, notice: Notice, report: Report) -> None:
         self.checkpoints = checkpoints
@@ -29,53 +33,44 @@ class Saving(pl.Callback):
         self.saved: Saved | None = None
         self.group: Any = None
 
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:  # the names are Lightning's
-        """Weights go into the plain networks, before an engine shards them."""
+    def load_weights(self, stage: Stage) -> None:
+        """Find the checkpoint to go on from, if any, and put its weights into the stage."""
         self.group = agreement_group()
-        step = from_first(self.checkpoints.newest(self.report) if trainer.is_global_zero else None)
+        step = from_first(self.checkpoints.newest(self.report) if stage.global_rank == 0 else None)
         if step is not None:
             self.saved = self.checkpoints.load(step)
-            load_weights(pl_module, self.saved, self.checkpoints.path(step))
+            load_weights(stage, self.saved, self.checkpoints.path(step))
 
-    def on_fit_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        if self.saved is None:
-            return
-        restore(stage, self.saved)
-        counts = trainer.fit_loop.epoch_loop.batch_progress.total  # by which Lightning knows when to validate
-        counts.ready = counts.started = counts.processed = counts.completed = stage.num_batches
+    def restore(self, stage: Stage) -> None:
+        """Put the rest of that checkpoint into the stage, whose engines stand by now."""
+        if self.saved is not None:
+            restore(stage, self.saved)
         self.saved = None
 
-    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        trainer.should_stop = stage.num_batches >= stage.config.trainer.max_steps  # it had finished before
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        c = stage.config.trainer
+    def asked_to_leave(self) -> Leave | None:
+        """Why the run is to end, if any rank has been told to."""
         reason = self.notice.reason
         told, by_hand = (found > 0 for found in greatest([reason is not None, self.notice.by_hand], self.group))
-        done = stage.num_batches >= c.max_steps
-        if done or told or stage.num_batches % c.checkpoint_every == 0:
-            self.save(trainer, stage)
-        if told and not done:
-            raise Preempted(stage.num_batches, reason or "another rank was told to", by_hand=by_hand)
-        trainer.should_stop = trainer.should_stop or done
+        return Leave(reason or "another rank was told to", by_hand) if told else None
 
-    def on_validation_end(self, trainer: pl.Trainer, stage: Any) -> None:
-        name, sign = stage.monitor.removeprefix("-"), -1 if stage.monitor.startswith("-") else 1
-        score = trainer.callback_metrics.get(name)
-        if score is None or not torch.isfinite(score) or not stage.num_batches:
-            return
-        is_best = trainer.is_global_zero and self.checkpoints.rank_best(sign * float(score), stage.num_batches)
-        if from_first(is_best):
-            self.save(trainer, stage)
-        if trainer.is_global_zero:
-            self.checkpoints.prune()
-
-    def save(self, trainer: pl.Trainer, stage: Stage) -> None:
-        """For all ranks together; none goes on before the checkpoint is complete."""
-        saved = capture(stage, keep=trainer.is_global_zero)
-        if trainer.is_global_zero:
+    def save(self, stage: Stage) -> None:
+        """No rank goes on before the checkpoint is complete."""
+        saved = capture(stage, keep=stage.global_rank == 0)
+        if stage.global_rank == 0:
             self.checkpoints.save(saved)
-        trainer.strategy.barrier()
+        stage.trainer.strategy.barrier()
+
+    def keep_if_best(self, stage: Stage, values: dict[str, float]) -> None:
+        """Save if the validation's figure that the stage is judged by is among the best; drop what is too much."""
+        name, sign = stage.monitor.removeprefix("-"), -1 if stage.monitor.startswith("-") else 1
+        score = values.get(name)
+        if score is None or not math.isfinite(score) or not stage.num_batches:
+            return
+        first = stage.global_rank == 0
+        if from_first(first and self.checkpoints.rank_best(sign * score, stage.num_batches)):
+            self.save(stage)
+        if first:
+            self.checkpoints.prune()
 
 
 def capture(stage: Stage, *, keep: bool) -> Saved:
@@ -97,13 +92,17 @@ def capture(stage: Stage, *, keep: bool) -> Saved:
 def load_weights(stage: Stage, saved: Saved, path: Path) -> None:
     """Put saved weights into a stage without engines. Raises UserError where they are those of another network."""
     if saved.stage != stage.name:
-        raise UserError(f"{path}: is of stage {saved.stage}, this run is of {stage.name}; set run= to another folder")
+        raise UserError(
+            path,
+            f"is of stage {saved.stage}, this run is of {stage.name}",
+            "set run= to another folder",
+        )
     for name, module in stage.saved().items():
         try:
             module.load_state_dict(under(name, saved.weights))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: does not fit the network of this emohead ({reason}); start a new run") from None
+            raise UserError(path, f"does not fit the network of this emohead ({reason})", "start a new run") from None
     stage.num_batches = saved.step
 
 

@@ -6,8 +6,6 @@ are engines. Lightning's own DeepSpeed strategy takes one optimizer and no CPU.
 
 import os
 import sys
-import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +14,6 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import nn
 
 from ..engines.batch_norm import use_global_statistics
@@ -24,32 +21,18 @@ from ..engines.deepspeed import DeepSpeedEngine
 from ..engines.large_blocks import compile_blocks, recompute
 from ..engines.plain import Engine, LossScale, PlainEngine
 from ..engines.ranks import from_first
+from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
 
 
-class Launcher(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine where nobody else does, and looks after them until all have joined.
-
-    From then on the watchdog does; Lightning would kill all of them at once, whatever they have to say.
-    """
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.joined = threading.Event()
-
-    def launch(self, function: Callable, *arguments: Any, trainer: Any = None, **keywords: Any) -> Any:
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
-            threading.Thread(target=self._look_after, daemon=True).start()
-        return function(*arguments, **keywords)
-
-    def _look_after(self) -> None:
-        while not self.joined.wait(0.2):
-            for rank, process in enumerate(self.procs, start=1):
-                if process.poll():
-                    line = f"emohead: process {rank} ended with code {process.returncode} before all had joined"
-                    print(line, file=sys.stderr, flush=True)
-                    os._exit(2 if process.returncode == 2 else 1)
+def look_after(launcher: Launcher) -> None:
+    """Watch the other processes of this machine until all have joined; from then on the watchdog does."""
+    while not launcher.joined.wait(0.2):
+        for rank, process in enumerate(launcher.procs, start=1):
+            if process.poll():
+                line = f"emohead: process {rank} ended with code {process.returncode} before all had joined"
+                print(line, file=sys.stderr, flush=True)
+                os._exit(2 if process.returncode == 2 else 1)
 
 
 class EngineStrategy(DDPStrategy):
@@ -60,6 +43,7 @@ class EngineStrategy(DDPStrategy):
         super().__init__(cluster_environment=environment, timeout=timeout)
         self.config = config
         self.clip_norm = clip_norm
+        self.starter: Launcher | None = None
 
     @property
     def alone(self) -> bool:
@@ -67,14 +51,16 @@ class EngineStrategy(DDPStrategy):
         return self.config.strategy == "ddp" and self.config.nodes * self.config.devices == 1
 
     def _configure_launcher(self) -> None:
-        self._launcher = None if self.alone else Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+        shape = (self.cluster_environment, self.num_processes, self.num_nodes)
+        self.starter = None if self.alone else Launcher(look_after, *shape)
+        set_launcher(self, self.starter)
 
     def setup_distributed(self) -> None:
-        if self.alone:
+        if self.starter is None:
             self.set_world_ranks()
             return
         super().setup_distributed()
-        self._launcher.joined.set()
+        self.starter.joined.set()
 
     def setup(self, trainer: pl.Trainer) -> None:
         stage = self.lightning_module

@@ -15,34 +15,27 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from ...datamodules.stream.loader import TalkingFaceData
-from ...datamodules.stream.selection import FREE
+from ...datamodules.config import FREE
+from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ..config import as_dict, load_config, save_config
-from ..distill import DistillStage, DistillStageConfig
-from ..emotion import EmotionStage, EmotionStageConfig
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
-from ..face import FaceStage, FaceStageConfig
-from ..motion import MotionStage, MotionStageConfig
+from ..lightning_private import leave_signals_alone
 from ..stage import Stage, StageConfig
+from ..stages import STAGES
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
 from .cpu import spare_cpu
 from .guards import SkippedSteps
-from .journal import CountBatches, Journal, Pictures, ProgressLine, Show, Tracker
+from .journal import Journal
+from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
-from .saving import Saving, load_weights
+from .progress import ProgressLine, Show
+from .saving import Saver, load_weights
 from .strategy import EngineStrategy
-from .watchdog import Watch, Watchdog
+from .watchdog import Watchdog
 
-STAGES: dict[str, tuple[type[Stage], type[StageConfig]]] = {
-    "emotion": (EmotionStage, EmotionStageConfig),
-    "motion": (MotionStage, MotionStageConfig),
-    "face": (FaceStage, FaceStageConfig),
-    "distill": (DistillStage, DistillStageConfig),
-}
-EXPORTS = {"emotion": "emotion", "motion": "motion", "face": "face", "distill": "talker"}
 CHECKPOINTS = "checkpoints"
 CHOICES: dict[str, tuple] = {
     "precision": PRECISIONS,
@@ -58,7 +51,7 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
     """Train a stage to its last step and export it.
 
     Args:
-        name: emotion, motion, face or distill.
+        name: of a stage, one of STAGES.
         files: YAML files, or names of shipped ones, later ones winning.
         overrides: `key=value`, winning over the files.
         show: called with steps done, steps in all and a note, in place of the run's own progress bar.
@@ -70,11 +63,10 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
         Preempted: told to leave before the last step; saved.
         KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
     """
-    if name not in STAGES:
-        raise UserError(f"'{name}': no such stage; one of {', '.join(STAGES)}")
+    stage_type = find_stage(name)
     notice = Notice()
     try:
-        path = _train(name, files, overrides, notice, show)
+        path = _train(stage_type, files, overrides, notice, show)
     except BaseException as error:
         notice.close(leaving=isinstance(error, Preempted))
         raise
@@ -84,9 +76,10 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
     return path
 
 
-def _train(name: str, files: list[Path], overrides: list[str], notice: Notice, show: Show | None) -> Path | None:
-    stage_type, config_type = STAGES[name]
-    config: Any = load_config(config_type, files, overrides)
+def _train(
+    stage_type: type[Stage], files: list[Path], overrides: list[str], notice: Notice, show: Show | None
+) -> Path | None:
+    config: Any = load_config(stage_type.config_type, files, overrides)
     check(config)
     quieten()
     if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
@@ -94,12 +87,12 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice, s
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
-    run = Path(config.run or f"runs/{name}")
-    settle_precision(config, config_type, run)
-    data = TalkingFaceData(name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
+    run = run_folder(config, stage_type.name)
+    settle_precision(config, run)
+    data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     stage = stage_type(config, data.facts)
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
-    check_same_run(config, config_type, run)
+    check_same_run(config, run)
     strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
     if rank_zero_only.rank == 0:
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
@@ -112,10 +105,25 @@ def _train(name: str, files: list[Path], overrides: list[str], notice: Notice, s
         if rank_zero_only.rank == 0 and not preempted.by_hand and requeue():
             print(f"{run}: the job waits in the queue again", file=sys.stderr)
         raise
-    path = run / "export" / f"{EXPORTS[name]}.safetensors"
+    path = export_path(run, stage_type)
     export(stage, path, provenance(stage, data, seconds=time.time() - started))
     strategy.leave()
     return path if stage.global_rank == 0 else None
+
+
+def find_stage(name: str) -> type[Stage]:
+    """Raises UserError if there is no such stage."""
+    if name not in STAGES:
+        raise UserError(f"'{name}'", "no such stage", f"one of {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def run_folder(config: StageConfig, name: str) -> Path:
+    return Path(config.run or f"runs/{name}")
+
+
+def export_path(run: Path, stage_type: type[Stage]) -> Path:
+    return run / "export" / f"{stage_type.kind}.safetensors"
 
 
 def export_run(run: Path, out: Path) -> None:
@@ -123,10 +131,14 @@ def export_run(run: Path, out: Path) -> None:
     checkpoints = Checkpoints(run / CHECKPOINTS)
     step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
     if step is None:
-        raise UserError(f"{run}: no run folder with a checkpoint; wanted are config.yaml and {CHECKPOINTS}/step-…")
+        raise UserError(
+            run,
+            "no run folder with a checkpoint",
+            f"wanted are config.yaml and {CHECKPOINTS}/step-…",
+        )
     saved = checkpoints.load(step)
-    stage_type, config_type = STAGES[saved.stage]
-    config: Any = load_config(config_type, [run / "config.yaml"], [])
+    stage_type = STAGES[saved.stage]
+    config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
     quieten()
     data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
     stage = stage_type(config, data.facts)
@@ -176,6 +188,14 @@ def _fit(
     journal = Journal(run, config.tracking, as_dict(config)) if first else None
     notice.end, notice.save_before = end_of_job(), c.save_before
     watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
+    loop = Loop(
+        saver=Saver(checkpoints, notice, report),
+        guard=SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
+        watchdog=watchdog,
+        journal=journal,
+        progress=ProgressLine(run.name, c.max_steps, show) if first else None,
+        samples=run / "samples",
+    )
     trainer = pl.Trainer(
         accelerator=c.accelerator,
         devices=c.devices,
@@ -192,18 +212,9 @@ def _fit(
         use_distributed_sampler=False,
         default_root_dir=str(run),
         logger=False,
-        callbacks=[
-            CountBatches(),
-            Watch(watchdog),
-            Tracker(journal),
-            *([ProgressLine(run.name, c.max_steps, show)] if first else []),
-            Pictures(run / "samples", journal),
-            SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
-            Saving(checkpoints, notice, report),
-        ],
+        callbacks=[loop],
     )
-    # Its handlers would broadcast from within a signal handler, in the middle of a step; ours set a flag.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    leave_signals_alone(trainer)
     try:
         trainer.fit(stage, datamodule=data)
     except Exception as error:
@@ -218,12 +229,12 @@ def _fit(
             journal.close()
 
 
-def settle_precision(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+def settle_precision(config: StageConfig, run: Path) -> None:
     """Put a precision in place of auto: the one that the run folder has, on whatever machine, or this machine's."""
     c = config.trainer
     if c.precision == "auto":
         if Checkpoints(run / CHECKPOINTS).steps():
-            c.precision, why = load_config(config_type, [run / "config.yaml"], []).trainer.precision, "as before"
+            c.precision, why = load_config(type(config), [run / "config.yaml"], []).trainer.precision, "as before"
         else:
             c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
         if rank_zero_only.rank == 0:
@@ -233,16 +244,20 @@ def settle_precision(config: StageConfig, config_type: type[StageConfig], run: P
         report(f"{run}: {slow}")
 
 
-def check_same_run(config: StageConfig, config_type: type[StageConfig], run: Path) -> None:
+def check_same_run(config: StageConfig, run: Path) -> None:
     """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
     if not Checkpoints(run / CHECKPOINTS).steps():
         return
-    started, now = as_dict(load_config(config_type, [run / "config.yaml"], [])), as_dict(config)
+    started, now = as_dict(load_config(type(config), [run / "config.yaml"], [])), as_dict(config)
     for name in FREE:
         started["data"][name] = now["data"][name]
     for key in started.keys() - {"trainer", "tracking", "run"}:
         if started[key] != now[key]:
-            raise UserError(f"{run}: was started with another '{key}'; set run= to a new folder, or delete this one")
+            raise UserError(
+                run,
+                f"was started with another '{key}'",
+                "set run= to a new folder, or delete this one",
+            )
 
 
 def check(config: StageConfig) -> None:
@@ -250,18 +265,21 @@ def check(config: StageConfig) -> None:
     c = config.trainer
     for key, values in CHOICES.items():
         if getattr(c, key) not in values:
-            raise UserError(f"trainer.{key}={getattr(c, key)}: wanted is one of {', '.join(map(str, values))}")
+            raise UserError(
+                f"trainer.{key}={getattr(c, key)}",
+                f"wanted is one of {', '.join(map(str, values))}",
+            )
     ranks = c.nodes * c.devices
     if config.data.batch_size % (ranks * c.accumulate):
         raise UserError(
-            f"data.batch_size={config.data.batch_size}: must be a multiple of trainer.nodes * trainer.devices * "
-            f"trainer.accumulate = {ranks * c.accumulate}"
+            f"data.batch_size={config.data.batch_size}",
+            f"must be a multiple of trainer.nodes * trainer.devices * trainer.accumulate = {ranks * c.accumulate}",
         )
     if config.tracking.wandb not in ("online", "offline", "disabled"):
-        raise UserError(f"tracking.wandb={config.tracking.wandb}: wanted is online, offline or disabled")
+        raise UserError(f"tracking.wandb={config.tracking.wandb}", "wanted is online, offline or disabled")
     for key in COUNTS:
         if getattr(config.trainer, key) < 1:
-            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}: wanted is 1 or more")
+            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}", "wanted is 1 or more")
 
 
 def quieten() -> None:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch.distributed as dist
 
 INTERVAL = 1.0  # seconds between two signs of life
@@ -158,22 +157,3 @@ def in_collective() -> bool:
 
 def who(rank: int, signs: dict[int, Sign]) -> str:
     return f"rank {rank} (host {signs[rank].host}) at step {signs[rank].step}"
-
-
-class Watch(pl.Callback):
-    """Tells the watchdog that the run moves."""
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.watchdog = watchdog
-
-    def on_fit_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        self.watchdog.start()
-
-    def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
-        self.watchdog.beat(stage.num_batches + 1, batch["key"])
-
-    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.watchdog.beat(stage.num_batches)
-
-    def on_validation_batch_start(self, trainer: Any, stage: Any, batch: Any, batch_idx: int, loader: int = 0) -> None:
-        self.watchdog.beat(stage.num_batches, batch["key"])

@@ -47,16 +47,23 @@ def read_coefficients(
     arrays = load_mat(path, "coeff", "transform_params")
     coeff, transform = arrays["coeff"], arrays["transform_params"]
     if coeff.ndim != 2 or coeff.shape[1] != NUM_COEFFICIENTS or not len(coeff):
-        raise UserError(f"{path}: coeff has shape {coeff.shape}, not (frames, {NUM_COEFFICIENTS})")
+        raise UserError(path, f"coeff has shape {coeff.shape}, not (frames, {NUM_COEFFICIENTS})")
     if transform.shape != (len(coeff), NUM_TRANSFORM):
-        raise UserError(f"{path}: transform_params has shape {transform.shape}, not ({len(coeff)}, {NUM_TRANSFORM})")
+        raise UserError(
+            path,
+            f"transform_params has shape {transform.shape}, not ({len(coeff)}, {NUM_TRANSFORM})",
+        )
     if not (np.isfinite(coeff).all() and np.isfinite(transform).all() and (transform[:, :3] > 0).all()):
-        raise UserError(f"{path}: holds nan, infinite values or a picture without size; run Deep3DFaceRecon again")
+        raise UserError(
+            path,
+            "holds nan, infinite values or a picture without size",
+            "run Deep3DFaceRecon again",
+        )
     if (coeff[:, TRANSLATION.stop - 1] >= CAMERA_DISTANCE).any():
-        raise UserError(f"{path}: puts the face behind the camera; run Deep3DFaceRecon again")
+        raise UserError(path, "puts the face behind the camera", "run Deep3DFaceRecon again")
     if picture is not None and not (transform[:, :2] == picture).all():
         made_of = f"{transform[0, 0]:.0f} x {transform[0, 1]:.0f}"
-        raise UserError(f"{path}: made of pictures of {made_of}, the clip has {picture[0]} x {picture[1]}")
+        raise UserError(path, f"made of pictures of {made_of}, the clip has {picture[0]} x {picture[1]}")
     centre, scale = _in_picture(coeff[:, TRANSLATION], transform)
     if crop is None:
         width, height = transform[0, :2]
@@ -66,26 +73,6 @@ def read_coefficients(
     shift = (centre - (left + side / 2, top + side / 2)) * (2 / side)
     parts = [coeff[:, EXPRESSION], coeff[:, ANGLES] * SIGNS, shift, np.log(scale * 2 / side)[:, None]]
     return coeff[:, :NUM_IDENTITY].mean(axis=0).astype(np.float32), np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def clip_coefficients(
-    folder: Path | str,
-    stem: str,
-    frames: int,
-    *,
-    picture: tuple[int, int],  # width, height
-    crop: tuple[float, float, float] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`<stem>.mat` of a folder for a clip of so many frames at 25 fps -> identity (80,), motion (frames, 70).
-
-    One frame more or less is let pass: the last is dropped or repeated. Raises UserError, the reason to reject the
-    clip, where there is no such file, it counts other frames, or it was made of pictures of another size.
-    """
-    path = Path(folder) / f"{stem}.mat"
-    identity, motion = read_coefficients(path, crop=crop, picture=picture)
-    if abs(len(motion) - frames) > 1:
-        raise UserError(f"{path}: {len(motion)} frames of coefficients for a clip of {frames} at 25 fps")
-    return identity, motion[np.minimum(np.arange(frames), len(motion) - 1)]
 
 
 def _in_picture(translation: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
