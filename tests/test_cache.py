@@ -15,9 +15,8 @@ from emohead.datamodules.storage.cache import Cache
 from emohead.datamodules.storage.folder import open_folder
 from emohead.models.errors import UserError
 
-from .range_server import RangeServer, serving
+from .range_server import CONTENT, QUICK, RangeServer, serving
 from .shard_clips import write_clips
-from .test_storage import CONTENT, QUICK
 
 
 @pytest.fixture

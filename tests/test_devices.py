@@ -15,7 +15,7 @@ from emohead.trainers import stage as stage_module
 from emohead.trainers.engines.draws import Draws
 from torch import Tensor
 
-from .test_curves import make
+from .stages import make
 
 META = torch.device("meta")
 

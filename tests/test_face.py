@@ -4,7 +4,6 @@ import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,48 +15,14 @@ from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
 from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
-from emohead.models.face_model import FaceModel
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
 from emohead.trainers.run.meter import WorkCounter
 from torch import nn
 
-SMALL = {"size": 32, "channels": [16, 12, 8], "style_dim": 16, "landmark_level": 16, "coarse_flow": 16}
-DIMS = {"motion_dim": 10, "identity_dim": 3, "num_points": 72}
-
-
-def face_model() -> FaceModel:
-    rng = np.random.default_rng(0)
-    mean = rng.uniform(-0.8, 0.8, (75, 3))
-    return FaceModel(mean, rng.normal(0, 0.05, (3, 75, 3)), rng.normal(0, 0.05, (4, 75, 3)), np.arange(68))
-
-
-def make_generator() -> FaceGenerator:
-    torch.manual_seed(0)
-    network = FaceGenerator(FaceGeneratorConfig(**SMALL, **DIMS))
-    network.adopt(face_model(), torch.zeros(10), torch.full((10,), 0.2))
-    return network
-
-
-def small_config() -> FaceStageConfig:
-    config = FaceStageConfig(network=FaceGeneratorConfig(**SMALL))
-    config.discriminator = DiscriminatorConfig(size=32, channels=[8, 12, 16, 16])
-    config.adversary.start = 0
-    return config
-
-
-def make_stage(config: FaceStageConfig | None = None) -> FaceStage:
-    torch.manual_seed(0)
-    config = config or small_config()
-    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
-    stage = FaceStage(config, facts)
-    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
-    return stage
+from .face_stage import DIMS, SMALL, face_model, make_generator, make_stage, small_config
 
 
 def test_a_flow_points_to_where_a_pixel_comes_from():
@@ -349,14 +314,23 @@ def test_a_perceptual_network_stays_as_it_came_and_out_of_checkpoints(tmp_path):
 def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
     for name in ("face-debug", "face-small", "face-base-512", "face-base"):
         config = load_config(FaceStageConfig, [Path(name)], [])
-        Discriminator(replace(config.discriminator, size=config.network.size))
+        size = config.network.size
+        with torch.device("meta"):  # shapes alone
+            network = FaceGenerator(replace(config.network, **DIMS))
+            frame = network(network.encode_portrait(torch.rand(2, 3, size, size)), torch.rand(2, 27, 10)).frame
+            logits = Discriminator(replace(config.discriminator, size=size))(frame)
+        assert frame.shape == (2, 3, size, size)
+        assert logits.shape[0] == 2
     # The base networks' depth, with a fraction of their channels.
     config.network.channels = [channels // 16 for channels in config.network.channels]
     config.discriminator.channels = [channels // 16 for channels in config.discriminator.channels]
     config.network.style_dim, config.adversary.start = 32, 0
     stage = make_stage(config)
+    before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     stage.training_step(made_up_batch("face", size=256), 0)
-    assert stage.logs["loss"].isfinite()
+    assert {name: math.isfinite(norm) for name, norm in stage.norms.items()} == dict.fromkeys(stage.norms, True)
+    assert stage.norms.keys() == {"network", "discriminator", "gradient_penalty"}
+    assert not [name for name, p in stage.named_parameters() if torch.equal(p, before[name])]
 
 
 def test_the_discriminator_warms_up_when_it_starts():

@@ -13,7 +13,7 @@ from emohead.models.ict import ICT_EXPRESSIONS, JAW_VERTICES, load_ict
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
-from .test_face_model import made_up_model, tracks
+from .tracked_faces import made_up_model, tracks
 
 MAX_RESIDUAL = 0.025  # of the distance of the outer eye corners
 NUM_VERTICES = 70

@@ -12,7 +12,7 @@ from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
 
 from .shard_clips import make_clip, write_clips
-from .test_face_model import NUM_IDENTITY, made_up_model, made_up_motion, tracks
+from .tracked_faces import NUM_IDENTITY, made_up_model, made_up_motion, tracks
 
 FRAMES = 60
 

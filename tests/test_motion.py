@@ -3,16 +3,13 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
 from emohead.datamodules.config import DataConfig
-from emohead.models.checkpoint import save_checkpoint
-from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
-from emohead.models.face_model import FaceModel
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig, sync_offset
 from emohead.trainers.augmentation import augment_mel
@@ -30,8 +27,7 @@ from emohead.trainers.motion import (
 )
 from emohead.trainers.stage import OptimizerConfig
 
-SIZES = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 16}
-SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, **SIZES)
+from .motion_stage import SIZES, SMALL, conditions, face_model, make_stage
 
 
 def make_network(**changes) -> AudioTo3DMM:
@@ -43,30 +39,9 @@ def make_network(**changes) -> AudioTo3DMM:
     return network
 
 
-def conditions(batch_size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch_size, 16, generator=generator), torch.randn(batch_size, 3, generator=generator)
-
-
-def face_model() -> FaceModel:
-    rng = np.random.default_rng(0)
-    mean, identity, expression = rng.normal(size=(70, 3)), rng.normal(size=(3, 70, 3)), rng.normal(size=(4, 70, 3))
-    return FaceModel(mean, identity, expression, np.arange(68))
-
-
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory) -> MotionStage:
     return make_stage(tmp_path_factory.mktemp("motion"))
-
-
-def make_stage(folder, **changes) -> MotionStage:
-    torch.manual_seed(0)
-    space = EmotionSpace(EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2))
-    path = folder / "emotion.safetensors"
-    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
-    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
-    return MotionStage(MotionStageConfig(**{"emotion": str(path), "network": SMALL} | changes), facts)
 
 
 def test_motion_has_a_row_for_each_frame():
@@ -209,12 +184,21 @@ def test_every_modality_gets_its_turn(stage):
     assert torch.equal(emotion, stage.draw_emotion(batch, Draws(0, rows=range(24), total=24)))
 
 
-def test_validation_and_export(stage, tmp_path):
+def test_validation_compares_with_the_true_motion(stage, monkeypatch):
+    batch = made_up_batch("motion", batch_size=2)
+    late = batch | {"motion": batch["motion"].roll(1, dims=1)}  # noise: a frame says nothing of the next one
+    monkeypatch.setattr(stage.eval().network, "forward", lambda *_: batch["motion"])
+    with torch.no_grad():
+        right, wrong = stage.validate(batch), stage.validate(late)
+    assert right["mouth_correlation"] == pytest.approx(1, abs=1e-5)
+    assert right["expression_loss"] == right["velocity_loss"] == 0
+    assert abs(wrong["mouth_correlation"]) < 0.5
+    assert wrong["expression_loss"] > 1
+
+
+def test_an_export_is_what_was_trained(stage, tmp_path):
     stage.eval()
     batch = made_up_batch("motion", batch_size=2)
-    with torch.no_grad():
-        metrics = stage.validate(batch)
-    assert -1 <= metrics["mouth_correlation"] <= 1
     stage.export(tmp_path / "motion.safetensors", {})
     jury, motion = MotionCritics.from_checkpoint(tmp_path / "jury.safetensors").eval(), batch["motion"]
     with torch.no_grad():
@@ -291,7 +275,8 @@ def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
     with pytest.raises(UserError, match=r"emotion=.*holdout_emotions=\[fear\], this stage has \[\]"):
         MotionStage(MotionStageConfig(emotion=str(path), network=SMALL), stage.facts)
     data = DataConfig(holdout_emotions=["fear"])
-    assert MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, data=data), stage.facts)
+    alike = MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, data=data), stage.facts)
+    assert alike.inputs == {str(path): load_checkpoint(path, kind="emotion").sha256}
 
 
 def test_the_offset_of_lips_is_found():

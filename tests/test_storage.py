@@ -13,16 +13,13 @@ import pytest
 from emohead.datamodules.dataset.manifest import load_manifest, publish
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.storage.cache import Cache
-from emohead.datamodules.storage.fetch import FsspecFetcher, HttpFetcher, Patience
+from emohead.datamodules.storage.fetch import FsspecFetcher, HttpFetcher
 from emohead.datamodules.storage.folder import LocalFolder, RemoteFolder, open_folder
 from emohead.models.errors import UserError
 
-from .range_server import RangeServer, serving
+from .range_server import CONTENT, QUICK, RangeServer, serving
 from .shard_clips import face_model, write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take
-
-QUICK = Patience(attempts=4, first_wait=0.01, longest_wait=0.05, stall=0.25)
-CONTENT = np.random.default_rng(0).bytes(100_000)
 
 
 @pytest.fixture(scope="module")

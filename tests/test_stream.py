@@ -17,7 +17,7 @@ from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.stream.examples import draw_pair, motion_window
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
-from .stream_data import FakeTrainer, data_of, keys_of, take
+from .stream_data import FakeTrainer, data_of, keys_of, same, take
 
 NUM_TRAIN, NUM_VAL = 10, 5
 
@@ -45,14 +45,6 @@ def global_batches(corpus: Path, count: int, num_ranks: int, workers: int, start
         tensors = {n: torch.cat([s[n] for s in slices]) for n, v in slices[0].items() if isinstance(v, torch.Tensor)}
         merged.append({"key": keys, "prompt": [p for s in slices for p in s["prompt"]], **tensors})
     return merged
-
-
-def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(
-        torch.equal(x[name], y[name]) if isinstance(x[name], torch.Tensor) else x[name] == y[name]  # type: ignore[arg-type]
-        for x, y in zip(a, b, strict=True)
-        for name in x
-    )
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.dataset.manifest import load_manifest
-from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
+from emohead.datamodules.sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME
 from emohead.datamodules.synthetic.acting import AFFECTS, LEXICON
 from emohead.datamodules.synthetic.actions import ACTS, held_out
 from emohead.datamodules.synthetic.corpus import (
+    STRENGTH,
     SyntheticConfig,
     _motion,
     _utter,
@@ -115,7 +116,7 @@ def test_a_higher_level_is_stronger():
     for emotion in set(EMOTIONS) - {"neutral"}:
         name = max(AFFECTS[emotion].units, key=lambda unit: AFFECTS[emotion].units[unit])
         weak, middle, strong = (
-            np.mean([typical_units(i, emotion, strength)[AU[name]] for i in range(3)]) for strength in (0.45, 0.72, 1.0)
+            np.mean([typical_units(i, emotion, STRENGTH[level])[AU[name]] for i in range(3)]) for level in LEVELS
         )
         assert weak + 0.1 < middle < strong - 0.1
 
