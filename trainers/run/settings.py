@@ -5,12 +5,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from ...datamodules.config import FREE
 from ...models.errors import UserError
 from ..config import as_dict, load_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
+from ..lightning_private import rank_zero_only
 from ..stage import StageConfig, nearest_batch_sizes
 from .checkpoints import Checkpoints
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ..chain import STAGES
 from ..config import as_dict, load_config, save_config
-from ..lightning_private import leave_signals_alone
+from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
