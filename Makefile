@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO ?= runs/demo
 QUICK ?= runs/quick
-CORES := from emohead.trainers.cpu import usable_cores; print(min(8, usable_cores()))
+CORES := from emohead.trainers.run.cpu import usable_cores; print(min(8, usable_cores()))
 
 .PHONY: demo demo-quick test soak lint clean
 

@@ -9,6 +9,10 @@ from typing import Annotated, Optional
 import typer
 
 from ..models.errors import Failure, UserError
+from .arguments import Codec, Out, Workers, examples
+from .prepare_commands import prepare
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 app = typer.Typer(
     help="Train emotional talking faces: portrait + speech + emotion (text, image or audio) -> video.",
@@ -18,34 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-prepare = typer.Typer(help="Turn clips into shards of WebDataset tars.", no_args_is_help=True)
 shards = typer.Typer(help="Look at prepared data sets.", no_args_is_help=True)
 facemodel = typer.Typer(help="Make, pool and look at face models.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
 
-Codec = Annotated[str, typer.Option(help="mjpeg: fast random frames; h264: a fifth of the disk.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
-Out = Annotated[Path, typer.Argument(help="Folder for the data set.")]
-Size = Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side of the face crop.")]
-Pass = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--pass", help="track, fit or pack: this pass only, all of them in this order make a data set."),
-]
-Part = Annotated[str, typer.Option(help="I/N: the I-th of N parts of a pass, each in a process of its own.")]
-Model = Annotated[
-    str, typer.Option(help="landmark (built from the clips), a facemodel.npz, ict or a folder of ICT-FaceKit.")
-]
-Coefficients = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Folder of Deep3DFaceRecon's .mat files to take instead of a fit; needs a bfm09 face model."),
-]
-Gates = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),
-]
-ExportArkit = Annotated[bool, typer.Option(help="Also write ARKit blendshapes as CSV; needs the ict face model.")]
 Configs = Annotated[
     Optional[list[Path]],  # noqa: UP045 (typer reads it at run time)
     typer.Option(
@@ -54,11 +36,12 @@ Configs = Annotated[
 ]
 
 
-def _epilog(*examples: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(examples)
+# A stage ships a debug configuration, so its name is known here without any of its code.
+STAGE_NAMES = sorted(path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml"))
+StageName = Annotated[str, typer.Argument(help=f"One of {', '.join(STAGE_NAMES)}; see `emohead stages`.")]
 
 
-@app.command(epilog=_epilog("emohead demo --out runs/demo", "emohead demo --quick --out runs/quick"))
+@app.command(epilog=examples("emohead demo --out runs/demo", "emohead demo --quick --out runs/quick"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs, videos and report.html.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 1,
@@ -74,108 +57,14 @@ def demo(
     It says at the start how long it will take here. After Ctrl-C the same command goes on.
     """
     if quick and tiny:
-        raise UserError("demo: --quick and --tiny are two sizes; give one of them")
+        raise UserError("demo", "--quick and --tiny are two sizes", "give one of them")
     from .demo import run_demo
     from .demo_plan import FULL, QUICK, TINY
 
     run_demo(out, seed=seed, plan=TINY if tiny else QUICK if quick else FULL)
 
 
-@prepare.command("folder", epilog=_epilog("emohead prepare folder clips/ data/mine --size 256 --codec mjpeg"))
-def prepare_folder(
-    source: Annotated[Path, typer.Argument(help="Folder of videos, searched through; labels.csv in it is read.")],
-    out: Out,
-    size: Size = 256,
-    codec: Codec = "mjpeg",
-    workers: Workers = 1,
-    only: Pass = None,
-    part: Part = "1/1",
-    face_model: Model = "landmark",
-    coefficients: Coefficients = None,
-    gate: Gates = None,
-    export_arkit: ExportArkit = False,
-) -> None:
-    """Any folder of talking-face videos: track, fit the face model, crop, pack. The same command again goes on."""
-    from .prepare import PrepareOptions, folder
-
-    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
-    folder(source, out, options)
-
-
-@prepare.command(
-    "mead",
-    epilog=_epilog(
-        "emohead prepare mead MEAD/ data/mead --size 512 --workers 16",
-        "emohead prepare mead MEAD/ data/mead --size 512 --pass track --part 3/40",
-    ),
-)
-def prepare_mead(
-    source: Annotated[Path, typer.Argument(help="MEAD's folder, with one folder an actor.")],
-    out: Out,
-    views: Annotated[str, typer.Option(help="Views, with commas between: front,left_30,...")] = "front",
-    split: Annotated[str, typer.Option(help="official, identity or random.")] = "official",
-    size: Size = 256,
-    codec: Codec = "mjpeg",
-    workers: Workers = 1,
-    only: Pass = None,
-    part: Part = "1/1",
-    face_model: Model = "landmark",
-    coefficients: Coefficients = None,
-    gate: Gates = None,
-    export_arkit: ExportArkit = False,
-) -> None:
-    """MEAD: emotions at three levels, several views."""
-    from .prepare import PrepareOptions, mead
-
-    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
-    mead(source, out, options, views=views, split=split)
-
-
-@prepare.command("hdtf", epilog=_epilog("emohead prepare hdtf HDTF/ data/hdtf --size 512 --annotations HDTF_dataset/"))
-def prepare_hdtf(
-    source: Annotated[Path, typer.Argument(help="Folder of the downloaded videos.")],
-    out: Out,
-    annotations: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the data set's text files, where they do not lie with the videos."),
-    ] = None,
-    size: Size = 512,
-    codec: Codec = "mjpeg",
-    workers: Workers = 1,
-    only: Pass = None,
-    part: Part = "1/1",
-    face_model: Model = "landmark",
-    coefficients: Coefficients = None,
-    gate: Gates = None,
-    export_arkit: ExportArkit = False,
-) -> None:
-    """HDTF: intervals of YouTube videos."""
-    from .prepare import PrepareOptions, hdtf
-
-    options = PrepareOptions(size, codec, workers, only, part, face_model, coefficients, gate or [], export_arkit)
-    hdtf(source, out, options, annotations=annotations)
-
-
-@prepare.command("synthetic", epilog=_epilog("emohead prepare synthetic data/synthetic --identities 20 --clips 480"))
-def prepare_synthetic(
-    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
-    identities: Annotated[int, typer.Option(min=3, help="People.")] = 20,
-    clips: Annotated[int, typer.Option(min=3, help="Clips in all.")] = 480,
-    acted: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of clips with facial actions in place of an emotion.")
-    ] = 0.0,
-    seed: int = 0,
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
-    codec: Codec = "mjpeg",
-    workers: Workers = 2,
-) -> None:
-    """A corpus of drawn faces with synthetic voices: no download, no tracker, everything known exactly."""
-    from .prepare import synthetic
-
-    synthetic(out, identities=identities, clips=clips, acted=acted, seed=seed, size=size, codec=codec, workers=workers)
-
-
-@shards.command("info", epilog=_epilog("emohead shards info data/mine"))
+@shards.command("info", epilog=examples("emohead shards info data/mine"))
 def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")]) -> None:
     """Counts, hours, identities, emotions x levels, sizes, rejected clips."""
     from .shards import info
@@ -183,7 +72,7 @@ def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")
     info(out)
 
 
-@shards.command("verify", epilog=_epilog("emohead shards verify data/mine --workers 4"))
+@shards.command("verify", epilog=examples("emohead shards verify data/mine --workers 4"))
 def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.")], workers: Workers = 2) -> None:
     """Check every checksum and decode every member."""
     from .shards import verify
@@ -192,7 +81,7 @@ def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.
         raise typer.Exit(1)
 
 
-@shards.command("index", epilog=_epilog("emohead shards index data/mine"))
+@shards.command("index", epilog=examples("emohead shards index data/mine"))
 def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")]) -> None:
     """Rebuild the indexes of tars."""
     from .shards import index
@@ -200,7 +89,7 @@ def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")])
     index(out)
 
 
-@shards.command("transcode", epilog=_epilog("emohead shards transcode data/mine data/small --codec h264 --size 128"))
+@shards.command("transcode", epilog=examples("emohead shards transcode data/mine data/small --codec h264 --size 128"))
 def shards_transcode(
     source: Annotated[Path, typer.Argument(help="A prepared data set.")],
     out: Out,
@@ -214,7 +103,7 @@ def shards_transcode(
     transcode(source, out, codec=codec, size=size, workers=workers)
 
 
-@facemodel.command("fit", epilog=_epilog("emohead facemodel fit data/mead data/hdtf pooled.npz"))
+@facemodel.command("fit", epilog=examples("emohead facemodel fit data/mead data/hdtf pooled.npz"))
 def facemodel_fit(
     files: Annotated[list[Path], typer.Argument(help="Prepared data sets, and last the .npz to write.")],
 ) -> None:
@@ -222,11 +111,11 @@ def facemodel_fit(
     from .facemodel import fit
 
     if len(files) < 2:
-        raise UserError("facemodel fit: give one or more data sets, and last the .npz to write")
+        raise UserError("facemodel fit", "give one or more data sets, and last the .npz to write")
     fit(files[:-1], files[-1])
 
 
-@facemodel.command("import", epilog=_epilog("emohead facemodel import BFM_model_front.mat bfm09.npz"))
+@facemodel.command("import", epilog=examples("emohead facemodel import BFM_model_front.mat bfm09.npz"))
 def facemodel_import(
     source: Annotated[Path, typer.Argument(help="Folder of ICT-FaceKit, or BFM_model_front.mat.")],
     out: Annotated[Path, typer.Argument(help="The .npz to write.")],
@@ -237,7 +126,7 @@ def facemodel_import(
     convert(source, out)
 
 
-@facemodel.command("info", epilog=_epilog("emohead facemodel info data/mine/facemodel.npz"))
+@facemodel.command("info", epilog=examples("emohead facemodel info data/mine/facemodel.npz"))
 def facemodel_info(file: Annotated[Path, typer.Argument(help="A facemodel.npz.")]) -> None:
     """Kind, sizes and checksum of a face model."""
     from .facemodel import info
@@ -245,7 +134,7 @@ def facemodel_info(file: Annotated[Path, typer.Argument(help="A facemodel.npz.")
     info(file)
 
 
-@facemodel.command("arkit", epilog=_epilog("emohead facemodel arkit data/mine blendshapes/"))
+@facemodel.command("arkit", epilog=examples("emohead facemodel arkit data/mine blendshapes/"))
 def facemodel_arkit(
     data: Annotated[Path, typer.Argument(help="A data set prepared with --face-model ict.")],
     out: Annotated[Path, typer.Argument(help="Folder for the CSV files.")],
@@ -257,20 +146,20 @@ def facemodel_arkit(
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=examples(
         "emohead train emotion -c emotion-debug data.shards=[data/mine] run=runs/emotion",
         "emohead train motion -c motion-debug data.shards=[data/mine] emotion=runs/emotion/export/emotion.safetensors",
     )
 )
 def train(
-    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    stage: StageName,
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
     """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
-    from ..trainers.preemption import INTERRUPTED, Preempted
-    from ..trainers.run import train as train_stage
+    from ..trainers.run.preemption import INTERRUPTED, Preempted
+    from ..trainers.run.train import train as train_stage
 
     try:
         path = train_stage(stage, config or [], overrides or [])
@@ -284,11 +173,27 @@ def train(
         typer.echo(f"exported {path}")
 
 
+@app.command(epilog=examples("emohead stages", "emohead stages --plain"))
+def stages(
+    plain: Annotated[bool, typer.Option("--plain", help="For scripts: name, kind of its export, KEY=KIND ...")] = False,
+) -> None:
+    """The stages in the order of the chain: what each starts from and what it exports.
+
+    A key with a question mark may be left out.
+    """
+    from ..trainers.chain import STAGES
+
+    for stage in STAGES.values():
+        starts = [f"{start.key}={start.kind}{'' if start.needed else '?'}" for start in stage.starts_from]
+        words = [stage.name, stage.kind, *starts]
+        typer.echo(" ".join(words) if plain else f"{stage.name:<10}-> {stage.kind}.safetensors   {' '.join(starts)}")
+
+
 @app.command(
-    epilog=_epilog("emohead doctor face -c face-base data.shards=[data/mine] trainer.nodes=2 trainer.devices=4")
+    epilog=examples("emohead doctor face -c face-base data.shards=[data/mine] trainer.nodes=2 trainer.devices=4")
 )
 def doctor(
-    stage: Annotated[str, typer.Argument(help="emotion, motion, face or distill.")],
+    stage: StageName,
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, as for train.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
@@ -297,23 +202,23 @@ def doctor(
 
     wrong = diagnose(stage, config or [], overrides or [])
     if wrong:
-        raise UserError(f"doctor: {wrong} settings are wrong" if wrong > 1 else "doctor: 1 setting is wrong")
+        raise UserError("doctor", f"{wrong} settings are wrong" if wrong > 1 else "1 setting is wrong")
 
 
-@app.command(epilog=_epilog("emohead export runs/face face.safetensors"))
+@app.command(epilog=examples("emohead export runs/face face.safetensors"))
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
 ) -> None:
     """Export the last checkpoint of a run."""
-    from ..trainers.run import export_run
+    from ..trainers.run.train import export_run
 
     export_run(run, out)
     typer.echo(f"exported {out}")
 
 
 @app.command(
-    epilog=_epilog("emohead evaluate runs/distill/export/talker.safetensors data/mine --split test --out runs/eval")
+    epilog=examples("emohead evaluate runs/distill/export/talker.safetensors data/mine --split test --out runs/eval")
 )
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="An exported stage or talker.")],
@@ -324,9 +229,11 @@ def evaluate(
         typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html."),
     ] = None,
     emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
-    critics: Annotated[
+    jury: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="critics.safetensors of a motion run: sync and emotion of the motion as well."),
+        typer.Option(
+            "--jury", "--critics", help="jury.safetensors of a motion run: sync and emotion of the motion as well."
+        ),
     ] = None,
     unseen: Annotated[
         Optional[str],  # noqa: UP045
@@ -347,7 +254,7 @@ def evaluate(
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files (pip install 'emohead[judges]'); their
-    inputs are described in trainers/judges.py. Those not given are named as not measured.
+    inputs are described in trainers/evaluation/judges.py. Those not given are named as not measured.
     """
     from .evaluate import run_evaluation
 
@@ -358,7 +265,7 @@ def evaluate(
         split=split,
         out=out,
         emotion=emotion,
-        critics=critics,
+        jury=jury,
         unseen=names,
         teachers=teacher or [],
         weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},
@@ -366,7 +273,7 @@ def evaluate(
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=examples(
         'emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --text "a very happy face" --out me.mp4',
         "emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --audio angry.wav --out me.mp4",
         "emohead infer talker.safetensors --portrait me.jpg --speech hello.wav --text happy --text surprised "
@@ -395,7 +302,7 @@ def infer(
     try:
         shares = [float(weight) for weight in weights.split(",")] if weights else []
     except ValueError:
-        raise UserError(f"--weights {weights}: give numbers with commas between, such as 2,1") from None
+        raise UserError(f"--weights {weights}", "give numbers with commas between, such as 2,1") from None
     run_infer(
         checkpoint,
         portrait=portrait,

@@ -14,18 +14,19 @@ import numpy as np
 import soundfile
 from rich.console import Console
 
-from ..datamodules.manifest import MANIFEST
+from ..datamodules.dataset.manifest import MANIFEST
+from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.prompts import class_prompt
-from ..datamodules.reader import ClipReader
 from ..datamodules.sample import SAMPLE_RATE, Clip
-from ..datamodules.synthetic import Script, SyntheticConfig, make_clip, prepare_synthetic
+from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, prepare_synthetic
 from ..models.errors import UserError
-from ..trainers.preemption import INTERRUPTED, Preempted
-from ..trainers.run import STAGES, train
-from ..trainers.tracking import write_picture
+from ..models.files import write_json
+from ..trainers.chain import STAGES
+from ..trainers.run.journal import write_picture
+from ..trainers.run.preemption import INTERRUPTED, Preempted
+from ..trainers.run.train import train
 from .demo_figures import SPLIT, describe, evaluate, print_figures
 from .demo_plan import Plan, done, measure_pace, seconds
-from .evaluate import write_json
 from .infer import Emotion, run_infer
 from .pictures import contact_sheet
 from .progress import Parts, Show, one_of
@@ -51,7 +52,7 @@ class Demo:
         began = json.loads(file.read_text()) if file.exists() else now
         if began != now:
             before = f"{began['size']} demo with --seed {began['seed']}"
-            raise UserError(f"{self.out}: holds a {before}; give another --out, or delete this folder")
+            raise UserError(self.out, f"holds a {before}", "give another --out, or delete this folder")
         write_json(file, now)
 
     def do(self, parts: Parts, name: str, part: Callable[..., Any]) -> Any:
@@ -127,13 +128,10 @@ def make_corpus(folder: Path, config: SyntheticConfig, show: Show) -> None:
 
 
 def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: int) -> list[str]:
-    """Data, run folder and the checkpoints a stage is built on."""
+    """Data, run folder and the exports that a stage starts from."""
     overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
-    if stage in ("motion", "distill"):
-        overrides.append(f"emotion={exports['emotion']}")
-    if stage == "distill":
-        overrides += [f"motion={exports['motion']}", f"face={exports['face']}"]
-    return overrides
+    made = {STAGES[name].kind: path for name, path in exports.items()}
+    return overrides + [f"{start.key}={made[start.kind]}" for start in STAGES[stage].starts_from if start.needed]
 
 
 def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: Path, show: Show) -> None:
@@ -186,7 +184,7 @@ def write_frame(path: Path, reader: ClipReader, key: str) -> None:
 
 def make_pictures(out: Path, reader: ClipReader) -> None:
     """Contact sheets for the report: the corpus, and frames of the three videos one above the other."""
-    from ..datamodules.media import read_video
+    from ..datamodules.media.read import read_video
     from ..datamodules.sample import EMOTIONS
 
     (out / "pictures").mkdir(exist_ok=True)

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..datamodules.manifest import MANIFEST
-from ..datamodules.synthetic import Script, SyntheticConfig, make_clip
+from ..datamodules.dataset.manifest import MANIFEST
+from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip
 from ..models.audio import Block
 from ..models.face import FaceGenerator, FaceGeneratorConfig
 from ..models.face_model import POSE_DIM
-from ..trainers.checkpoints import Checkpoints
+from ..models.timing import MOTION_WINDOW
+from ..trainers.chain import STAGES
 from ..trainers.config import load_config
-from ..trainers.cpu import spare_cpu
-from ..trainers.precision import REDUCED, settled
-from ..trainers.run import STAGES
+from ..trainers.engines.precision import REDUCED, settled
+from ..trainers.run.checkpoints import Checkpoints
+from ..trainers.run.cpu import spare_cpu
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Plan:
         return self.stages.get(stage, [])
 
     def steps(self, stage: str) -> int:
-        config: Any = load_config(STAGES[stage][1], [Path(f"{stage}-debug")], self.overrides(stage))
+        config: Any = load_config(STAGES[stage].config_type, [Path(f"{stage}-debug")], self.overrides(stage))
         return config.trainer.max_steps
 
 
@@ -155,7 +156,7 @@ def maps_probe() -> Callable[[], object]:
     device = training_device()
     network = FaceGenerator(config).to(device)
     portrait = torch.rand(4, 3, 128, 128, device=device)
-    window = torch.randn(4, config.window, config.motion_dim, device=device)
+    window = torch.randn(4, MOTION_WINDOW, config.motion_dim, device=device)
     return lambda: trained_step(network, lambda: network(network.encode_portrait(portrait), window).frame, "auto")
 
 

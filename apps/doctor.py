@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..trainers.doctor import examine
-from ..trainers.finding import Finding
+from ..trainers.doctor.examine import examine
+from ..trainers.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 LONGEST = 10_000  # characters of a line in a log

@@ -1,17 +1,15 @@
 """`emohead evaluate`: the metrics of one checkpoint, as a table, as metrics.json and as metrics.csv."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ..datamodules.reader import ClipReader
+from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
 from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.emotion import EmotionSpace
@@ -19,15 +17,16 @@ from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
 from ..models.face_model import POSE_DIM
+from ..models.files import write_json, written_aside
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
-from ..trainers.cpu import spare_cpu
-from ..trainers.evaluation import keys_of
-from ..trainers.evaluation_emotion import evaluate_emotion
-from ..trainers.evaluation_face import evaluate_face
-from ..trainers.evaluation_motion import evaluate_critics, evaluate_motion
-from ..trainers.evaluation_video import Judges, Maker, Table, evaluate_videos
+from ..trainers.evaluation.common import keys_of
+from ..trainers.evaluation.emotion import evaluate_emotion
+from ..trainers.evaluation.face import evaluate_face
+from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
+from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos
+from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
@@ -62,20 +61,20 @@ def run_evaluation(
     split: str,
     out: Path | None,
     emotion: Path | None,
-    critics: Path | None = None,
+    jury: Path | None = None,
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
 ) -> None:
     """Print the metrics; where `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
-    critics: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
+    jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
     """
     if split not in SPLITS:
-        raise UserError(f"--split {split}: wanted is one of {', '.join(SPLITS)}")
+        raise UserError(f"--split {split}", f"wanted is one of {', '.join(SPLITS)}")
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
@@ -83,11 +82,14 @@ def run_evaluation(
     makers = _makers(parts, checkpoint, teachers)
     for name, path in weights.items():
         if path and not makers:
-            raise UserError(f"--{name} {path}: judges videos, and a checkpoint of the kind '{loaded.kind}' draws none")
+            raise UserError(
+                f"--{name} {path}",
+                f"judges videos, and a checkpoint of the kind '{loaded.kind}' draws none",
+            )
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    motion_critics = _critics(critics, reader, space) if critics else None
-    judges = Judges(**weights, space=space, critics=motion_critics)
-    metrics = _metrics(parts, reader, split, motion_critics, names)
+    critics = _jury(jury, reader, space) if jury else None
+    judges = Judges(**weights, space=space, jury=critics)
+    metrics = _metrics(parts, reader, split, critics, names)
     videos: Table = {}
     if makers:
         with progress_bar("videos", len(reader.keys(split))) as advance:
@@ -107,7 +109,8 @@ def run_evaluation(
         write_json(out / "metrics.json", content | {"metrics": metrics, "videos": videos, "not_measured": missing})
         flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
         write_csv(out / "metrics.csv", metrics | flat)
-        shown = write_videos(parts.face, parts.talker, reader, split, out / "videos") if parts.face else []
+        own = next(iter(makers.items()), None)  # not its teachers
+        shown = write_videos(*own, reader, split, out / "videos") if own else {}
         tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
         write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
         console.print(f"page: {out / 'evaluation.html'}", highlight=False)
@@ -119,7 +122,7 @@ def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
     names = list(held_out if unseen is None else unseen)
     for name in names:
         if name not in EMOTIONS:
-            raise UserError(f"--unseen {name}: wanted are some of {', '.join(EMOTIONS)}")
+            raise UserError(f"--unseen {name}", f"wanted are some of {', '.join(EMOTIONS)}")
     return names
 
 
@@ -140,13 +143,21 @@ def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
         return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
     if kind == "motion":
         if emotion is None:
-            raise UserError(f"{path}: a motion stage hears through its emotion space; add --emotion FILE.safetensors")
+            raise UserError(
+                path,
+                "a motion stage hears through its emotion space",
+                "add --emotion FILE.safetensors",
+            )
         space = EmotionSpace.from_checkpoint(emotion).eval()
         return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
     if kind == "face":
         return Parts(face=FaceGenerator.from_checkpoint(path).eval())
     if kind != "talker":
-        raise UserError(f"{path}: of the kind '{kind}'; wanted is a stage's export: emotion, motion, face or talker")
+        raise UserError(
+            path,
+            f"of the kind '{kind}'",
+            "wanted is a stage's export: emotion, motion, face or talker",
+        )
     talker = Talker.load(path)
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 
@@ -158,11 +169,15 @@ def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[st
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
         if not parts.talker:
-            raise UserError(f"--teacher {teachers[0]}: goes with a talker, which {checkpoint} is not")
+            raise UserError(f"--teacher {teachers[0]}", f"goes with a talker, which {checkpoint} is not")
         kinds = [load_checkpoint(path).kind for path in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
-            raise UserError(f"--teacher: give the exports of emotion, motion and face, one each; these are of {found}")
+            raise UserError(
+                "--teacher",
+                "give the exports of emotion, motion and face, one each",
+                f"these are of {found}",
+            )
         makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
     return makers
 
@@ -183,25 +198,27 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
         (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
     ):
         if its != wanted:
-            raise UserError(f"--teacher {path}: {its} {what}, the talker {wanted}; give its own teachers")
+            raise UserError(f"--teacher {path}", f"{its} {what}, the talker {wanted}", "give its own teachers")
     return Maker(face, motion, emotion)
 
 
-def _critics(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
-    """The critics at `path`; raises UserError where they judge other motion or another emotion space."""
-    critics = MotionCritics.from_checkpoint(path).eval()
-    its, coefficients = critics.config, reader.dims[0] - POSE_DIM
+def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
+    """The jury at `path`; raises UserError where it judges other motion or another emotion space."""
+    jury = MotionCritics.from_checkpoint(path).eval()
+    its, coefficients = jury.config, reader.dims[0] - POSE_DIM
     if its.num_expression != coefficients:
         raise UserError(
-            f"--critics {path}: judges {its.num_expression} expression coefficients, {reader.folder} has "
-            f"{coefficients}; give the critics of a motion run on such data"
+            f"--jury {path}",
+            f"judges {its.num_expression} expression coefficients, {reader.folder} has {coefficients}",
+            "give the jury of a motion run on such data",
         )
     if space is not None and its.emotion_dim != space.config.embed_dim:
         raise UserError(
-            f"--critics {path}: judges {its.emotion_dim} values of an emotion, the emotion space has "
-            f"{space.config.embed_dim}; give the critics of a motion run with that space"
+            f"--jury {path}",
+            f"judges {its.emotion_dim} values of an emotion, the emotion space has {space.config.embed_dim}",
+            "give the jury of a motion run with that space",
         )
-    return critics
+    return jury
 
 
 def _table(title: str, metrics: dict[str, float]) -> RichTable:
@@ -229,7 +246,7 @@ def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTabl
 
 
 def _metrics(
-    parts: Parts, reader: ClipReader, split: str, critics: MotionCritics | None, unseen: list[str]
+    parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
 ) -> dict[str, float]:
     """The figures that fit what the checkpoint holds."""
     num_clips = len(keys_of(reader, split))
@@ -240,28 +257,17 @@ def _metrics(
     if parts.motion and parts.hears:
         with progress_bar("motion", num_clips) as advance:
             metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
-        if critics:
-            with progress_bar("critics", num_clips) as advance:
-                metrics |= evaluate_critics(
-                    critics, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance
-                )
+        if jury:
+            with progress_bar("jury", num_clips) as advance:
+                metrics |= evaluate_jury(jury, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
     if parts.face:
         with progress_bar("face", num_clips) as advance:
             metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)
     return metrics
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Written aside, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
-
-
 def write_csv(path: Path, metrics: dict[str, float]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="") as file:
+    with written_aside(path) as aside, open(aside, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "value"])
         writer.writerows((name, repr(value)) for name, value in metrics.items())
-    partial.replace(path)

@@ -6,52 +6,66 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..datamodules.encoding import write_video
-from ..datamodules.reader import ClipReader
+from ..datamodules.dataset.reader import ClipReader
+from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
-from ..models.face import FaceGenerator, to_bytes
-from ..models.talker import Talker, motion_windows
+from ..models.face import to_pictures
+from ..models.files import written_aside
+from ..models.talker import motion_windows
+from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker
 from .infer import PROVENANCE
 from .report_parts import data_uri
 
 NUM_VIDEOS = 3
-BATCH = 8
 LEVELS = ("", "_1", "_2", "_3")
 
 
 @torch.inference_mode()
-def write_videos(
-    face: FaceGenerator, talker: Talker | None, reader: ClipReader, split: str, folder: Path
-) -> list[Path]:
-    """A few clips of the split, evenly chosen, each as true | its motion drawn | from speech alone (talkers only)."""
+def write_videos(name: str, maker: Maker, reader: ClipReader, split: str, folder: Path) -> dict[Path, str]:
+    """A few clips of the split, evenly chosen, in rows of the table of videos beside each other.
+
+    name: of the maker in that table. Returns what each video shows, from left to right.
+    """
     keys = reader.keys(split)
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, min(NUM_VIDEOS, len(keys))).round().astype(int)]
-    paths = []
+    told = {}
     for key in chosen:
-        motion, speech = torch.from_numpy(reader.motion(key)), reader.speech(key)
-        truth = torch.from_numpy(reader.frames(key, list(range(len(motion))), size=face.config.size))
-        windows = motion_windows(motion, face.config.window)
-        features = face.encode_portrait(truth[:1])
-        drawn = [to_bytes(face(features.repeat(len(w)), w).frame) for w in windows.split(BATCH)]
-        rows = [truth, torch.cat(drawn)]
-        if talker:
-            heard = torch.from_numpy(speech)[None]
-            emotion = talker.emotion_from_speech(heard)
-            rows.append(torch.cat(list(talker.animate(truth[:1], heard, emotion)))[: len(truth)])
-        shortest = min(len(row) for row in rows)
-        frames = torch.cat([row[:shortest] for row in rows], dim=3).permute(0, 2, 3, 1).numpy()
-        paths.append(folder / f"{key}.mp4")
-        write_video(paths[-1], frames, speech, metadata={"comment": f"{PROVENANCE} (left: true)", "title": key})
-    return paths
+        rows = draw_rows(name, maker, reader, key)
+        shortest = min(map(len, rows.values()))
+        frames = np.concatenate([row[:shortest] for row in rows.values()], axis=2)  # (T, S, S * rows, 3)
+        path, shown = folder / f"{key}.mp4", " | ".join(rows)
+        metadata = {"comment": f"{PROVENANCE}; from left to right: {shown}", "title": key}
+        write_video(path, frames, reader.speech(key), metadata=metadata)
+        told[path] = shown
+    return told
+
+
+def draw_rows(name: str, maker: Maker, reader: ClipReader, key: str) -> dict[str, np.ndarray]:
+    """A clip as itself, from its true motion and, if the maker hears, from speech: what the table of videos judges.
+
+    Frames (T, S, S, 3) by the row's name in that table.
+    """
+    motion, speech = torch.from_numpy(reader.motion(key)), torch.from_numpy(reader.speech(key))[None]
+    truth = torch.from_numpy(reader.frames(key, size=maker.face.config.size))
+    features = maker.face.encode_portrait(truth[:1])
+    rows = {TRUE_FRAMES: to_pictures(truth)}
+    for way, moved in maker.motions(speech, motion, features):
+        if way in (TRUE_MOTION, SPEECH):
+            drawn = maker.face.draw(features, motion_windows(moved))
+            rows[f"{name}: {way}"] = np.concatenate([to_pictures(frames) for frames in drawn])
+    return rows
 
 
 def write_page(
-    path: Path, title: str, metrics: dict[str, float], tables: dict[str, str], videos: list[Path], note: str
+    path: Path, title: str, metrics: dict[str, float], tables: dict[str, str], videos: dict[Path, str], note: str
 ) -> None:
-    """Everything in one file, so that it can be mailed. tables: HTML by heading, the empty ones left out."""
+    """Everything in one file, so that it can be mailed.
+
+    tables: HTML by heading, the empty ones left out. videos: what each shows, see `write_videos`.
+    """
     sections = {name: table for name, table in (tables | {"Emotions": accuracies(metrics)}).items() if table}
     if videos:
-        sections["Videos"] = "".join(map(video, videos))
+        sections["Videos"] = "".join(video(path, shown) for path, shown in videos.items())
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items())
     body += f"<p class='small'>{escape(note)}</p>"
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -63,9 +77,8 @@ def write_page(
         f"<p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
         f"<main>{body}</main><footer>Written by <code>emohead evaluate</code>.</footer></body></html>\n"
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with written_aside(path) as file:
+        file.write_text(page, encoding="utf-8")
 
 
 def metric_table(metrics: dict[str, float]) -> str:
@@ -115,7 +128,6 @@ def bar(value: float | None) -> str:
     return f"<div class='bar' title='{value:.3f}'><i style='width:{value:.1%}'></i></div>{value:.2f}"
 
 
-def video(path: Path) -> str:
-    told = "true, drawn from the true motion, and, where there is a third, from speech alone"
+def video(path: Path, shown: str) -> str:
     player = f'<video controls loop muted playsinline src="{data_uri(path)}"></video>'
-    return f"<figure class='picture'>{player}<figcaption>{escape(path.stem)}: {told}</figcaption></figure>"
+    return f"<figure class='picture'>{player}<figcaption>{escape(path.stem)}: {escape(shown)}</figcaption></figure>"

@@ -9,7 +9,7 @@ from ..models.face_model import FaceModel
 
 def fit(shards: Sequence[Path], out: Path) -> None:
     """Pool the `landmark` models of several prepared data sets into one file."""
-    from ..datamodules.face_model_pool import pool_face_models
+    from ..datamodules.face_models.pool import pool_face_models
 
     _check_out(out)
     pool_face_models(shards).save(out)
@@ -32,7 +32,7 @@ def convert(source: Path, out: Path) -> None:
 
 def arkit(shards: Path, out: Path) -> None:
     """Write the motion of an `ict` data set as Live Link Face CSV, a file a clip."""
-    from ..datamodules.arkit import export_arkit
+    from ..datamodules.face_models.arkit import export_arkit
 
     print(f"{out}: {len(export_arkit(shards, out))} clips")
 
@@ -48,6 +48,6 @@ def info(file: Path) -> None:
 def _check_out(out: Path) -> None:
     """Refuse before hours of work what could not be written after."""
     if out.suffix != ".npz":
-        raise UserError(f"{out}: the face model to write must end in .npz (the data sets come first)")
+        raise UserError(out, "the face model to write must end in .npz (the data sets come first)")
     if not out.absolute().parent.is_dir():
-        raise UserError(f"{out}: no folder {out.absolute().parent}; make it first")
+        raise UserError(out, f"no folder {out.absolute().parent}", "make it first")

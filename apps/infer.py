@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..datamodules.media import read_audio, write_video
-from ..datamodules.portrait import crop_portrait
+from ..datamodules.media.portrait import crop_portrait
+from ..datamodules.media.read import read_audio, write_video
 from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
+from ..models.face import to_pictures
 from ..models.talker import Talker
-from ..trainers.cpu import spare_cpu
+from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
 
 PROVENANCE = "AI-generated talking head made with emohead"
@@ -35,15 +36,19 @@ class Emotion:
     def __post_init__(self) -> None:
         count = len(self.texts) + len(self.images) + len(self.audios)
         if not count:
-            raise UserError("emotion: give --text, --image or --audio, or several to mix")
+            raise UserError("emotion", "give --text, --image or --audio, or several to mix")
         if not all(text.strip() for text in self.texts):
-            raise UserError("--text: empty; describe the emotion, such as 'a slightly sad face'")
+            raise UserError("--text", "empty", "describe the emotion, such as 'a slightly sad face'")
         if self.weights and len(self.weights) != count:
-            raise UserError(f"--weights: {len(self.weights)} of them for {count} emotions; give one for each")
+            raise UserError(
+                "--weights",
+                f"{len(self.weights)} of them for {count} emotions",
+                "give one for each",
+            )
         if not all(math.isfinite(value) for value in (*self.weights, self.intensity)):
-            raise UserError("--weights, --intensity: give finite numbers")
+            raise UserError("--weights, --intensity", "give finite numbers")
         if self.weights and not any(self.weights):
-            raise UserError("--weights: all of them are 0; give the emotions their shares, such as 2,1")
+            raise UserError("--weights", "all of them are 0", "give the emotions their shares, such as 2,1")
 
     def embed(self, talker: Talker, crop: bool) -> torch.Tensor:
         """One unit vector (1, E)."""
@@ -85,7 +90,7 @@ def run_infer(
         UserError: an unreadable file; not exactly one face in a picture; no such device.
     """
     if out.suffix.lower() != ".mp4":
-        raise UserError(f"{out}: the video is written as .mp4; name it so")
+        raise UserError(out, "the video is written as .mp4", "name it so")
     where = device_of(device)
     if where.type == "cpu":
         spare_cpu()
@@ -119,7 +124,7 @@ def write_talking_video(
 
         def frames():
             for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):
-                for frame in chunk.permute(0, 2, 3, 1).cpu().numpy():
+                for frame in to_pictures(chunk):
                     yield frame
                     advance(1)
 
@@ -137,7 +142,7 @@ def device_of(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:80]
-        raise UserError(f"--device {name}: cannot be used here ({reason}); give auto, cpu or cuda") from None
+        raise UserError(f"--device {name}", f"cannot be used here ({reason})", "give auto, cpu or cuda") from None
     return device
 
 

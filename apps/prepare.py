@@ -2,50 +2,35 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from ..datamodules.prepare.listing import SourceList
 from ..datamodules.sample import FPS, SPLITS
-from ..datamodules.sources import SourceList
 from ..models.errors import UserError
+from .prepare_commands import PrepareOptions
 from .progress import Follow
 from .shards import info
 
 if TYPE_CHECKING:
-    from ..datamodules.prepare import PrepareReport
+    from ..datamodules.prepare.run import PrepareReport
 
 NAMED = 20  # rejected clips that are listed by name
 
 
-@dataclass
-class PrepareOptions:
-    """What the commands `prepare folder`, `mead` and `hdtf` have in common, as it was typed."""
-
-    size: int
-    codec: str
-    workers: int
-    only: str | None
-    part: str
-    face_model: str
-    coefficients: Path | None
-    gates: list[str]
-    export_arkit: bool
-
-
 def folder(source: Path, out: Path, options: PrepareOptions) -> None:
     """Prepare a folder of videos."""
-    from ..datamodules.folder import read_folder
+    from ..datamodules.corpora.folder import read_folder
 
     _prepare(read_folder(source), source, out, options)
 
 
 def mead(source: Path, out: Path, options: PrepareOptions, *, views: str, split: str) -> None:
     """Prepare MEAD."""
-    from ..datamodules.mead import read_mead
+    from ..datamodules.corpora.mead import read_mead
 
     names = tuple(name.strip() for name in views.split(",") if name.strip())
     _prepare(read_mead(source, views=names, split=split), source, out, options)
@@ -53,28 +38,32 @@ def mead(source: Path, out: Path, options: PrepareOptions, *, views: str, split:
 
 def hdtf(source: Path, out: Path, options: PrepareOptions, *, annotations: Path | None) -> None:
     """Prepare HDTF."""
-    from ..datamodules.hdtf import read_hdtf
+    from ..datamodules.corpora.hdtf import read_hdtf
 
     _prepare(read_hdtf(source, annotations=annotations), source, out, options)
 
 
 def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptions) -> None:
     """Run the passes; prints what was kept and what was left out."""
-    from ..datamodules.gates import parse_gates
-    from ..datamodules.prepare import prepare_sources
-    from ..datamodules.prepare_work import ICT, PrepareConfig, load_face_model
+    from ..datamodules.prepare.gates import parse_gates
+    from ..datamodules.prepare.run import prepare_sources
+    from ..datamodules.prepare.work import ICT, PrepareConfig, load_face_model
 
     config = PrepareConfig(
         size=options.size,
         codec=options.codec,
         face_model=options.face_model,
         coefficients=options.coefficients,
-        gates=parse_gates(options.gates),
+        gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:
         model = load_face_model(config.face_model)
         if model is None or model.kind != ICT:
-            raise UserError("--export-arkit: only the ict face model has ARKit's blendshapes; give it as --face-model")
+            raise UserError(
+                "--export-arkit",
+                "only the ict face model has ARKit's blendshapes",
+                "give it as --face-model",
+            )
     with Follow() as follow:
         report = prepare_sources(
             listing,
@@ -93,7 +82,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         return
     _print_report(report, f"{source} -> {out}", console)
     if options.export_arkit:
-        from ..datamodules.arkit import export_arkit
+        from ..datamodules.face_models.arkit import export_arkit
 
         paths = export_arkit(out, out / "arkit")
         console.print(f"{out / 'arkit'}: {len(paths)} files of blendshapes", highlight=False)
@@ -102,7 +91,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
 def _part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
-        raise UserError(f"--part {text}: write it as I/N, such as 2/8")
+        raise UserError(f"--part {text}", "write it as I/N, such as 2/8")
     return int(match[1]), int(match[2])
 
 
@@ -132,7 +121,7 @@ def synthetic(
     out: Path, *, identities: int, clips: int, acted: float, seed: int, size: int, codec: str, workers: int
 ) -> None:
     """Make the synthetic corpus."""
-    from ..datamodules.synthetic import SyntheticConfig, prepare_synthetic
+    from ..datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
     config = SyntheticConfig(identities=identities, clips=clips, acted=acted, seed=seed, size=size, workers=workers)
     with Follow() as follow:

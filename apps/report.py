@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import UserError
+from ..models.files import written_aside
 from .report_parts import duration
 from .report_sections import corpus, figures, notes, reached, timings, training, videos
 
@@ -19,21 +20,20 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: no readable metrics.json.
     """
-    path = folder / "report.html"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page(folder, _read_metrics_json(folder / "metrics.json")), encoding="utf-8")
-    partial.replace(path)
+    path, content = folder / "report.html", page(folder, _read_metrics_json(folder / "metrics.json"))
+    with written_aside(path) as file:
+        file.write_text(content, encoding="utf-8")
     return path
 
 
 def _read_metrics_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: missing; `emohead demo --out {path.parent}` writes it")
+        raise UserError(path, "missing", f"`emohead demo --out {path.parent}` writes it")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         return {"timings": {}, "corpus": {}, "machine": {}} | metrics | {"figures": list(metrics["figures"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not what the demo writes ({error}); run the demo again") from None
+        raise UserError(path, f"not what the demo writes ({error})", "run the demo again") from None
 
 
 def page(folder: Path, metrics: dict[str, Any]) -> str:

@@ -119,14 +119,20 @@ def training(folder: Path) -> str:
         "<p class='legend'><span class='k-smooth'>training, smoothed</span>"
         "<span class='k-raw'>training, as it was</span><span class='k-val'>validation</span></p>"
     )
-    return legend + "".join(stage(folder, name, text) for name, text in STAGES.items())
+    return legend + "".join(stage(folder, name, STAGES.get(name, "")) for name in stages_of(folder))
+
+
+def stages_of(folder: Path) -> list[str]:
+    """The stages of the chain, then any other that was trained here."""
+    trained = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    return [*STAGES, *(name for name in trained if name not in STAGES)]
 
 
 def stage(folder: Path, name: str, text: str) -> str:
     """One stage of the four."""
     curves = folder / name / "metrics.jsonl"
     if curves.is_file():
-        from ..trainers.tracking import read_metrics  # imports torch and Lightning
+        from ..trainers.run.journal import read_metrics  # imports torch and Lightning
 
         charts = f"<div class='panels'>{''.join(panels(read_metrics(curves)))}</div>"
     else:
@@ -219,7 +225,9 @@ def provenance(folder: Path) -> str:
     from safetensors import safe_open
 
     rows = []
-    for path in [path for name in STAGES for path in sorted((folder / name / "export").glob("*.safetensors"))]:
+    for path in [
+        path for name in stages_of(folder) for path in sorted((folder / name / "export").glob("*.safetensors"))
+    ]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
         made = json.loads(metadata["provenance"])

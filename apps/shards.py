@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..datamodules.manifest import Manifest, load_manifest
+from ..datamodules.dataset.manifest import Manifest, load_manifest
 from ..datamodules.sample import EMOTIONS, LEVELS, SPLITS
 from ..models.errors import UserError
 from .progress import Follow
@@ -53,7 +53,7 @@ def _emotions(manifest: Manifest) -> Table:
 
 def _print_codecs(out: Path, console: Console) -> None:
     """What each codec costs and gives."""
-    from ..datamodules.estimate import estimate_codecs
+    from ..datamodules.dataset.estimate import estimate_codecs
 
     try:
         estimates = estimate_codecs(out)
@@ -75,7 +75,7 @@ def _print_codecs(out: Path, console: Console) -> None:
 
 def verify(out: Path, *, workers: int, decoder: str = "pyav") -> bool:
     """Check a data set; prints each problem and returns whether there was none."""
-    from ..datamodules.verify import verify_shards
+    from ..datamodules.dataset.verify import verify_shards
 
     with Follow() as follow:
         problems = verify_shards(out, workers=workers, decoder=decoder, progress=follow)
@@ -88,16 +88,16 @@ def verify(out: Path, *, workers: int, decoder: str = "pyav") -> bool:
 
 def index(out: Path) -> None:
     """Rebuild the indexes of a folder of tars."""
-    from ..datamodules.verify import index_shards
+    from ..datamodules.dataset.reindex import index_shards
 
     index_shards(out)
     info(out, compare=False)
 
 
-def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int, upscale: bool = False) -> None:
+def transcode(source: Path, out: Path, *, codec: str, size: int | None, workers: int) -> None:
     """Write a data set anew as another codec or frame size."""
-    from ..datamodules.transcode import transcode as transcode_shards
+    from ..datamodules.dataset.transcode import transcode as transcode_shards
 
     with Follow() as follow:
-        transcode_shards(source, out, codec=codec, size=size, workers=workers, upscale=upscale, progress=follow)
+        transcode_shards(source, out, codec=codec, size=size, workers=workers, progress=follow)
     info(out, compare=False)

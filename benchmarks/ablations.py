@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from emohead.datamodules.sample import EMOTIONS
-from emohead.datamodules.synthetic import prepare_synthetic
+from emohead.datamodules.synthetic.corpus import prepare_synthetic
 from emohead.models.emotion import EmotionSpace
 from safetensors.torch import save_file
 from unseen import CORPUS, UNSEEN

@@ -19,9 +19,9 @@ from threading import Lock
 from typing import Any
 
 from emohead.apps.demo_plan import FULL
-from emohead.datamodules.manifest import MANIFEST
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
-from emohead.trainers.precision import processor
+from emohead.datamodules.dataset.manifest import MANIFEST
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
+from emohead.trainers.engines.precision import processor
 from precision import AVX2
 
 CORPORA: dict[int, Lock] = defaultdict(Lock)

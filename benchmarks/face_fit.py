@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from emohead.datamodules.media import VIDEO_SUFFIXES
-from emohead.datamodules.sources import Source
-from emohead.datamodules.tracking import crop_box, to_crop_units
-from emohead.datamodules.tracks import Track, track_source
+from emohead.datamodules.media.face_tracker import crop_box, to_crop_units
+from emohead.datamodules.media.read import VIDEO_SUFFIXES
+from emohead.datamodules.prepare.listing import Source
+from emohead.datamodules.prepare.track import Track, track_source
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
 from emohead.models.ict import load_ict

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emohead.trainers.cpu import spare_cpu
-from emohead.trainers.engines import LossScale, PlainEngine
-from emohead.trainers.large_blocks import compile_blocks
-from emohead.trainers.meter import WorkCounter
-from emohead.trainers.precision import processor
-from emohead.trainers.run import quieten
+from emohead.trainers.engines.large_blocks import compile_blocks
+from emohead.trainers.engines.plain import LossScale, PlainEngine
+from emohead.trainers.engines.precision import processor
+from emohead.trainers.run.cpu import spare_cpu
+from emohead.trainers.run.meter import WorkCounter
+from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
 from torch import Tensor, nn

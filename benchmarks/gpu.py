@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from emohead.datamodules.batch import Batch, made_up_batch
-from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import Engine, LossScale, PlainEngine
-from emohead.trainers.meter import Meter
-from emohead.trainers.run import quieten
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
+from emohead.trainers.run.meter import Meter
+from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_stage
 
@@ -42,7 +42,8 @@ class Bench:
     def stage(self, name: str, *overrides: str) -> Stage:
         size = "debug" if self.tiny else "base"
         stage = make_stage(name, self.folder, *overrides, size=size, pixels=128 if self.tiny else 256)
-        return stage.to(self.device).train()
+        stage.to(self.device).train().on_fit_start()  # which moves the networks that it asks only
+        return stage
 
     def batch(self, name: str, count: int) -> Batch:
         frames = 20 if self.tiny else FRAMES[name]

@@ -17,11 +17,11 @@ import numpy as np
 import simplejpeg
 import torch
 import webdataset
-from emohead.datamodules.decode import DECODE, decode_npy, decode_speech
-from emohead.datamodules.reader import ClipReader, StoredClip
-from emohead.datamodules.samples import draw_pair, motion_window
-from emohead.datamodules.source import DataConfig
-from emohead.datamodules.stream import TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.dataset.decode import DECODE, decode_npy, decode_speech
+from emohead.datamodules.dataset.reader import ClipReader, StoredClip
+from emohead.datamodules.module import TalkingFaceData
+from emohead.datamodules.stream.examples import draw_pair, motion_window
 from loader_data import NUM_CLIPS, NUM_SAMPLES, jpegs_of
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset

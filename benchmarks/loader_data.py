@@ -18,10 +18,10 @@ from pathlib import Path
 import av
 import lmdb
 import numpy as np
-from emohead.datamodules.reader import ClipReader, StoredClip
-from emohead.datamodules.shards import MEMBERS, ShardWriter
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
-from emohead.datamodules.transcode import transcode
+from emohead.datamodules.dataset.reader import ClipReader, StoredClip
+from emohead.datamodules.dataset.transcode import transcode
+from emohead.datamodules.dataset.writer import MEMBERS, ShardWriter
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
 NUM_CLIPS = 64  # of a packed set
 NUM_SAMPLES = 2048  # of an epoch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from emohead.datamodules.batch import STAGES, Batch
+from emohead.datamodules.batch import BATCH, Batch
 from loader_contestants import open_data
 
 STEP_SECONDS = 0.32
@@ -57,7 +57,7 @@ def time_steps(folder: Path, num_steps: int) -> list[StepTime]:
     """Every stage, held and read by turns."""
     step = Step()
     times = []
-    for stage in STAGES:
+    for stage in BATCH:
         batches = iter(open_data(stage, folder, workers=2).train_dataloader())
         kept = next(batches)
         for _ in range(2):

@@ -28,20 +28,23 @@ from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.models.face_loss import discriminator_adversarial_loss, gradient_penalty
 from emohead.models.face_model import FaceModel
-from emohead.trainers.checkpoints import Checkpoints
-from emohead.trainers.cluster import environment
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import load_config
-from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face_augmentation import augmented
-from emohead.trainers.guards import SkippedSteps
-from emohead.trainers.preemption import Notice
-from emohead.trainers.run import STAGES, quieten
-from emohead.trainers.saving import Saving
+from emohead.trainers.run.checkpoints import Checkpoints
+from emohead.trainers.run.cluster import environment
+from emohead.trainers.run.guards import SkippedSteps
+from emohead.trainers.run.journal import Journal
+from emohead.trainers.run.loop import Loop
+from emohead.trainers.run.preemption import Notice
+from emohead.trainers.run.progress_bar import ProgressLine
+from emohead.trainers.run.saving import Saver
+from emohead.trainers.run.strategy import EngineStrategy
+from emohead.trainers.run.train import quieten
+from emohead.trainers.run.watchdog import Watchdog
 from emohead.trainers.stage import Stage
-from emohead.trainers.strategy import EngineStrategy
-from emohead.trainers.tracking import CountBatches, Journal, ProgressLine, Tracker
-from emohead.trainers.watchdog import Watch, Watchdog
 from pytorch_lightning import Callback, Trainer
 
 SIZES = {"emotion": 96, "motion": 96, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores
@@ -59,16 +62,13 @@ def face_model() -> FaceModel:
 
 def make_stage(name: str, folder: Path, *overrides: str, size: str = "debug", pixels: int = 128) -> Stage:
     """A stage of a shipped size for made-up data of so many pixels, on the exports in `folder`."""
-    stage_type, config_type = STAGES[name]
+    stage_type = STAGES[name]
     given = [f"run={folder / name}", "tracking.wandb=disabled", "trainer.accelerator=cpu", "trainer.precision=32-true"]
     given += ["trainer.max_steps=1000000", "optimizer.warmup_steps=0", *overrides]
-    if name in ("motion", "distill"):
-        given.append(f"emotion={folder / 'emotion.safetensors'}")
-    if name == "distill":
-        given += [f"{other}={folder / other}.safetensors" for other in ("motion", "face")]
+    given += [f"{start.key}={folder / start.kind}.safetensors" for start in stage_type.starts_from if start.needed]
     if name == "face":
         given += ["adversary.start=0", "adversary.r1_every=2"]
-    config: Any = load_config(config_type, [Path(f"{name}-{size}")], given)
+    config: Any = load_config(stage_type.config_type, [Path(f"{name}-{size}")], given)
     motion = {"motion_dim": 10, "motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
     facts = SimpleNamespace(identity_dim=3, face_model=face_model(), size=pixels, num_val=0, **motion)
     torch.manual_seed(0)
@@ -176,9 +176,14 @@ def compare(name: str, folder: Path, blocks: int) -> dict[str, Any]:
     c = stage.config.trainer
     c.checkpoint_every = 10**9  # what a checkpoint costs is asked of its own
     checkpoints, watchdog = Checkpoints(run / "checkpoints"), Watchdog(num_ranks=1, timeout=600)
-    callbacks = [CountBatches(), Watch(watchdog), Tracker(Journal(run, stage.config.tracking, {}))]
-    callbacks += [ProgressLine(name, 10**9), SkippedSteps(run / "skipped.jsonl", checkpoints)]
-    callbacks += [Saving(checkpoints, Notice(), print), turns]
+    loop = Loop(
+        saver=Saver(checkpoints, Notice(), print),
+        guard=SkippedSteps(run / "skipped.jsonl", checkpoints),
+        watchdog=watchdog,
+        journal=Journal(run, stage.config.tracking, {}),
+        progress=ProgressLine(name, 10**9),
+        samples=run / "samples",
+    )
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -189,7 +194,7 @@ def compare(name: str, folder: Path, blocks: int) -> dict[str, Any]:
         enable_checkpointing=False,
         enable_model_summary=False,
         logger=False,
-        callbacks=callbacks,
+        callbacks=[loop, turns],
     )
     trainer.fit(stage, torch.utils.data.DataLoader(Held(batch), batch_size=None, collate_fn=lambda x: x))
     watchdog.stop()
@@ -296,7 +301,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "overhead.json")
     options = parser.parse_args()
     if unknown := set(options.stages) - set(STAGES):
-        raise UserError(f"--stages {' '.join(unknown)}: no such stage; there are {', '.join(STAGES)}")
+        raise UserError(f"--stages {' '.join(unknown)}", "no such stage", f"there are {', '.join(STAGES)}")
     quieten()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 from emohead.datamodules.batch import made_up_batch
-from emohead.trainers.cpu import spare_cpu
+from emohead.trainers.engines.precision import processor, settled
 from emohead.trainers.face import FaceStage
-from emohead.trainers.precision import processor, settled
-from emohead.trainers.run import quieten
+from emohead.trainers.run.cpu import spare_cpu
+from emohead.trainers.run.train import quieten
 from face_speed import prepare_engines
 from overhead import make_stage
 

@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import PASSES, prepare_sources
-from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import PASSES, prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 
 
 class Memory:

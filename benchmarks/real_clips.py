@@ -27,16 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.prompts import UNLABELLED
-from emohead.datamodules.reader import ClipReader
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Clip
-from emohead.datamodules.shards import ShardWriter
 from emohead.models.emotion import EmotionSpace
 from emohead.models.face import FaceGenerator
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.talker import motion_windows
-from emohead.trainers.evaluation_face import compare_frames
-from emohead.trainers.evaluation_motion import correlation, landmark_distances, loudness
+from emohead.trainers.evaluation.face import compare_frames
+from emohead.trainers.evaluation.motion import landmark_distances, loudness
+from emohead.trainers.metrics import correlation
 
 TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part is also looked at during training
 FOLDS = 4
@@ -121,11 +122,11 @@ def face_figures(export: Path, whole: ClipReader) -> dict[str, Any]:
         motion = torch.from_numpy(whole.motion(key))
         tested = list(range(round(TRAIN * len(motion)), len(motion)))
         frames = torch.from_numpy(whole.frames(key, [0, *tested]))
-        windows = motion_windows(motion, generator.config.window)[tested]
+        windows = motion_windows(motion)[tested]
         found: dict[str, list[torch.Tensor]] = {}
         for start in range(0, len(tested), 16):
             rows = slice(start, start + 16)
-            made = compare_frames({"face": generator}, frames[:1], frames[1:][rows], {"face": windows[rows]})
+            made = compare_frames({"face": generator}, frames[:1], frames[1:][rows], windows[rows])
             for name, value in made.items():
                 found.setdefault(name, []).append(value)
         clips[key] = {name: float(torch.cat(values).mean()) for name, values in found.items()}
@@ -152,8 +153,8 @@ def motion_figures(export: Path, space: EmotionSpace, whole: ClipReader, keys: l
                 "folder": Path(whole.info(key).source).parent.name or "clips",
                 "clip": Path(whole.info(key).source).stem,
                 "moving": float(true[tested].std() / true.std()),
-                "correlation": correlation(predicted[tested], true[tested]),
-                "loudness_correlation": correlation(loudness(speech[0], len(truth))[tested], true[tested]),
+                "correlation": float(correlation(predicted[tested], true[tested])),
+                "loudness_correlation": float(correlation(loudness(speech[0], len(truth))[tested], true[tested])),
                 "m_lmd": distances[0],
                 "mean_motion_m_lmd": distances[1],
             }

@@ -1,7 +1,7 @@
 """What each shipped size of each stage is and takes: parameters, multiply-adds, memory. Counted, not timed.
 
-    python benchmarks/sizes.py            prints the table
-    python benchmarks/sizes.py --readme   and puts it into README.md
+    python benchmarks/sizes.py             prints the table
+    python benchmarks/sizes.py --results   and puts it into docs/results.md
 
 Multiply-adds (MAC) are those of convolutions and matrix products (torch's FlopCounterMode, halved), for one item.
 Memory is what a forward pass in training keeps for its backward pass, one sample, in float32; weights not counted.
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emohead.models.audio import SAMPLES_PER_FRAME
-from emohead.trainers.meter import WorkCounter
+from emohead.models.timing import FPS, MOTION_WINDOW, SAMPLES_PER_FRAME
+from emohead.trainers.run.meter import WorkCounter
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ SIZES = {  # pixels of a frame by shipped size; those of the face stage
     "face": {"debug": 128, "small": 256, "base": 256, "base-512": 512},
     "distill": {"debug": 128, "small": 256, "base": 256},
 }
-SECOND = 25  # frames
+SECOND = FPS  # frames
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 START, END = "<!-- sizes:start -->", "<!-- sizes:end -->"
 
 
@@ -77,7 +78,7 @@ def work(name: str, stage: Stage) -> str:
     portrait = torch.zeros(1, 3, face.config.size, face.config.size)
     with torch.no_grad():
         features = face.encode_portrait(portrait)
-    window = torch.zeros(1, face.config.window, face.config.motion_dim)
+    window = torch.zeros(1, MOTION_WINDOW, face.config.motion_dim)
     frame, once = gmac(lambda: face(features, window)), gmac(lambda: face.encode_portrait(portrait))
     words = f"{frame:.3g} a frame, {once:.3g} a portrait"
     if name == "face":
@@ -112,15 +113,14 @@ def rows() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--results", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
     table = "\n".join(rows())
     print("\n" + table)
-    if options.readme:
-        path = Path(__file__).parent.parent / "README.md"
-        text = path.read_text()
+    if options.results:
+        text = RESULTS.read_text()
         start, end = text.index(START) + len(START), text.index(END)
-        path.write_text(text[:start] + "\n" + table + "\n" + text[end:])
+        RESULTS.write_text(text[:start] + "\n" + table + "\n" + text[end:])
 
 
 if __name__ == "__main__":

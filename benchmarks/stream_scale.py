@@ -21,10 +21,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from emohead.datamodules.manifest import load_manifest
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.dataset.manifest import load_manifest, publish
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.sample import Clip, ClipInfo
-from emohead.datamodules.shards import ShardWriter
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
 from emohead.models.face_model import FaceModel
 
 SIZE, FRAMES = 64, 250  # pixels a side; 10 s, so that an index holds as many ranges as a real one
@@ -58,7 +59,7 @@ def make_data_set(folder: Path, shards: int, clips: int) -> None:
     for shard in manifest.shards[1:]:
         for ending in (".tar", ".index.json"):
             os.link(folder / first.name.replace(".tar", ending), folder / shard.name.replace(".tar", ending))
-    manifest.save(folder)
+    publish(folder, manifest)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

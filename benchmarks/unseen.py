@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
 UNSEEN = ("disgusted", "fear")
 CORPUS = SyntheticConfig(

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .sample import EMOTIONS, MOTION_WINDOW, SAMPLES_PER_FRAME
 
-STAGES = ("emotion", "motion", "face", "distill")
-
 Batch = dict[str, Any]  # a Tensor or a list of str by name, as the tables below say
 
 EMOTION = {

@@ -179,7 +179,7 @@ def _by_action(emotion: str, level: int | None) -> list[str]:
 
 def _label(emotion: str) -> tuple[str, str]:
     if emotion not in LABELS:
-        raise UserError(f"emotion {emotion!r}: choose one of {', '.join(EMOTIONS)}")
+        raise UserError(f"emotion {emotion!r}", f"choose one of {', '.join(EMOTIONS)}")
     return LABELS[emotion]
 
 

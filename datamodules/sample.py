@@ -4,16 +4,15 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-FPS = 25
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-MOTION_WINDOW = 27  # frames of motion that style one output frame, centred on it (as PIRenderer's drivers)
+from ..models.timing import FPS, MOTION_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME  # noqa: F401 (facts of the format, too)
+
 FORMAT_VERSION = 1
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's names
 LEVELS = (1, 2, 3)  # neutral is always level 1
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")
+NUM_LANDMARKS = 68  # of a face, iBUG's
 
 
 @dataclass
@@ -65,5 +64,5 @@ class Rejected:
 
     source: str
     reason: str
-    code: str = "other"  # one of datamodules/gates.py's, for counting
+    code: str = "other"  # one of prepare/gates.py's, for counting
     value: float | None = None  # what was measured

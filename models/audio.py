@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000
+from .timing import SAMPLE_RATE, SAMPLES_PER_FRAME
+
 HOP = 160  # samples a mel frame: 100 mel frames a second
-MELS_PER_FRAME = 4  # mel frames a frame of video
-SAMPLES_PER_FRAME = HOP * MELS_PER_FRAME
+MELS_PER_FRAME = SAMPLES_PER_FRAME // HOP  # 4 mel frames a frame of video
 FFT = 1024  # twice the window: 80 bands need bins finer than 31 Hz at the low end
 WINDOW = 512  # 32 ms
 LOWEST_HZ = 50.0

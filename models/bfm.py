@@ -32,19 +32,25 @@ def load_bfm09(path: Path | str) -> FaceModel:
         mean = arrays["meanshape"].reshape(-1, 3)
         bases = [arrays[name].T.reshape(-1, len(mean), 3) for name in ("idBase", "exBase")]
     except ValueError as error:
-        raise UserError(f"{path}: its arrays do not fit together ({error}); {_MAKE}") from None
+        raise UserError(path, f"its arrays do not fit together ({error})", _MAKE) from None
     landmarks = arrays["keypoints"].ravel().astype(np.int64) - 1
     sizes = tuple(len(basis) for basis in bases)
     if sizes != (NUM_IDENTITY, NUM_EXPRESSION) or landmarks.shape != (68,):
         raise UserError(
-            f"{path}: {sizes[0]} + {sizes[1]} axes and {landmarks.size} landmarks, not 80 + 64, 68; {_MAKE}"
+            path,
+            f"{sizes[0]} + {sizes[1]} axes and {landmarks.size} landmarks, not 80 + 64, 68",
+            _MAKE,
         )
     if landmarks.min() < 0 or landmarks.max() >= len(mean):
-        raise UserError(f"{path}: keypoints reach beyond its {len(mean)} vertices; {_MAKE}")
+        raise UserError(path, f"keypoints reach beyond its {len(mean)} vertices", _MAKE)
     mean = (mean - mean.mean(axis=0)) * TO_OURS  # centred over all vertices, as Deep3DFaceRecon does
     left, right = (mean[landmarks[corner]] for corner in OUTER_EYE_CORNERS)
     if abs(np.linalg.norm(right - left) - 1) > UNIT_TOLERANCE:
-        raise UserError(f"{path}: the eyes are {np.linalg.norm(right - left):.2g} units apart: not decimetres; {_MAKE}")
+        raise UserError(
+            path,
+            f"the eyes are {np.linalg.norm(right - left):.2g} units apart: not decimetres",
+            _MAKE,
+        )
     kept, index = np.unique(np.concatenate([landmarks, np.arange(0, len(mean), VERTEX_STRIDE)]), return_inverse=True)
     identity, expression = (basis[:, kept] * TO_OURS for basis in bases)
     return FaceModel(mean[kept], identity, expression, index.ravel()[:68], kind=KIND)
@@ -53,17 +59,17 @@ def load_bfm09(path: Path | str) -> FaceModel:
 def load_mat(path: Path | str, *names: str) -> dict[str, np.ndarray]:
     """Numeric arrays of a MATLAB file as float64; raises UserError where it lacks one or it is no plain array."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(path, "no such file")
     try:
         content: dict[str, Any] = loadmat(path, variable_names=names)
     except Exception as error:  # SciPy raises all sorts of errors on damaged files
-        raise UserError(f"{path}: cannot be read as a MATLAB file ({error})") from None
+        raise UserError(path, f"cannot be read as a MATLAB file ({error})") from None
     for name in names:
         array = content.get(name)
         if array is None:
-            raise UserError(f"{path}: holds no {name}; it is no output of Deep3DFaceRecon")
+            raise UserError(path, f"holds no {name}", "it is no output of Deep3DFaceRecon")
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise UserError(f"{path}: {name} is {getattr(array, 'dtype', type(array))}, not plain numbers")
+            raise UserError(path, f"{name} is {getattr(array, 'dtype', type(array))}, not plain numbers")
     return {name: content[name].astype(np.float64) for name in names}
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .face_model import POSE_DIM, FaceModel
+from .timing import FPS
 
-FPS = 25
 A_MINUTE = 26.0
 SHORTEST_PAUSE = 0.8  # seconds from blink to blink
 SHUT = (0.35, 0.9, 1.0, 0.8, 0.55, 0.3, 0.12)  # share of the way down, frame by frame

@@ -2,48 +2,81 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
+from .files import written_aside
 
 FORMAT = "1"
-COMMANDS = {
+COMMANDS = {  # that export a kind; an export of another stage is described by its kind
     "emotion": "emohead train emotion",
     "motion": "emohead train motion",
-    "critics": "emohead train motion",
+    "jury": "emohead train motion",
     "face": "emohead train face",
     "talker": "emohead train distill",
 }
+OLD_KINDS = {"critics": "jury"}  # kinds that earlier exports say, and their names of today
+
+
+def command(kind: str) -> str:
+    """The command that exports a kind, as far as this file knows."""
+    return COMMANDS.get(kind, f"emohead train {kind}")
 
 
 @dataclass
 class Checkpoint:
     path: Path
-    kind: str  # emotion, motion, critics, face or talker
+    kind: str  # emotion, motion, jury, face or talker
     config: dict[str, Any]  # rebuilds the network
     provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
     tensors: dict[str, Tensor]
     sha256: str
 
-    @contextmanager
-    def rebuilding(self) -> Iterator[None]:
-        """Around the making of a network from this: a file of another version of the network is a UserError."""
+
+class Exported(nn.Module):
+    """Base of the networks that runs export: each can be rebuilt from its file alone."""
+
+    kind: ClassVar[str]  # of its file
+
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> Any:
+        """The network's configuration, from the plain containers of its file."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str, **changes: Any) -> Self:
+        """The network that a run exported; raises UserError where the file is damaged or holds none of its kind."""
+        return cls.rebuild(load_checkpoint(path, kind=cls.kind), **changes)
+
+    @classmethod
+    def rebuild(cls, checkpoint: Checkpoint, **changes: Any) -> Self:
+        """The network of a checkpoint. Raises UserError where it is one of another version of the network.
+
+        changes: settings that replace those of the file, such as fewer `towers`; the tensors of what is then not there
+        are left out.
+        """
+        tensors = checkpoint.tensors
         try:
-            yield
+            network = cls(replace(cls.config_of(checkpoint.config), **changes))
+            if changes:
+                own = network.state_dict()
+                tensors = {name: tensor for name, tensor in tensors.items() if name in own}
+            network.load_state_dict(tensors)
         except (RuntimeError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{self.path}: does not fit the network of this emohead ({reason}); export it again"
+                checkpoint.path,
+                f"does not fit the network of this emohead ({reason})",
+                "export it again",
             ) from None
+        return network
 
 
 def tensor_checksum(tensors: dict[str, Tensor]) -> str:
@@ -77,9 +110,8 @@ def save_checkpoint(
         "provenance": json.dumps(provenance or {}, sort_keys=True),
         "sha256": checksum,
     }
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata=metadata)
     return checksum
 
 
@@ -91,10 +123,13 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             asked for.
     """
     if kind is not None and not str(path):
-        raise UserError(f"no {kind} checkpoint given: set `{kind}=FILE.safetensors`, the export of `{COMMANDS[kind]}`")
+        raise UserError(
+            f"no {kind} checkpoint given",
+            f"set `{kind}=FILE.safetensors`, the export of `{command(kind)}`",
+        )
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint" + (f"; `{COMMANDS[kind]}` exports one" if kind else ""))
+        raise UserError(path, "no such checkpoint", f"`{command(kind)}` exports one" if kind else "")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -102,11 +137,16 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
         raise _unreadable(path, error) from None
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}; export it again"
+            path,
+            f"checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}",
+            "export it again",
         )
+    metadata["kind"] = OLD_KINDS.get(metadata["kind"], metadata["kind"])
     if kind is not None and metadata["kind"] != kind:
-        wanted = COMMANDS[kind]
-        raise UserError(f"{path}: holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{wanted}`")
+        raise UserError(
+            path,
+            f"holds a '{metadata['kind']}' network, wanted is '{kind}', the export of `{command(kind)}`",
+        )
     return metadata
 
 
@@ -125,10 +165,10 @@ def load_checkpoint(path: Path | str, *, kind: str | None = None) -> Checkpoint:
         raise _unreadable(path, error) from None
     checksum = tensor_checksum(tensors)
     if checksum != metadata["sha256"]:
-        raise UserError(f"{path}: damaged (its weights do not match their checksum); export it again")
+        raise UserError(path, "damaged (its weights do not match their checksum)", "export it again")
     config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
     return Checkpoint(path, metadata["kind"], config, provenance, tensors, checksum)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a readable safetensors file ({error}); export it again")
+    return UserError(path, f"not a readable safetensors file ({error})", "export it again")

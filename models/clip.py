@@ -47,7 +47,11 @@ def build_towers(name: str, pretrained: str = "") -> ClipTowers:
     """
     open_clip = import_open_clip()
     if open_clip.get_model_config(name) is None:
-        raise UserError(f"network.clip={name}: no such open_clip model; see open_clip.list_models(), or use {TINY}")
+        raise UserError(
+            f"network.clip={name}",
+            "no such open_clip model",
+            f"see open_clip.list_models(), or use {TINY}",
+        )
     _check_weights(open_clip, name, pretrained)
     try:
         # One module for the whole text tower, as `force_custom_text` gives, can be frozen or copied on its own.
@@ -59,8 +63,9 @@ def build_towers(name: str, pretrained: str = "") -> ClipTowers:
     except (RuntimeError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"network.pretrained={pretrained or '(none)'}: cannot load it into network.clip={name} ({reason}); "
-            "give the weights of that very model"
+            f"network.pretrained={pretrained or '(none)'}",
+            f"cannot load it into network.clip={name} ({reason})",
+            "give the weights of that very model",
         ) from None
     finally:
         logging.disable(logging.NOTSET)
@@ -81,7 +86,11 @@ def top_blocks(tower: nn.Module, count: int) -> list[nn.Module]:
     lists = [m for m in tower.modules() if isinstance(m, (nn.ModuleList, nn.Sequential)) and len(m) > 1]
     blocks = list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=nn.ModuleList()))
     if count > len(blocks):
-        raise UserError(f"network.trainable_blocks={count}: a tower has {len(blocks)} blocks; give that or fewer")
+        raise UserError(
+            f"network.trainable_blocks={count}",
+            f"a tower has {len(blocks)} blocks",
+            "give that or fewer",
+        )
     return blocks[len(blocks) - count :]
 
 
@@ -93,11 +102,16 @@ def _check_weights(open_clip: Any, name: str, pretrained: str) -> None:
     if not tag:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UserError(
-            f"network.pretrained={pretrained}: neither a file nor a pretrained tag of {name} (tags: {known})"
+            f"network.pretrained={pretrained}",
+            f"neither a file nor a pretrained tag of {name} (tags: {known})",
         )
     if tag.get("quick_gelu", False) != open_clip.get_model_config(name).get("quick_gelu", False):
         other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
-        raise UserError(f"network.pretrained={pretrained}: was trained with another GELU; set network.clip={other}")
+        raise UserError(
+            f"network.pretrained={pretrained}",
+            "was trained with another GELU",
+            f"set network.clip={other}",
+        )
 
 
 def import_open_clip() -> Any:

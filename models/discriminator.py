@@ -26,7 +26,7 @@ class DiscriminatorConfig:
         taken = LAST * 2 ** (len(self.channels) - 1)
         if self.size not in (0, taken):
             given = f"{len(self.channels)} of them suit frames of {taken} pixels, network.size is {self.size}"
-            raise UserError(f"discriminator.channels: {given}; give one for each halving down to {LAST}")
+            raise UserError("discriminator.channels", given, f"give one for each halving down to {LAST}")
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:

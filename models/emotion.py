@@ -10,15 +10,14 @@ Shapes: B batch, E width of the space, S pixels, N samples of speech at 16 kHz.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .audio import AttentionPool, Block, LogMel, MelStem
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Exported
 from .clip import build_towers, top_blocks
 
 
@@ -74,9 +73,10 @@ class SpeechEncoder(nn.Module):
         return self.project(x if keep is None else x * keep)
 
 
-class EmotionSpace(nn.Module):
+class EmotionSpace(Exported):
     """Three encoders into one space of unit vectors (B, E)."""
 
+    kind = "emotion"
     image_mean: Tensor
     image_std: Tensor
 
@@ -106,20 +106,10 @@ class EmotionSpace(nn.Module):
                     block.requires_grad_(True)
         return replace(config, embed_dim=clip.embed_dim)
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | str, towers: list[str] | None = None) -> "EmotionSpace":
-        """Rebuild what a run exported. Raises UserError where the file is no emotion checkpoint."""
-        return cls.rebuild(load_checkpoint(path, kind="emotion"), towers)
-
-    @classmethod
-    def rebuild(cls, checkpoint: Checkpoint, towers: list[str] | None = None) -> "EmotionSpace":
-        """From config and tensors alone: no pretrained file is read again. `towers` picks some of the encoders."""
-        with checkpoint.rebuilding():
-            config = EmotionSpaceConfig(**checkpoint.config | {"pretrained": ""})
-            space = cls(replace(config, towers=towers or config.towers))
-            own = space.state_dict()
-            space.load_state_dict({name: tensor for name, tensor in checkpoint.tensors.items() if name in own})
-        return space
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> EmotionSpaceConfig:
+        """From an export, whose tensors are all there is to it: no pretrained file is read again."""
+        return EmotionSpaceConfig(**values | {"pretrained": ""})
 
     def frozen_towers(self) -> list[nn.Module]:
         """The towers that stay as they were loaded, but for their trainable blocks."""

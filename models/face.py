@@ -13,24 +13,27 @@ Shapes: B batch, S frame size, W frames of the motion window, D values of motion
 P points (vertices of the face model: its 68 landmarks and some more), C channels, E style.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import load_checkpoint
+from .checkpoint import Exported
 from .errors import UserError
-from .face_model import POSE_DIM, FaceModel
+from .face_model import MIN_STD, POSE_DIM, FaceModel
 from .flow import join, landmark_flow, landmark_maps, resize, warp
 from .portrait_encoder import SLOPE, PortraitEncoder
 
 NUM_LANDMARKS = 68
 COARSEST = 8  # pixels of the first level
 MASK_BIAS = 3.0  # logit of the untrained mask: show the warped portrait
+MAP_WIDTH = 0.04  # crop units: of the bump that shows a level where a point is, and two pixels at least
+FLOW_SHOWN, FLOW_STEP = 4, 0.1  # factors: of the flow that a level is shown, and of the change of it that a level makes
+UNTRAINED = 1e-3  # deviation of weights by which a level, untrained, changes next to nothing
 
 
 @dataclass
@@ -38,7 +41,6 @@ class FaceGeneratorConfig:
     size: int = 128
     channels: list[int] = field(default_factory=lambda: [96, 96, 64, 32, 16])  # of the levels 8, 16, 32, … size
     style_dim: int = 128
-    window: int = 27
     motion_dim: int = 0  # of the data set; the stage fills these three in
     identity_dim: int = 0
     num_points: int = NUM_LANDMARKS  # vertices of the face model that give the coarse flow, the 68 landmarks first
@@ -50,7 +52,11 @@ class FaceGeneratorConfig:
     def __post_init__(self) -> None:
         if self.size != COARSEST * 2 ** (len(self.channels) - 1):
             needed = f"{COARSEST} * 2^(levels - 1) = {COARSEST * 2 ** (len(self.channels) - 1)}"
-            raise UserError(f"network.size: {self.size} does not fit {len(self.channels)} channels; make it {needed}")
+            raise UserError(
+                "network.size",
+                f"{self.size} does not fit {len(self.channels)} channels",
+                f"make it {needed}",
+            )
 
 
 class PortraitFeatures(NamedTuple):
@@ -89,6 +95,12 @@ def to_float(image: Tensor) -> Tensor:
 def to_bytes(frames: Tensor) -> Tensor:
     """Frames in [-1, 1] -> uint8, what lies outside clipped."""
     return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_pictures(frames: Tensor) -> np.ndarray:
+    """Frames (..., 3, H, W), in [-1, 1] or uint8 -> uint8 RGB (..., H, W, 3), as pictures and videos are written."""
+    pixels = frames if frames.dtype == torch.uint8 else to_bytes(frames)
+    return pixels.movedim(-3, -1).cpu().numpy()
 
 
 class StyledConv(nn.Module):
@@ -146,14 +158,15 @@ class Level(nn.Module):
         super().__init__()
         self.size = size
         self.refines_flow = config.hierarchy or size == COARSEST
-        self.map_width = max(0.04, 2 / size)
+        self.map_width = max(MAP_WIDTH, 2 / size)
         self.geometry = nn.Conv2d(config.num_points, inputs, 1, bias=False) if size <= config.geometry_max else None
         self.look = StyledConv(inputs + channels + 3, channels, config.style_dim)
         self.refine = nn.Conv2d(channels, 3, 3, padding=1)
         self.paint = StyledConv(2 * channels, channels, config.style_dim)
         self.to_image = nn.Conv2d(channels, 3, 1)
-        for head in (self.refine, self.to_image):  # untrained, the level changes next to nothing
-            nn.init.normal_(head.weight, std=1e-3)
+        for head in (self.refine, self.to_image):
+            nn.init.normal_(head.weight, std=UNTRAINED)
+            assert head.bias is not None
             nn.init.zeros_(head.bias)
 
     def forward(
@@ -162,19 +175,20 @@ class Level(nn.Module):
         """All at this resolution; the mask as a logit -> state, flow, mask, residual image."""
         if self.geometry is not None:
             state = state + self.geometry(landmark_maps(landmarks, self.size, self.map_width).to(state.dtype))
-        hints = torch.cat([flow * 4, mask.sigmoid()], dim=1).to(state.dtype)
+        hints = torch.cat([flow * FLOW_SHOWN, mask.sigmoid()], dim=1).to(state.dtype)
         feature = feature.float()  # once for both
         seen = self.look(join(state, warp(feature, flow).to(state.dtype), hints), style)
         change = self.refine(seen).float()
-        flow, mask = flow + 0.1 * self.refines_flow * change[:, :2], mask + change[:, 2:]
+        flow, mask = flow + FLOW_STEP * self.refines_flow * change[:, :2], mask + change[:, 2:]
         shown = warp(feature, flow, mask.sigmoid())
         state = self.paint(join(seen, shown.to(seen.dtype)), style)
         return state, flow, mask, self.to_image(state).float()
 
 
-class FaceGenerator(nn.Module):
+class FaceGenerator(Exported):
     """Portrait + motion -> frame. `encode_portrait` once, then `forward` for any number of frames."""
 
+    kind = "face"
     motion_mean: Tensor  # (D,)
     motion_std: Tensor  # (D,)
 
@@ -182,8 +196,8 @@ class FaceGenerator(nn.Module):
         super().__init__()
         self.config = config
         num = config.num_points
-        zeros = [np.zeros((n, num, 3)) for n in (config.identity_dim, config.motion_dim - POSE_DIM)]
-        self.face = FaceModel(np.zeros((num, 3)), *zeros, landmark_index=np.arange(NUM_LANDMARKS))
+        identity, expression = (np.zeros((n, num, 3)) for n in (config.identity_dim, config.motion_dim - POSE_DIM))
+        self.face = FaceModel(np.zeros((num, 3)), identity, expression, np.arange(NUM_LANDMARKS))
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
         self.encoder = PortraitEncoder(
@@ -197,14 +211,10 @@ class FaceGenerator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | str) -> "FaceGenerator":
-        """Rebuild what a run exported; raises UserError where the file is no face checkpoint."""
-        checkpoint = load_checkpoint(path, kind="face")
-        with checkpoint.rebuilding():
-            network = cls(FaceGeneratorConfig(**checkpoint.config))
-            network.load_state_dict(checkpoint.tensors)
-        return network
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> FaceGeneratorConfig:
+        """Earlier exports name a `window`; their training, too, knew one length of it only: MOTION_WINDOW."""
+        return FaceGeneratorConfig(**{name: value for name, value in values.items() if name != "window"})
 
     def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:
         """Take over a data set's face model (landmarks and evenly chosen vertices) and motion statistics.
@@ -218,8 +228,8 @@ class FaceGenerator(nn.Module):
         self.face.mean.copy_(face_model.mean[index])
         self.face.identity_basis.copy_(face_model.identity_basis[:, index])
         self.face.expression_basis.copy_(face_model.expression_basis[:, index])
-        self.motion_mean.copy_(torch.as_tensor(motion_mean))
-        self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=1e-4))
+        self.motion_mean.copy_(motion_mean)
+        self.motion_std.copy_(motion_std.clamp(min=MIN_STD))
         zero = torch.zeros(self.config.identity_dim + self.config.motion_dim)
         self.encoder.adopt(self._points_of(zero), torch.func.jacrev(self._points_of)(zero).flatten(0, 1))
 
@@ -248,6 +258,14 @@ class FaceGenerator(nn.Module):
         maps, places, coefficients = self.encoder(image)
         return PortraitFeatures(image, maps, places, *self._split(coefficients))
 
+    def draw(self, features: PortraitFeatures, windows: Tensor, batch_size: int = 8) -> Iterator[Tensor]:
+        """One portrait, moved as each motion window (N, W, D) says -> frames (n, 3, S, S) in [-1, 1], in order.
+
+        `to_bytes` makes of them what is seen, `to_pictures` what is written.
+        """
+        for part in windows.split(batch_size):
+            yield self(features.repeat(len(part)), part).frame.float().clamp(-1, 1)
+
     def forward(self, features: PortraitFeatures, motion_window: Tensor) -> FaceOutput:
         """Features of B portraits and raw motion (B, W, D) centred on the frames wanted -> FaceOutput."""
         source = self.points(features.identity, features.motion)
@@ -261,6 +279,7 @@ class FaceGenerator(nn.Module):
         residual = torch.zeros_like(features.image[:, :, :COARSEST, :COARSEST])
         flows, masks, moved, pyramid = [], [], [], []
         for level, feature in zip(self.levels, features.maps, strict=True):
+            assert isinstance(level, Level)
             size = level.size
             prior = resize(coarse, size) if size >= coarse.shape[-1] else F.adaptive_avg_pool2d(coarse, size)
             state, residual = resize(state, size), resize(residual, size)

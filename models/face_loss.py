@@ -5,7 +5,7 @@ Shapes: B batch, S frame size, s a level's size; pictures are float in [-1, 1] u
 
 import pickle
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from .emotion import EmotionSpace
 from .errors import UserError
 from .face import FaceOutput
+from .face_model import EYES, MOUTH
 from .flow import landmark_maps, pixel_centres
 from .torchvision_ops import declare_torchvision_ops
 
-MOUTH = slice(48, 68)  # iBUG landmarks
-EYES = (slice(36, 42), slice(42, 48))
 EYE_MARGIN, MOUTH_MARGIN = 0.07, 0.06  # crop units around the landmarks' bounding box
 VGG_TAPS = (3, 8, 17, 26)  # relu1_2, relu2_2, relu3_4, relu4_4
 
@@ -108,6 +107,9 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 class VGGFeatures(nn.Module):
     """VGG19 from a local state dict of torchvision's `vgg19` (`features.0.weight`, …)."""
 
+    mean: Tensor  # (3, 1, 1), of pixels in [0, 1]
+    std: Tensor
+
     def __init__(self, path: Path | str) -> None:
         super().__init__()
         declare_torchvision_ops()
@@ -119,7 +121,7 @@ class VGGFeatures(nn.Module):
             self.layers.load_state_dict({name: state[f"features.{name}"] for name in self.layers.state_dict()})
         except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise UserError(f"perceptual.vgg={path}: no state dict of torchvision's vgg19 ({reason})") from None
+            raise UserError(f"perceptual.vgg={path}", f"no state dict of torchvision's vgg19 ({reason})") from None
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.eval().requires_grad_(False)
@@ -144,4 +146,5 @@ class EmotionFeatures(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         pixels = shrink((image + 1) / 2, self.space.image_size)
         pixels = (pixels - self.space.image_mean) / self.space.image_std
-        return self.space.image_tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]
+        tower: Any = self.space.image_tower  # open_clip's, any of which gives its maps
+        return tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .files import written_aside
 
 POSE_DIM = 6
+MIN_STD = 1e-4  # of a value of motion: one that never changes would be divided by zero
+EYES = (slice(36, 42), slice(42, 48))  # of the 68 iBUG landmarks
+MOUTH = slice(48, 68)
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
 OUTER_EYE_CORNERS = (36, 45)
 
@@ -108,13 +112,10 @@ class FaceModel(nn.Module):
             digest.update(f"{name}{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def save(self, path: Path | str) -> None:
-        """Write `facemodel.npz` aside and rename it."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
+    def save(self, path: Path | str, partial: Path | None = None) -> None:
+        """Write `facemodel.npz` aside (to `partial`) and rename it."""
+        with written_aside(Path(path), partial) as aside, open(aside, "wb") as file:
             np.savez(file, kind=np.array(self.kind), **self.arrays())  # type: ignore[arg-type]
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path | str) -> "FaceModel":
@@ -125,9 +126,13 @@ class FaceModel(nn.Module):
             return cls(kind=str(arrays.pop("kind")), **arrays)
         except FileNotFoundError:
             raise UserError(
-                f"{path}: no such face model; `emohead prepare` writes facemodel.npz beside the tars"
+                path,
+                "no such face model",
+                "`emohead prepare` writes facemodel.npz beside the tars",
             ) from None
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, AssertionError) as error:
             raise UserError(
-                f"{path}: not a face model ({error}); give the facemodel.npz of a prepared data set"
+                path,
+                f"not a face model ({error})",
+                "give the facemodel.npz of a prepared data set",
             ) from None

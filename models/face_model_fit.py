@@ -218,7 +218,7 @@ def build_landmark_model(
     standard deviation. Bases beyond the rank (few people, few frames) are zero. Raises UserError without any clip.
     """
     if not clips:
-        raise UserError("no tracked clip to build a face model from")
+        raise UserError("face model", "no tracked clip to build it from", "prepare more clips")
     stride = -(-sum(map(len, clips)) // MAX_BUILD_FRAMES)
     grouped, position = defaultdict(list), 0
     for person, clip in zip(people, clips, strict=True):

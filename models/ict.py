@@ -31,7 +31,7 @@ mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthPress_L mouth
 mouthLowerDown_L mouthLowerDown_R mouthUpperUp_L mouthUpperUp_R browDown_L browDown_R browInnerUp_L browInnerUp_R
 browOuterUp_L browOuterUp_R cheekPuff_L cheekPuff_R cheekSquint_L cheekSquint_R noseSneer_L noseSneer_R
 """
-ICT_EXPRESSIONS = tuple(_NAMES.split())  # in the order of ARKit's, see datamodules/arkit.py
+ICT_EXPRESSIONS = tuple(_NAMES.split())  # in the order of ARKit's, see datamodules/face_models/arkit.py
 NUM_IDENTITY = 80
 NUM_FACE_VERTICES = 9409  # of the 26,719 of a checkout's meshes; the others are head, teeth, eyes and so on
 # ICT's landmarks on the jaw lie elsewhere than those of models/face_model_fit.py. These vertices are the nearest to
@@ -48,7 +48,7 @@ def load_ict(folder: Path | str) -> FaceModel:
         for name, read in layouts.items():
             if (base / name).is_file():
                 return _model(*read(base), base)
-    raise UserError(f"{folder}: no ICT-FaceKit model; give a folder with {' or '.join(layouts)}")
+    raise UserError(folder, "no ICT-FaceKit model", f"give a folder with {' or '.join(layouts)}")
 
 
 def _model(
@@ -60,7 +60,11 @@ def _model(
 ) -> FaceModel:
     """Turn ICT's axes and unit into ours."""
     if landmarks.shape != (68,) or landmarks.min() < 0 or landmarks.max() >= len(mean):
-        raise UserError(f"{folder}: its landmarks are not 68 of the {len(mean)} vertices; get ICT-FaceKit anew")
+        raise UserError(
+            folder,
+            f"its landmarks are not 68 of the {len(mean)} vertices",
+            "get ICT-FaceKit anew",
+        )
     index = landmarks.astype(np.int64)
     if len(mean) == NUM_FACE_VERTICES:
         index[: len(JAW_VERTICES)] = JAW_VERTICES
@@ -76,10 +80,10 @@ def _read_cut(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     place = {str(name): i for i, name in enumerate(expression["names"])}
     missing = [name for name in ICT_EXPRESSIONS if name not in place]
     if missing:
-        raise UserError(f"{folder / 'ict_facekit_face_expressions.npz'}: lacks {', '.join(missing)}")
+        raise UserError(f"{folder / 'ict_facekit_face_expressions.npz'}", f"lacks {', '.join(missing)}")
     deltas = [np.asarray(part["deltas"], np.float32) for part in (identity, expression)]
     if any(part.shape[1:] != mean["vertices"].shape for part in deltas):
-        raise UserError(f"{folder}: mean, identities and expressions have different vertices; copy them anew")
+        raise UserError(folder, "mean, identities and expressions have different vertices", "copy them anew")
     return mean["vertices"], deltas[0], deltas[1][[place[name] for name in ICT_EXPRESSIONS]], mean["landmarks68"]
 
 
@@ -87,14 +91,14 @@ def _read_checkout(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     mean = _read_obj(folder / "generic_neutral_mesh.obj")
     identities = sorted(folder.glob("identity[0-9][0-9][0-9].obj"))[:NUM_IDENTITY]
     if not identities:
-        raise UserError(f"{folder}: no identity000.obj; get ICT-FaceKit anew")
+        raise UserError(folder, "no identity000.obj", "get ICT-FaceKit anew")
     identity = np.stack([_read_obj(path, len(mean)) - mean for path in identities])
     expression = np.stack([_read_obj(folder / f"{name}.obj", len(mean)) - mean for name in ICT_EXPRESSIONS])
     table = folder / "vertex_indices.json"
     try:
         landmarks = np.array(json.loads(table.read_text())["idx_to_landmark_verts"], np.int64)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{table}: no list idx_to_landmark_verts ({error}); get ICT-FaceKit anew") from None
+        raise UserError(table, f"no list idx_to_landmark_verts ({error})", "get ICT-FaceKit anew") from None
     return mean, identity, expression, landmarks
 
 
@@ -105,9 +109,9 @@ def _read_obj(path: Path, count: int | None = None) -> np.ndarray:
             lines = [line.split()[1:4] for line in file if line.startswith("v ")][:NUM_FACE_VERTICES]
         vertices = np.array(lines, np.float32)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a mesh ({error}); get ICT-FaceKit anew") from None
+        raise UserError(path, f"cannot be read as a mesh ({error})", "get ICT-FaceKit anew") from None
     if vertices.ndim != 2 or vertices.shape != (count or len(vertices), 3):
-        raise UserError(f"{path}: vertices {vertices.shape}, not ({count or 'any'}, 3); get ICT-FaceKit anew")
+        raise UserError(path, f"vertices {vertices.shape}, not ({count or 'any'}, 3)", "get ICT-FaceKit anew")
     return vertices
 
 
@@ -116,4 +120,4 @@ def _load_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}); needed are {', '.join(names)}") from None
+        raise UserError(path, f"cannot be read ({error})", f"needed are {', '.join(names)}") from None

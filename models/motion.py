@@ -12,7 +12,6 @@ C channels, F values of each of R features of speech a frame: M = 80 and 4 of lo
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .audio import Block, LogMel, MelStem
-from .checkpoint import load_checkpoint
-from .face_model import POSE_DIM
+from .checkpoint import Exported
+from .face_model import MIN_STD, POSE_DIM
 from .speech_encoder import PretrainedSpeech, SpeechStem, read_config
+from .timing import FPS
 
-FPS = 25
+SHORTEST_WAVE = 0.5  # seconds, of the sway
+LOG_VARIANCE = (-8, 4)  # of the noise: beyond, its exponential says nothing more
 STEM_REACH = 2  # frames to either side that a token of speech is made of
 SWAY_FRAMES = 60 * FPS  # of a sway that training looks at; its waves are bounded for ever
 
@@ -44,7 +45,7 @@ class AudioTo3DMMConfig:
     reach: int = 12  # frames to either side that one block attends to
     noise_dim: int = 16
     num_waves: int = 12  # of the sway
-    longest_wave: float = 6.0  # seconds; the shortest lasts half a second
+    longest_wave: float = 6.0  # seconds; for the shortest see SHORTEST_WAVE
     chunk_frames: int = 250  # of motion that `generate` makes at once
 
     def without_folder(self) -> "AudioTo3DMMConfig":
@@ -71,7 +72,8 @@ class Sway(nn.Module):
     def waves(self, start: Tensor, num_frames: int) -> Tensor:
         """Constant, sines and cosines of the frames from `start` (B,) on -> (B, T, 2 waves + 1)."""
         c = self.config
-        seconds = c.longest_wave * (0.5 / c.longest_wave) ** torch.linspace(0, 1, c.num_waves, device=start.device)
+        places = torch.linspace(0, 1, c.num_waves, device=start.device)
+        seconds = c.longest_wave * (SHORTEST_WAVE / c.longest_wave) ** places
         frames = start[:, None] + torch.arange(num_frames, device=start.device)  # (B, T)
         angles = 2 * torch.pi * frames[..., None] / (FPS * seconds)
         return torch.cat([torch.ones_like(angles[..., :1]), angles.sin(), angles.cos()], dim=-1)
@@ -86,12 +88,13 @@ class Sway(nn.Module):
         waves = self.waves(start, pose.shape[1])
         spectrum = torch.einsum("btw,btp->bwp", waves, pose.float()) / pose.shape[1]
         mean, log_variance = self.posterior(spectrum.flatten(1)).float().chunk(2, dim=-1)
-        return mean, log_variance.clamp(-8, 4)
+        return mean, log_variance.clamp(*LOG_VARIANCE)
 
 
-class AudioTo3DMM(nn.Module):
+class AudioTo3DMM(Exported):
     """Speech, emotion and identity -> raw motion (B, T, D) at 25 frames a second."""
 
+    kind = "motion"
     motion_mean: Tensor  # (D,) of the training data
     motion_std: Tensor
 
@@ -119,19 +122,14 @@ class AudioTo3DMM(nn.Module):
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | str) -> "AudioTo3DMM":
-        """Rebuild what a run exported. Raises UserError where the file is no motion checkpoint."""
-        checkpoint = load_checkpoint(path, kind="motion")
-        with checkpoint.rebuilding():
-            network = cls(AudioTo3DMMConfig(**checkpoint.config))
-            network.load_state_dict(checkpoint.tensors)
-        return network
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> AudioTo3DMMConfig:
+        return AudioTo3DMMConfig(**values)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Mean and standard deviation (D,) of the motion of the training data."""
         self.motion_mean.copy_(mean)
-        self.motion_std.copy_(std.clamp(min=1e-4))  # a coefficient that never moves must not blow up the loss
+        self.motion_std.copy_(std.clamp(min=MIN_STD))
 
     def normalise(self, motion: Tensor) -> Tensor:
         return (motion.float() - self.motion_mean) / self.motion_std

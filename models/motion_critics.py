@@ -1,15 +1,16 @@
-"""Two judges of motion, which learn from true motion only, beside the network of stage 2.
+"""Two critics of motion, which learn from true motion only, beside the network of stage 2.
 
     speech ── log-mel, stem ──────── a_t ─┐
     expression ── convolutions ───── v_t ─┴─ alike where t is the same moment        (lips and speech)
     expression ── convolutions, pooling ──── a point of the emotion space            (emotion of a motion)
 
 The first is a SyncNet (Chung & Zisserman 2016) on face-model coefficients instead of pictures; both are our own choice.
+One such pair teaches the network. Another, the jury, teaches nobody: it is exported, and evaluation asks it.
 Shapes: B batch, T frames, N = 640 T samples, K expression coefficients, S width of the sync space, E emotion space.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .audio import AttentionPool, LogMel, MelStem
-from .checkpoint import load_checkpoint
+from .checkpoint import Exported
 
 SYNC_FRAMES = 5  # that one vector sees, as in SyncNet
 MAX_LAG = 15  # frames to either side that speech and lips are compared at
@@ -67,9 +68,10 @@ class MotionEmotion(nn.Module):
         return F.normalize(self.project(self.pool(rearrange(x, "b c t -> b t c"))).float(), dim=-1)
 
 
-class MotionCritics(nn.Module):
-    """Both judges. `normalise` their input: raw motion has units of the data set."""
+class MotionCritics(Exported):
+    """Both critics. `normalise` their input: raw motion has units of the data set."""
 
+    kind = "jury"  # the only ones that are exported
     expression_mean: Tensor  # (K,)
     expression_std: Tensor
 
@@ -80,14 +82,9 @@ class MotionCritics(nn.Module):
         self.register_buffer("expression_mean", torch.zeros(config.num_expression))
         self.register_buffer("expression_std", torch.ones(config.num_expression))
 
-    @classmethod
-    def from_checkpoint(cls, path: Path | str) -> "MotionCritics":
-        """Rebuild what a motion run exported. Raises UserError where the file holds no critics."""
-        checkpoint = load_checkpoint(path, kind="critics")
-        with checkpoint.rebuilding():
-            critics = cls(MotionCriticsConfig(**checkpoint.config))
-            critics.load_state_dict(checkpoint.tensors)
-        return critics
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> MotionCriticsConfig:
+        return MotionCriticsConfig(**values)
 
     def normalise(self, motion: Tensor) -> Tensor:
         """Raw motion (B, T, K + 6) -> normalised expression (B, T, K)."""

@@ -24,8 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .audio import SAMPLES_PER_FRAME
 from .errors import UserError
+from .timing import SAMPLES_PER_FRAME
 from .torchvision_ops import declare_torchvision_ops
 
 KINDS = ("wav2vec2", "hubert", "wavlm")
@@ -129,16 +129,24 @@ def read_config(folder: str) -> dict[str, Any]:
     """
     path, name = Path(folder), f"network.speech_encoder={folder}"
     if not path.is_dir():
-        raise UserError(f"{name}: no such folder; wanted is one with config.json and model.safetensors")
+        raise UserError(name, "no such folder", "wanted is one with config.json and model.safetensors")
     if not (path / "config.json").is_file():
-        raise UserError(f"{name}: has no config.json; wanted is a folder as transformers' save_pretrained writes it")
+        raise UserError(
+            name,
+            "has no config.json",
+            "wanted is a folder as transformers' save_pretrained writes it",
+        )
     config = _read_json(path / "config.json")
     if config.get("model_type") not in KINDS:
-        raise UserError(f"{name}: holds a '{config.get('model_type')}' model; wanted is one of {', '.join(KINDS)}")
+        raise UserError(
+            name,
+            f"holds a '{config.get('model_type')}' model",
+            f"wanted is one of {', '.join(KINDS)}",
+        )
     if not (path / "model.safetensors").is_file():
         pickled = next((file.name for file in sorted(path.glob("*.bin"))), None)
         found = f"{pickled} is a pickle, which can run code and is not read" if pickled else "has no model.safetensors"
-        raise UserError(f"{name}: {found}; convert the model with transformers' save_pretrained, into one file")
+        raise UserError(name, found, "convert the model with transformers' save_pretrained, into one file")
     extractor = path / "preprocessor_config.json"
     normalised = _read_json(extractor).get("do_normalize", True) if extractor.is_file() else True
     return config | {"do_normalize": normalised}
@@ -148,9 +156,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+        raise UserError(path, f"not readable as JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: wanted is a mapping of keys to values")
+        raise UserError(path, "wanted is a mapping of keys to values")
     return content
 
 
@@ -178,11 +186,14 @@ def build_encoder(config: dict[str, Any], folder: str) -> Any:
             encoder = transformers.AutoModel.from_config(made)
     except Exception as error:  # of many libraries' own kinds: any of them means that a file does not fit
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: cannot be loaded ({reason})") from None
+        raise UserError(name, f"cannot be loaded ({reason})") from None
     finally:
         logging.disable(logging.NOTSET)
     if missing:
-        raise UserError(f"{name}: model.safetensors lacks {len(missing)} weights of its config.json: {missing[0]} ...")
+        raise UserError(
+            name,
+            f"model.safetensors lacks {len(missing)} weights of its config.json: {missing[0]} ...",
+        )
     encoder = encoder.float()
     for module in encoder.modules():  # a frozen weight needs no norm of its own, and is then a plain tensor to ZeRO
         if parametrize.is_parametrized(module, "weight"):
@@ -195,6 +206,6 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise UserError("a pretrained speech encoder needs transformers: pip install 'emohead[speech]'") from None
+        raise UserError("a pretrained speech encoder needs transformers", "pip install 'emohead[speech]'") from None
     transformers.utils.logging.disable_progress_bar()
     return transformers

@@ -11,6 +11,7 @@ motion part has a pretrained speech encoder.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .blinks import add_blinks
-from .checkpoint import load_checkpoint
+from .checkpoint import Exported
 from .emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, TextStudentConfig
 from .face import FaceGenerator, FaceGeneratorConfig, to_bytes
 from .motion import AudioTo3DMM, AudioTo3DMMConfig
+from .timing import MOTION_WINDOW
 
-TRANSLATION = slice(-3, None)  # of motion: x, y and log scale
+PLACE = slice(-3, None)  # of motion, where the head is: translation x, y and log scale
 
 
 @dataclass
@@ -33,32 +35,22 @@ class TalkerConfig:
     face: FaceGeneratorConfig = field(default_factory=FaceGeneratorConfig)
 
 
-def talker_config(values: dict) -> TalkerConfig:
-    """A TalkerConfig from the plain containers of a checkpoint."""
-    emotion = dict(values["emotion"])
-    text, image = TextStudentConfig(**emotion.pop("text")), ImageStudentConfig(**emotion.pop("image"))
-    return TalkerConfig(
-        emotion=EmotionStudentConfig(text=text, image=image, **emotion),
-        motion=AudioTo3DMMConfig(**values["motion"]),
-        face=FaceGeneratorConfig(**values["face"]),
-    )
-
-
-def motion_windows(motion: Tensor, window: int) -> Tensor:
-    """Motion (T, D) -> for every frame the W frames around it (T, W, D), the edges replicated."""
-    padded = F.pad(motion.T[None], (window // 2, window // 2), mode="replicate")[0]  # (D, T + W - 1)
-    return rearrange(padded.unfold(1, window, 1), "d t w -> t w d")
+def motion_windows(motion: Tensor) -> Tensor:
+    """Motion (T, D) -> the W frames around each (T, W, D), the edges replicated: what training cuts."""
+    around = MOTION_WINDOW // 2
+    padded = F.pad(motion.T[None], (around, around), mode="replicate")[0]  # (D, T + W - 1)
+    return rearrange(padded.unfold(1, MOTION_WINDOW, 1), "d t w -> t w d")
 
 
 def anchor(motion: Tensor, portrait_motion: Tensor, mean: Tensor) -> Tensor:
     """Keep the head where the portrait has it: translation and scale of motion (T, D) move about the portrait's own
     (D,), not about the mean of the training data (D,)."""
     anchored = motion.clone()
-    anchored[:, TRANSLATION] += portrait_motion[TRANSLATION] - mean[TRANSLATION]
+    anchored[:, PLACE] += portrait_motion[PLACE] - mean[PLACE]
     return anchored
 
 
-class Talker(nn.Module):
+class Talker(Exported):
     """One student of the three stages.
 
     talker = Talker.load("talker.safetensors")
@@ -67,6 +59,8 @@ class Talker(nn.Module):
         ...
     """
 
+    kind = "talker"
+
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
         self.emotion = EmotionStudent(config.emotion)
@@ -74,14 +68,20 @@ class Talker(nn.Module):
         self.face = FaceGenerator(config.face)
         self.config = replace(config, motion=self.motion.config)  # which names no folder outside
 
+    @staticmethod
+    def config_of(values: dict[str, Any]) -> TalkerConfig:
+        emotion = dict(values["emotion"])
+        text, image = TextStudentConfig(**emotion.pop("text")), ImageStudentConfig(**emotion.pop("image"))
+        return TalkerConfig(
+            emotion=EmotionStudentConfig(text=text, image=image, **emotion),
+            motion=AudioTo3DMM.config_of(values["motion"]),
+            face=FaceGenerator.config_of(values["face"]),
+        )
+
     @classmethod
-    def load(cls, path: Path | str) -> "Talker":
-        """Rebuild a talker from its one file, in eval mode; raises UserError where the file is none."""
-        checkpoint = load_checkpoint(path, kind="talker")
-        with checkpoint.rebuilding():
-            talker = cls(talker_config(checkpoint.config))
-            talker.load_state_dict(checkpoint.tensors)
-        return talker.eval()
+    def load(cls, path: Path | str) -> Self:
+        """A talker from its one file, in eval mode; raises UserError where the file is none."""
+        return cls.from_checkpoint(path).eval()
 
     @property
     def size(self) -> int:
@@ -127,9 +127,7 @@ class Talker(nn.Module):
         if blinks:
             motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
         motion = anchor(motion, features.motion[0], self.motion.motion_mean)
-        windows = motion_windows(motion, self.config.face.window)
-        for chunk in windows.split(batch_size):
-            yield to_bytes(self.face(features.repeat(len(chunk)), chunk).frame)
+        yield from map(to_bytes, self.face.draw(features, motion_windows(motion), batch_size))
 
 
 def copy_matching(student: nn.Module, teacher: nn.Module) -> int:

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # The whole chain on a cluster with one command: prepare -> emotion -> motion -> distill, and face beside the two.
 #
-#   slurm/pipeline.sh OUT [--config=debug|base] [[STAGE:]WORD ...] [-- slurm/prepare.sbatch's arguments]
+#   slurm/pipeline.sh OUT [--config=SIZE] [[STAGE:]WORD ...] [-- slurm/prepare.sbatch's arguments]
 #
 #   slurm/pipeline.sh runs/mead --config=base --gpus-per-node=4 --time=24:00:00 data.shards=[data/mead] \
 #     emotion:network.pretrained=weights/clip.safetensors face:--nodes=2 face:trainer.max_steps=100000 distill:mine.yaml
 #   slurm/pipeline.sh runs/mead --gpus-per-node=1 -- 40 --partition cpu -- mead MEAD/ data/mead --size 256
 #
-# A WORD is meant for all four stages, or for one: STAGE is emotion, motion, face or distill. It is one of
+# A WORD is meant for all stages, or for one: STAGE is one that `emohead stages` lists. It is one of
 #   key=value         for emohead train
 #   FILE.yaml         a config file for emohead train, which wins over the shipped one
 #   --option=value    for sbatch, with the equals sign: --nodes=2, --gpus-per-node=4, --cpus-per-task=8
-# --config chooses the shipped configs (base, if not given). data.shards names data sets that are prepared already; with
+# --config chooses the shipped configs: debug, small or base (if not given). data.shards names data sets that are prepared already; with
 # arguments of slurm/prepare.sbatch a set is prepared first and then trained on.
 #
 # Each submitted job gives a line "name id"; it starts when those that it needs have ended well, and is taken out of the
@@ -37,8 +37,8 @@ wrong_use() {
 
 # -- what was asked for
 
-stage_of() { # of a word STAGE:...; empty where it is for all
-  case "$1" in emotion:* | motion:* | face:* | distill:*) echo "${1%%:*}" ;; esac
+stage_of() { # of a word STAGE:...; empty if it is for all
+  [[ "$1" != *:* || ! -f "$here/../configs/${1%%:*}-debug.yaml" ]] || echo "${1%%:*}"
 }
 
 check_word() {
@@ -47,7 +47,7 @@ check_word() {
   case "${1#"${stage:+$stage:}"}" in
     --config*) fail "$1: it is for all stages, and comes without STAGE:" ;;
     --job-name* | --output* | --dependency* | -J* | -o* | -d*) fail "$1: this script sets it itself" ;;
-    run=* | emotion=* | motion=* | face=*) fail "$1: this script sets it itself" ;;
+    run=*) fail "$1: this script sets it itself" ;;
     --[a-z]* | *.yaml | [a-z]*=*) ;;
     *) fail "'$1': wanted is key=value, FILE.yaml or --option=value, for one stage with STAGE: before it" ;;
   esac
@@ -59,8 +59,11 @@ read_command() {
   shift
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
     case "$1" in
-      --config=debug | --config=base) size=${1#*=} ;;
-      --config*) fail "$1: wanted is --config=debug or --config=base" ;;
+      --config=*)
+        size=${1#*=}
+        compgen -G "$here/../configs/*-$size.yaml" >/dev/null || fail "$1: no configs of that size are shipped"
+        ;;
+      --config*) fail "$1: wanted is --config=SIZE, such as --config=debug" ;;
       *) check_word "$1" && words+=("$1") ;;
     esac
     shift
@@ -96,6 +99,22 @@ words_of() { # stage -> the words meant for it, one a line
   done
 }
 
+# -- what the stages say of themselves
+
+read_chain() { # names in order; the kind that each exports; KEY=KIND of the exports that it starts from, ? if it may
+  local name kind starts said word key
+  said=$("$emohead" stages --plain) || fail "$emohead stages: does not answer"
+  while read -r name kind starts; do
+    chain+=("$name")
+    kind_of[$name]=$kind starts_of[$name]=$starts maker_of[$kind]=$name
+    for word in $starts; do
+      key=${word%%=*}
+      [[ "$word" == *\? || $'\n'"$(words_of "$name")" != *$'\n'"$key="* ]] ||
+        fail "$key=: this script sets it itself"
+    done
+  done <<<"$said"
+}
+
 # -- what is there already
 
 mark() { # the end of the names of jobs that write to a folder
@@ -107,9 +126,7 @@ queued() { # name -> id of the job that is queued or running under it
 }
 
 export_of() {
-  local name=$1
-  [ "$name" != distill ] || name=talker
-  echo "$out/$1/export/$name.safetensors"
+  echo "$out/$1/export/${kind_of[$1]}.safetensors"
 }
 
 # -- submit
@@ -147,9 +164,19 @@ waits_in_vain() { # job, and what it needs: for one that failed, where this call
   return 1
 }
 
-train() { # stage, and those that it needs
-  local stage=$1 needs=("${@:2}") need id name config after="" lines word
-  local options=() arguments=()
+train() {
+  local stage=$1 needs=(prepare) need id name config after="" lines word start key maker
+  local options=() arguments=() given=()
+  for start in ${starts_of[$stage]}; do
+    key=${start%%=*} start=${start#*=}
+    maker=${maker_of[${start%\?}]}
+    if [[ "$start" != *\? ]]; then
+      given+=("$key=$(export_of "$maker")")
+      needs+=("$maker")
+    elif [[ $'\n'"$(words_of "$stage")" == *$'\n'"$key="* ]]; then # it may be the export of this chain
+      needs+=("$maker")
+    fi
+  done
   if [ -f "$(export_of "$stage")" ]; then
     echo "$stage: finished, $(export_of "$stage")" >&2
     return
@@ -169,9 +196,7 @@ train() { # stage, and those that it needs
 
   config=$stage-$size
   [ -f "$here/../configs/$config.yaml" ] || config=$stage-debug
-  arguments=("$stage" -c "$config" "run=$out/$stage")
-  case "$stage" in motion | distill) arguments+=("emotion=$(export_of emotion)") ;; esac
-  [ "$stage" != distill ] || arguments+=("motion=$(export_of motion)" "face=$(export_of face)")
+  arguments=("$stage" -c "$config" "run=$out/$stage" "${given[@]}")
   [ -z "$data" ] || arguments+=("data.shards=[$data]")
   while read -r word; do
     case "$word" in
@@ -198,19 +223,18 @@ esac
 read_command "$@"
 emohead=${EMOHEAD:-$PWD/.venv/bin/emohead}
 command -v "$emohead" >/dev/null || fail "$emohead: no such command; set EMOHEAD to where emohead is"
+chain=()
+declare -A kind_of=() starts_of=() maker_of=()
+read_chain
 declare -A job=() anew=() # part of the chain -> its job; those submitted by this call
 queue=$(squeue --noheader --user "$(id -un)" --format "%F %T %j") || fail "squeue does not answer"
 mkdir -p "$out/logs"
 # A link, which leads nowhere until the last job has ended.
-[ -e "$out/talker.safetensors" ] || ln -sfn distill/export/talker.safetensors "$out/talker.safetensors"
+result=$(export_of "${maker_of[talker]}")
+[ -e "$out/talker.safetensors" ] || ln -sfn "${result#"$out"/}" "$out/talker.safetensors"
 
 prepare
-train emotion prepare
-train motion prepare emotion
-if [[ "$(words_of face)" == *perceptual.emotion=* ]]; then
-  train face prepare emotion
-else
-  train face prepare
-fi
-train distill prepare emotion motion face
+for stage in "${chain[@]}"; do
+  train "$stage"
+done
 echo "the result: $out/talker.safetensors" >&2

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import prepare_sources
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import prepare_sources
 from filelock import FileLock
 
 from .cluster import cluster  # noqa: F401 (a fixture)

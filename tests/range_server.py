@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
+from emohead.datamodules.storage.fetch import Patience
+
+QUICK = Patience(attempts=4, first_wait=0.01, longest_wait=0.05, stall=0.25)
+CONTENT = np.random.default_rng(0).bytes(100_000)
+
 
 class RangeServer(ThreadingHTTPServer):
     """Serves a folder. `plan` holds how the next requests fail, one after the other; `log` what was asked for."""

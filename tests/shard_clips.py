@@ -1,12 +1,13 @@
 """Small made-up clips for the tests of packing and streaming."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
-from emohead.datamodules.manifest import Manifest
+from emohead.datamodules.dataset.manifest import Manifest
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME, SPLITS, Clip, ClipInfo
-from emohead.datamodules.shards import ShardWriter
 from emohead.models.face_model import FaceModel
 
 SIZE = 32
@@ -62,3 +63,18 @@ def write_clips(
                 writer.write(make_clip(number, split, num_frames, size))
                 number += 1
         return writer.close(model or face_model())
+
+
+def damage(folder: Path, key: str, member: str = "motion.npy") -> None:
+    """Flip one bit in the middle of a member."""
+    for path in folder.glob("*.index.json"):
+        for sample in json.loads(path.read_text())["samples"]:
+            if sample["key"] == key:
+                offset, size, _ = sample["members"][member]
+                with open(path.with_name(path.name.replace(".index.json", ".tar")), "r+b") as tar:
+                    tar.seek(offset + size // 2)
+                    byte = tar.read(1)[0]
+                    tar.seek(offset + size // 2)
+                    tar.write(bytes([byte ^ 4]))
+                return
+    raise AssertionError(key)

@@ -1,11 +1,14 @@
 """What the tests of streaming share: a data module on made-up clips, outside a trainer."""
 
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from emohead.datamodules.batch import Batch
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.module import TalkingFaceData
 
 
 class FakeTrainer:
@@ -37,3 +40,15 @@ def take(batches: Iterable[Batch], count: int) -> list[Batch]:
 
 def keys_of(batches: Iterable[Batch]) -> list[str]:
     return [key for batch in batches for key in batch["key"]]
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x[name], y[name]) if isinstance(x[name], torch.Tensor) else x[name] == y[name]  # type: ignore[arg-type]
+        for x, y in zip(a, b, strict=True)
+        for name in x
+    )
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -3,13 +3,17 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from emohead.datamodules.encoding import write_video
-from emohead.datamodules.prepare_work import PrepareConfig
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.jobs import Progress, no_progress
+from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.run import PrepareReport, prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
 Talk = tuple[np.ndarray, np.ndarray]  # frames uint8 (T, 192, 192, 3), speech (T * 640,)
 
@@ -23,6 +27,11 @@ def talks(folder: Path, frames: int = 75) -> list[Talk]:
     reader = ClipReader(folder)
     keys = reader.keys(None)
     return [(reader.frames(key).transpose(0, 2, 3, 1), reader.speech(key)) for key in sorted(keys)]
+
+
+def prepare_folder(source: Path, out: Path, *, progress: Progress = no_progress, **options: Any) -> PrepareReport:
+    """Prepare a folder of videos as small pictures; `options` are PrepareConfig's."""
+    return prepare_sources(read_folder(source), out, PrepareConfig(**{"size": 64, **options}), progress=progress)
 
 
 def shifted(speech: np.ndarray, frames: int) -> np.ndarray:

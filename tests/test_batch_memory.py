@@ -4,7 +4,7 @@ import gc
 from pathlib import Path
 
 import torch
-from emohead.datamodules.batch_memory import BatchMemory, MadeBatch
+from emohead.datamodules.stream.memory import BatchMemory, MadeBatch, Slot
 
 from .shard_clips import write_clips
 from .stream_data import data_of
@@ -16,6 +16,10 @@ def made(memory: BatchMemory, value: int, size: int = 100) -> MadeBatch:
     slot.stack("motion", [torch.full((size,), float(value)).numpy()] * 2)
     slot.keep("key", ["a", "b"])
     return memory.finish(slot)
+
+
+def lies_in(slot: Slot, tensor: torch.Tensor) -> bool:
+    return 0 <= tensor.data_ptr() - slot.memory.data_ptr() < max(1, slot.size)
 
 
 def test_a_slot_is_used_again_when_its_batch_is_gone() -> None:
@@ -45,12 +49,23 @@ def test_a_view_of_a_tensor_keeps_the_whole_batch() -> None:
     assert len(memory.slots) == 3
 
 
-def test_a_larger_batch_gets_its_room(tmp_path: Path) -> None:
-    memory = BatchMemory()
-    for size in (10, 1000, 10):
+def test_a_larger_batch_gets_its_room() -> None:
+    memory, rooms = BatchMemory(), []
+    for size in (10, 10, 1000, 1000, 10):
         batch = made(memory, 7, size).open()
         assert batch["motion"].shape == (2, size)
         assert (batch["motion"] == 7).all()
+        (slot,) = memory.slots
+        rooms.append((slot.size, lies_in(slot, batch["motion"]), lies_in(slot, batch["picture"])))
+        del batch
+    small, large = 128 + 128, 128 + 8000  # bytes: pictures of 96 and motion of 80 or 8000, in lines of 64
+    assert rooms == [
+        (0, False, False),  # nothing is known yet
+        (small, True, True),
+        (small, False, True),  # what does not fit has memory of its own
+        (large, True, True),
+        (large, True, True),
+    ]
 
 
 def test_workers_lend_the_same_memory_again_and_kept_batches_stay_as_they_are(tmp_path: Path) -> None:

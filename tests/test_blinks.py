@@ -1,7 +1,7 @@
 """Blinks: as often as people do, by the seed, with the lids and nothing else."""
 
 import torch
-from emohead.datamodules.synthetic_face import synthetic_face_model
+from emohead.datamodules.synthetic.face import synthetic_face_model
 from emohead.models.blinks import SHUT, add_blinks, blink_track, eyelid_opening
 from emohead.models.face_model import POSE_DIM
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.cache import Cache
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.storage import open_folder
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.storage.cache import Cache
+from emohead.datamodules.storage.folder import open_folder
 from emohead.models.errors import UserError
 
-from .range_server import RangeServer, serving
+from .range_server import CONTENT, QUICK, RangeServer, serving
 from .shard_clips import write_clips
-from .test_storage import CONTENT, QUICK
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def hammer(folder: str, seed: int) -> None:
 
 def test_processes_share_a_cache_and_its_bound(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")  # spawned ones would spend the test importing
-    context.set_forkserver_preload(["emohead.datamodules.cache"])
+    context.set_forkserver_preload(["emohead.datamodules.storage.cache"])
     children = [context.Process(target=hammer, args=(str(tmp_path / "cache"), seed)) for seed in range(4)]
     for child in children:
         child.start()

@@ -12,7 +12,8 @@ import soundfile
 from emohead.datamodules.sample import EMOTIONS, SAMPLE_RATE
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
-from emohead.trainers.run import EXPORTS, STAGES, export_run, train
+from emohead.trainers.chain import STAGES
+from emohead.trainers.run.train import export_run, train
 
 from .conftest import emohead, refused
 from .onnx_networks import save_colours, save_pixels, save_squared, save_sync
@@ -30,7 +31,7 @@ def test_demo_leaves_what_it_promises(demo: Path):
     for stage in STAGES:
         assert (demo / stage / "config.yaml").is_file()
         assert (demo / stage / "metrics.jsonl").read_text().count("train/") >= 2
-        assert (demo / stage / "export" / f"{EXPORTS[stage]}.safetensors").is_file()
+        assert (demo / stage / "export" / f"{STAGES[stage].kind}.safetensors").is_file()
     metrics = json.loads((demo / "metrics.json").read_text())
     assert all(np.isfinite(figure["value"]) for figure in metrics["figures"])
     assert metrics["corpus"]["test_identities"] >= 1
@@ -69,10 +70,10 @@ def test_resume_goes_on_where_it_was(demo: Path, tmp_path: Path, stage: str, pre
         overrides += [f"perceptual.emotion={demo / 'emotion/export/emotion.safetensors'}"]
         overrides += ["adversary.start=1", "adversary.r1_every=2"]
     train(stage, base, [*overrides, f"run={tmp_path / 'a'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
-    whole = load_checkpoint(tmp_path / "a" / "export" / f"{EXPORTS[stage]}.safetensors")
+    whole = load_checkpoint(tmp_path / "a" / "export" / f"{STAGES[stage].kind}.safetensors")
     train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=2", "optimizer.final_lr=1"])
     train(stage, base, [*overrides, f"run={tmp_path / 'b'}", "trainer.max_steps=3", "optimizer.final_lr=1"])
-    resumed = load_checkpoint(tmp_path / "b" / "export" / f"{EXPORTS[stage]}.safetensors")
+    resumed = load_checkpoint(tmp_path / "b" / "export" / f"{STAGES[stage].kind}.safetensors")
     assert resumed.sha256 == whole.sha256
     rows = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "train/loss" in row]
@@ -93,8 +94,8 @@ def test_run_folder_keeps_its_network(demo: Path):
 
 
 def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
-    critics = demo / "motion" / "export" / "critics.safetensors"
-    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--critics", critics)
+    jury = demo / "motion" / "export" / "jury.safetensors"
+    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--jury", jury)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     expected = {
@@ -120,14 +121,15 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
+    assert "true frames | student: true motion | student: speech" in page, "videos are called as in the table"
     refused(emohead("evaluate", demo / "talker.safetensors", demo / "data", "--unseen", "joy"), "--unseen joy")
     config = MotionCriticsConfig(num_expression=3, emotion_dim=8)
     other = tmp_path / "other.safetensors"
-    save_checkpoint(other, MotionCritics(config).state_dict(), kind="critics", config=asdict(config))
+    save_checkpoint(other, MotionCritics(config).state_dict(), kind="critics", config=asdict(config))  # as once named
     refused(
         emohead("evaluate", demo / "talker.safetensors", demo / "data", "--critics", other), "other.safetensors", "3"
     )
-    refused(emohead("evaluate", critics, demo / "data"), "critics.safetensors", "emotion, motion, face or talker")
+    refused(emohead("evaluate", jury, demo / "data"), "jury.safetensors", "emotion, motion, face or talker")
 
 
 def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path):

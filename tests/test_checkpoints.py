@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emohead.trainers.checkpoints import Checkpoints, Saved, damage
+from emohead.trainers.run.checkpoints import Checkpoints, Saved, damage
 
 SOAK = bool(os.environ.get("EMOHEAD_SOAK"))
 KILLS = 100 if SOAK else 25
@@ -102,7 +102,7 @@ def test_killed_at_any_moment_the_newest_is_whole(checkpoints: Checkpoints, tmp_
     """A process that does nothing but save is killed again and again; the next goes on from what it finds."""
     announced, draws = tmp_path / "announced", random.Random(0)
     fork = multiprocessing.get_context("forkserver")  # of a process without threads, and faster than a new Python
-    fork.set_forkserver_preload(["emohead.trainers.checkpoints"])
+    fork.set_forkserver_preload(["emohead.trainers.run.checkpoints"])
     announced.write_text("0")
     process = fork.Process(target=save_on_and_on, args=(checkpoints.folder, 1, announced))
     process.start()

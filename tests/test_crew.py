@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.crew import Lost, count_one, run_jobs
+from emohead.datamodules.jobs import Lost, count_one, run_jobs
 from emohead.models.errors import UserError
 
 
@@ -16,7 +16,7 @@ def twice(number: int) -> int:
     for _ in range(number):
         count_one()
     if number == 13:
-        raise UserError("thirteen: unlucky")
+        raise UserError("thirteen", "unlucky")
     return 2 * number
 
 

@@ -12,10 +12,10 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.face_loss import gradient_penalty
 from emohead.trainers import stage as stage_module
-from emohead.trainers.draws import Draws
+from emohead.trainers.engines.draws import Draws
 from torch import Tensor
 
-from .test_curves import make
+from .stages import make
 
 META = torch.device("meta")
 
@@ -42,8 +42,7 @@ def only_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_meta(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     stage = make(name, folder).to(META)
-    if name == "distill":
-        stage.on_fit_start()
+    stage.on_fit_start()
     batch = made_up_batch(name, batch_size=4, size=32)
     return stage, {key: value.to(META) if isinstance(value, Tensor) else value for key, value in batch.items()}
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.apps.doctor import as_table
-from emohead.datamodules.stream import TalkingFaceData
-from emohead.trainers.checkpoint_size import checkpoint_bytes
+from emohead.datamodules.module import TalkingFaceData
 from emohead.trainers.config import load_config
-from emohead.trainers.doctor import examine
-from emohead.trainers.face import FaceStageConfig
-from emohead.trainers.finding import Finding
+from emohead.trainers.doctor.disk import checkpoint_bytes
+from emohead.trainers.doctor.examine import examine
+from emohead.trainers.doctor.finding import Finding
+from emohead.trainers.face import FaceStage, FaceStageConfig
 from rich.console import Console
 
 from .conftest import emohead, refused
@@ -249,7 +249,7 @@ def test_a_run_that_is_done_is_told(examined: Callable, face_run: Path) -> None:
 
 def test_checkpoints_need_the_room_that_is_foretold(face_run: Path) -> None:
     config = load_config(FaceStageConfig, [face_run / "config.yaml"], [])
-    checkpoint, export = checkpoint_bytes("face", config, TalkingFaceData("face", config.data).facts)
+    checkpoint, export = checkpoint_bytes(FaceStage, config, TalkingFaceData("face", config.data).facts)
     (saved,) = (face_run / "checkpoints").glob("step-*")
     assert sum(file.stat().st_size for file in saved.iterdir()) == pytest.approx(checkpoint, rel=0.1)
     assert (face_run / "export" / "face.safetensors").stat().st_size == pytest.approx(export, rel=0.1)

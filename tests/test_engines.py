@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
 from emohead.models.face_loss import gradient_penalty
-from emohead.trainers.deepspeed_engine import DeepSpeedEngine
-from emohead.trainers.engines import STATE, Engine, LossScale, PlainEngine
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.plain import STATE, Engine, LossScale, PlainEngine
 from torch import Tensor, nn
 
 STEPS, RANKS, BATCH, CLIP = 10, 2, 4, 0.5

@@ -1,9 +1,9 @@
 """The face generator and its stage: what a flow means, what the levels give, what each phase trains."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,51 +11,18 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.discriminator import Discriminator, DiscriminatorConfig
+from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
 from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
-from emohead.models.face_model import FaceModel
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.engines import LossScale, PlainEngine
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
-from emohead.trainers.meter import WorkCounter
+from emohead.trainers.run.meter import WorkCounter
 from torch import nn
 
-SMALL = {"size": 32, "channels": [16, 12, 8], "style_dim": 16, "landmark_level": 16, "coarse_flow": 16}
-DIMS = {"motion_dim": 10, "identity_dim": 3, "num_points": 72}
-
-
-def face_model() -> FaceModel:
-    rng = np.random.default_rng(0)
-    mean = rng.uniform(-0.8, 0.8, (75, 3))
-    return FaceModel(mean, rng.normal(0, 0.05, (3, 75, 3)), rng.normal(0, 0.05, (4, 75, 3)), np.arange(68))
-
-
-def make_generator() -> FaceGenerator:
-    torch.manual_seed(0)
-    network = FaceGenerator(FaceGeneratorConfig(**SMALL, **DIMS))
-    network.adopt(face_model(), torch.zeros(10), torch.full((10,), 0.2))
-    return network
-
-
-def small_config() -> FaceStageConfig:
-    config = FaceStageConfig(network=FaceGeneratorConfig(**SMALL))
-    config.discriminator = DiscriminatorConfig(size=32, channels=[8, 12, 16, 16])
-    config.adversary.start = 0
-    return config
-
-
-def make_stage(config: FaceStageConfig | None = None) -> FaceStage:
-    torch.manual_seed(0)
-    config = config or small_config()
-    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
-    stage = FaceStage(config, facts)
-    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
-    return stage
+from .face_stage import DIMS, SMALL, face_model, make_generator, make_stage, small_config
 
 
 def test_a_flow_points_to_where_a_pixel_comes_from():
@@ -203,9 +170,9 @@ def test_each_phase_trains_its_own_network():
     stage, batch = make_stage(), made_up_batch("face", batch_size=4)
     before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     seen = []
-    stage.backward = lambda name, loss: (
+    stage.backpropagate = lambda name, loss: (
         seen.append((name, all(p.requires_grad for p in stage.discriminator.parameters()))),
-        FaceStage.backward(stage, name, loss),
+        FaceStage.backpropagate(stage, name, loss),
     )
     stage.training_step(batch, 0)
     assert seen == [("network", False), ("discriminator", True), ("discriminator", True)]  # Gmain, Dmain, R1
@@ -314,17 +281,56 @@ def test_sizes_that_do_not_fit_are_named():
         VGGFeatures("nowhere.pth")
 
 
+def test_no_setting_changes_the_motion_window_behind_the_back_of_training(tmp_path):
+    """It was one that evaluation and inference obeyed, while training cut MOTION_WINDOW frames whatever it said."""
+    with pytest.raises(UserError, match=r"unknown key 'network\.window'"):
+        load_config(FaceStageConfig, [], ["network.window=13"])
+    for window, known in ((27, True), (13, False)):  # the config.yaml of an earlier run names it
+        (tmp_path / "config.yaml").write_text(f"network:\n  window: {window}\n  size: 128\n")
+        with contextlib.nullcontext() if known else pytest.raises(UserError, match="window"):
+            assert load_config(FaceStageConfig, [tmp_path / "config.yaml"], []).network == FaceGeneratorConfig()
+
+
+@pytest.mark.parametrize("window", [27, 13])
+def test_earlier_exports_name_a_window_and_are_read(tmp_path, window: int):
+    network = make_generator()
+    values = as_dict(network.config) | {"window": window}
+    save_checkpoint(tmp_path / "face.safetensors", network.state_dict(), kind="face", config=values)
+    assert FaceGenerator.from_checkpoint(tmp_path / "face.safetensors").config == network.config
+
+
+def test_a_perceptual_network_stays_as_it_came_and_out_of_checkpoints(tmp_path):
+    space, path = EmotionSpace(EmotionSpaceConfig(towers=["text", "image"])), tmp_path / "emotion.safetensors"
+    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
+    config = small_config()
+    config.perceptual.emotion = str(path)
+    stage = make_stage(config).train()
+    assert not any(module.training for module in stage.perceptual.network.modules())
+    assert not any(p.requires_grad for p in stage.perceptual.network.parameters())
+    assert not any("perceptual" in name for name in stage.state_dict())
+    assert stage.losses(made_up_batch("face"))["perceptual_loss"] > 0
+
+
 def test_the_shipped_sizes_can_be_built_and_the_base_one_takes_a_step():
     for name in ("face-debug", "face-small", "face-base-512", "face-base"):
         config = load_config(FaceStageConfig, [Path(name)], [])
-        Discriminator(replace(config.discriminator, size=config.network.size))
+        size = config.network.size
+        with torch.device("meta"):  # shapes alone
+            network = FaceGenerator(replace(config.network, **DIMS))
+            frame = network(network.encode_portrait(torch.rand(2, 3, size, size)), torch.rand(2, 27, 10)).frame
+            logits = Discriminator(replace(config.discriminator, size=size))(frame)
+        assert frame.shape == (2, 3, size, size)
+        assert logits.shape[0] == 2
     # The base networks' depth, with a fraction of their channels.
     config.network.channels = [channels // 16 for channels in config.network.channels]
     config.discriminator.channels = [channels // 16 for channels in config.discriminator.channels]
     config.network.style_dim, config.adversary.start = 32, 0
     stage = make_stage(config)
+    before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     stage.training_step(made_up_batch("face", size=256), 0)
-    assert stage.logs["loss"].isfinite()
+    assert {name: math.isfinite(norm) for name, norm in stage.norms.items()} == dict.fromkeys(stage.norms, True)
+    assert stage.norms.keys() == {"network", "discriminator", "gradient_penalty"}
+    assert not [name for name, p in stage.named_parameters() if torch.equal(p, before[name])]
 
 
 def test_the_discriminator_warms_up_when_it_starts():

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.arkit import ARKIT_NAMES, COLUMNS, arkit_blendshapes, export_arkit, head_angles, timecode
-from emohead.datamodules.shards import ShardWriter
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.face_models.arkit import (
+    ARKIT_NAMES,
+    COLUMNS,
+    arkit_blendshapes,
+    export_arkit,
+    head_angles,
+    timecode,
+)
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.ict import ICT_EXPRESSIONS

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.bfm09 import clip_coefficients, read_coefficients
+from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.bfm09 import read_coefficients
+from emohead.datamodules.prepare.fit import Piece
+from emohead.datamodules.prepare.listing import Source
+from emohead.datamodules.prepare.pack import stored_coefficients
 from emohead.models.bfm import DECIMETRES_PER_UNIT, load_bfm09
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
@@ -93,20 +97,32 @@ def test_without_a_crop_units_span_the_longer_side(mat: Path) -> None:
     np.testing.assert_array_equal(whole, named)
 
 
+def clip_of(
+    folder: Path, frames: int, stem: str = "clip", size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> tuple[Piece, Source]:
+    """A clip of so many frames of a video of that size, and the video."""
+    left, top, side = map(int, CROP)
+    piece = Piece(0, 0, "key", 0, frames, (left, top, side), "none", None, 0.0, 0)
+    path = folder / f"{stem}.mp4"
+    write_video(path, np.zeros((1, size[1], size[0], 3), np.uint8))
+    return piece, Source(path, path.name, "somebody")
+
+
 @pytest.mark.parametrize("count", [19, 20, 21])
 def test_one_frame_more_or_less_is_let_pass(mat: Path, count: int) -> None:
-    _, motion = clip_coefficients(mat.parent, "clip", count, picture=(WIDTH, HEIGHT), crop=CROP)
+    _, motion = stored_coefficients(mat.parent, *clip_of(mat.parent, count))
     _, whole = read_coefficients(mat, crop=CROP)
     np.testing.assert_array_equal(motion, np.concatenate([whole, whole[-1:]])[:count])
 
 
 def test_clips_that_do_not_match_are_refused(mat: Path) -> None:
-    with pytest.raises(UserError, match=r"20 frames .* 22"):
-        clip_coefficients(mat.parent, "clip", 22, picture=(WIDTH, HEIGHT))
+    folder = mat.parent
+    with pytest.raises(UserError, match=r"20 frames, 22 at 25 fps"):
+        stored_coefficients(folder, *clip_of(folder, 22))
     with pytest.raises(UserError, match=r"640 x 480.*1280 x 720"):
-        clip_coefficients(mat.parent, "clip", 20, picture=(1280, 720))
+        stored_coefficients(folder, *clip_of(folder, 20, size=(1280, 720)))
     with pytest.raises(UserError, match=r"other\.mat: no such file"):
-        clip_coefficients(mat.parent, "other", 20, picture=(WIDTH, HEIGHT))
+        stored_coefficients(folder, *clip_of(folder, 20, stem="other"))
 
 
 @pytest.mark.parametrize(

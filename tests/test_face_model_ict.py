@@ -13,7 +13,7 @@ from emohead.models.ict import ICT_EXPRESSIONS, JAW_VERTICES, load_ict
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
-from .test_face_model import made_up_model, tracks
+from .tracked_faces import made_up_model, tracks
 
 MAX_RESIDUAL = 0.025  # of the distance of the outer eye corners
 NUM_VERTICES = 70
@@ -167,9 +167,9 @@ def test_fit_recovers_blendshapes_from_landmarks(ict: FaceModel) -> None:
 @pytest.mark.parametrize("clip", ["grid/lbax4n.mpg", "hdtf/WDA_KatieHill_000.mp4"])
 def test_real_clips(ict: FaceModel, real_data: Path, clip: str) -> None:
     pytest.importorskip("mediapipe")
-    from emohead.datamodules.sources import Source
-    from emohead.datamodules.tracking import crop_box, to_crop_units
-    from emohead.datamodules.tracks import Track, track_source
+    from emohead.datamodules.media.face_tracker import crop_box, to_crop_units
+    from emohead.datamodules.prepare.listing import Source
+    from emohead.datamodules.prepare.track import Track, track_source
 
     track = track_source(Source(real_data / "clips" / clip, clip, "anybody"))
     assert isinstance(track, Track)

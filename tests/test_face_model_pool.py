@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emohead.apps.facemodel import convert, fit
-from emohead.datamodules.face_model_pool import different_models, pool_face_models
-from emohead.datamodules.shards import ShardWriter
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.face_models.pool import pool_face_models
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
 
 from .shard_clips import make_clip, write_clips
-from .test_face_model import NUM_IDENTITY, made_up_model, made_up_motion, tracks
+from .tracked_faces import NUM_IDENTITY, made_up_model, made_up_motion, tracks
 
 FRAMES = 60
 
@@ -83,7 +83,7 @@ def test_memory_is_bounded_by_frames(sets: Sets, monkeypatch: pytest.MonkeyPatch
         seen.extend(map(len, clips))
         return build_landmark_model(clips, people)
 
-    monkeypatch.setattr("emohead.datamodules.face_model_pool.build_landmark_model", build)
+    monkeypatch.setattr("emohead.datamodules.face_models.pool.build_landmark_model", build)
     pooled = pool_face_models(list(sets), max_frames=150)
     assert 140 <= sum(seen) <= 150
     assert len(seen) == 10  # every clip has its share
@@ -113,12 +113,6 @@ def test_out_is_checked_before_work(tmp_path: Path) -> None:
         fit([tmp_path / "one"], tmp_path / "two")
     with pytest.raises(UserError, match="no folder"):
         fit([tmp_path / "one"], tmp_path / "missing" / "out.npz")
-
-
-def test_message_names_the_command_that_mends_it() -> None:
-    message = different_models("data/a", "data/b")
-    assert "emohead facemodel fit data/a data/b pooled.npz" in message
-    assert "\n" not in message
 
 
 def test_convert_writes_what_prepare_takes(real_data: Path, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.folder import LABEL_COLUMNS, find_files, read_folder
-from emohead.datamodules.splits import split_identities
+from emohead.datamodules.corpora.folder import LABEL_COLUMNS, find_files, read_folder
+from emohead.datamodules.prepare.splits import split_identities
 from emohead.models.errors import UserError
 
 

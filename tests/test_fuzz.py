@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.verify import index_shards, verify_shards
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.reindex import index_shards
+from emohead.datamodules.dataset.verify import verify_shards
 from emohead.models.errors import UserError
 
 from .shard_clips import write_clips

@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.av_offset import band_energies, estimate_offset
-from emohead.datamodules.gates import CODES, GateConfig, check_residual, check_span, find_cuts, parse_gates, yaw_angles
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.synthetic import SyntheticConfig, prepare_synthetic
-from emohead.datamodules.tracks import Track, count_colours
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.prepare.av_offset import band_energies, estimate_offset
+from emohead.datamodules.prepare.gates import (
+    CODES,
+    GateConfig,
+    check_residual,
+    check_span,
+    find_cuts,
+    parse_gates,
+    yaw_angles,
+)
+from emohead.datamodules.prepare.track import Track, count_colours
+from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 from emohead.models.errors import UserError
 
 from .pictures import picture

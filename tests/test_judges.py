@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from emohead.models.errors import UserError
-from emohead.trainers.judges import ARCFACE_POINTS, Csim, Fid, Lpips, SyncNet, align, load_onnx
-from emohead.trainers.mfcc import mfcc
+from emohead.trainers.evaluation.judges import ARCFACE_POINTS, Csim, Fid, Lpips, SyncNet, align, load_onnx
+from emohead.trainers.evaluation.mfcc import mfcc
 from onnx import TensorProto, helper
 
 from .onnx_networks import BRIGHTNESS, mean, pair, save, save_colours, save_pixels, save_squared, save_sync

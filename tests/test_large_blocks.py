@@ -14,7 +14,7 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.discriminator import Discriminator, DiscriminatorConfig
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
-from emohead.trainers.large_blocks import compile_blocks, large_blocks, recompute
+from emohead.trainers.engines.large_blocks import compile_blocks, large_blocks, recompute
 from torch import nn
 
 from .conftest import ROOT

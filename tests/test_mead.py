@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
-from emohead.datamodules.mead import IDENTITY_TEST, IDENTITY_VAL, VIEWS, Take, parse_take, read_mead
-from emohead.datamodules.media import write_video
+from emohead.datamodules.corpora.mead import IDENTITY_TEST, IDENTITY_VAL, VIEWS, Take, parse_take, read_mead
+from emohead.datamodules.media.read import write_video
+from emohead.datamodules.prepare.listing import SourceList
 from emohead.datamodules.sample import EMOTIONS, SPLITS
-from emohead.datamodules.sources import SourceList
 from emohead.models.errors import UserError
 
 # Lists of the authors' code name folders of frames of an earlier edition, by the number of a camera take: no takes.

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from emohead.datamodules.media import (
+from emohead.datamodules.media.read import (
     MAX_GOP,
     decode_flac,
     encode_clip,
@@ -245,7 +245,7 @@ def test_an_interval_is_what_the_whole_holds_there(tmp_path: Path, name: str) ->
 
 
 def test_only_the_interval_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emohead.datamodules import media
+    from emohead.datamodules.media import read as media
 
     encode(tmp_path / "long.mp4", "libx264", steady(Fraction(25), 30), gop=25)
     seen = []

@@ -3,22 +3,19 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
-from emohead.datamodules.source import DataConfig
-from emohead.models.checkpoint import save_checkpoint
-from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
+from emohead.datamodules.config import DataConfig
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
-from emohead.models.face_model import FaceModel
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig, sync_offset
 from emohead.trainers.augmentation import augment_mel
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.draws import Draws
-from emohead.trainers.engines import LossScale, PlainEngine
+from emohead.trainers.engines.draws import Draws
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.motion import (
     MotionLossConfig,
     MotionStage,
@@ -30,8 +27,7 @@ from emohead.trainers.motion import (
 )
 from emohead.trainers.stage import OptimizerConfig
 
-SIZES = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 16}
-SMALL = AudioTo3DMMConfig(dim=32, layers=2, heads=2, reach=3, chunk_frames=60, **SIZES)
+from .motion_stage import SIZES, SMALL, conditions, face_model, make_stage
 
 
 def make_network(**changes) -> AudioTo3DMM:
@@ -43,30 +39,9 @@ def make_network(**changes) -> AudioTo3DMM:
     return network
 
 
-def conditions(batch_size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch_size, 16, generator=generator), torch.randn(batch_size, 3, generator=generator)
-
-
-def face_model() -> FaceModel:
-    rng = np.random.default_rng(0)
-    mean, identity, expression = rng.normal(size=(70, 3)), rng.normal(size=(3, 70, 3)), rng.normal(size=(4, 70, 3))
-    return FaceModel(mean, identity, expression, np.arange(68))
-
-
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory) -> MotionStage:
     return make_stage(tmp_path_factory.mktemp("motion"))
-
-
-def make_stage(folder, **changes) -> MotionStage:
-    torch.manual_seed(0)
-    space = EmotionSpace(EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2))
-    path = folder / "emotion.safetensors"
-    save_checkpoint(path, space.state_dict(), kind="emotion", config=as_dict(space.config))
-    statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
-    return MotionStage(MotionStageConfig(**{"emotion": str(path), "network": SMALL} | changes), facts)
 
 
 def test_motion_has_a_row_for_each_frame():
@@ -160,13 +135,13 @@ def test_the_critics_judge_alike_in_bfloat16():
 
 def test_gradients_reach_every_trainable_parameter(stage):
     stage.train()
-    assert not stage.space.training
+    assert not stage.teacher.space.training
     batch = made_up_batch("motion", batch_size=4, size=64)
     stage.total(stage.losses(batch)).backward()
     torch.stack(list(stage.judge(stage.jury, batch, batch["motion"], torch.randn(4, 64)).values())).sum().backward()
     without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
-    assert all(p.grad is None for p in stage.space.parameters())
+    assert all(p.grad is None for p in stage.teacher.space.parameters())
 
 
 @pytest.mark.parametrize("name", list(vars(MotionLossConfig())))
@@ -209,22 +184,49 @@ def test_every_modality_gets_its_turn(stage):
     assert torch.equal(emotion, stage.draw_emotion(batch, Draws(0, rows=range(24), total=24)))
 
 
-def test_validation_and_export(stage, tmp_path):
+def test_validation_compares_with_the_true_motion(stage, monkeypatch):
+    batch = made_up_batch("motion", batch_size=2)
+    late = batch | {"motion": batch["motion"].roll(1, dims=1)}  # noise: a frame says nothing of the next one
+    monkeypatch.setattr(stage.eval().network, "forward", lambda *_: batch["motion"])
+    with torch.no_grad():
+        right, wrong = stage.validate(batch), stage.validate(late)
+    assert right["mouth_correlation"] == pytest.approx(1, abs=1e-5)
+    assert right["expression_loss"] == right["velocity_loss"] == 0
+    assert abs(wrong["mouth_correlation"]) < 0.5
+    assert wrong["expression_loss"] > 1
+
+
+def test_an_export_is_what_was_trained(stage, tmp_path):
     stage.eval()
     batch = made_up_batch("motion", batch_size=2)
-    with torch.no_grad():
-        metrics = stage.validate(batch)
-    assert -1 <= metrics["mouth_correlation"] <= 1
     stage.export(tmp_path / "motion.safetensors", {})
-    critics, motion = MotionCritics.from_checkpoint(tmp_path / "critics.safetensors").eval(), batch["motion"]
+    jury, motion = MotionCritics.from_checkpoint(tmp_path / "jury.safetensors").eval(), batch["motion"]
     with torch.no_grad():
-        shown = critics.emotion(critics.normalise(motion))
+        shown = jury.emotion(jury.normalise(motion))
         assert torch.equal(shown, stage.jury.emotion(stage.jury.normalise(motion)))
         assert not torch.allclose(shown, stage.critics.emotion(stage.critics.normalise(motion)), atol=0.1)
     again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
     emotion = torch.randn(2, again.config.emotion_dim)
     arguments = (batch["speech"], emotion, batch["identity"])
     assert torch.equal(again(*arguments), stage.network(*arguments))
+
+
+def test_a_jury_of_an_earlier_export_is_read(tmp_path):
+    """Its file was called critics.safetensors, and its kind critics."""
+    jury = MotionCritics(MotionCriticsConfig(num_expression=4, emotion_dim=16))
+    path = tmp_path / "critics.safetensors"
+    save_checkpoint(path, jury.state_dict(), kind="critics", config=as_dict(jury.config))
+    again = MotionCritics.from_checkpoint(path)
+    assert all(torch.equal(a, b) for a, b in zip(jury.parameters(), again.parameters(), strict=True))
+
+
+def test_the_teacher_stays_as_it_came_and_out_of_checkpoints(stage):
+    before = {name: tensor.clone() for name, tensor in stage.teacher.space.state_dict().items()}
+    stage.train()
+    stage.losses(made_up_batch("motion", batch_size=4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stage.teacher.space.state_dict().items())
+    assert not any(module.training for module in stage.teacher.space.modules())
+    assert not any("space" in name for name in stage.state_dict())
 
 
 def test_critics_learn_from_true_motion_only(tmp_path):
@@ -268,12 +270,13 @@ def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
     stage = make_stage(tmp_path)
     path = tmp_path / "emotion.safetensors"
     where_from = {"config": {"data": {"holdout_emotions": ["fear"]}}}
-    config, tensors = as_dict(stage.space.config), stage.space.state_dict()
+    config, tensors = as_dict(stage.teacher.space.config), stage.teacher.space.state_dict()
     save_checkpoint(path, tensors, kind="emotion", config=config, provenance=where_from)
     with pytest.raises(UserError, match=r"emotion=.*holdout_emotions=\[fear\], this stage has \[\]"):
         MotionStage(MotionStageConfig(emotion=str(path), network=SMALL), stage.facts)
     data = DataConfig(holdout_emotions=["fear"])
-    assert MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, data=data), stage.facts)
+    alike = MotionStage(MotionStageConfig(emotion=str(path), network=SMALL, data=data), stage.facts)
+    assert alike.inputs == {"emotion": load_checkpoint(path, kind="emotion").sha256}
 
 
 def test_the_offset_of_lips_is_found():

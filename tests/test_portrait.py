@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.tracking import crop_box, crop_square, interpolate_gaps, to_crop_units
+from emohead.datamodules.media.face_tracker import crop_box, crop_square, interpolate_gaps, to_crop_units
 from emohead.models.errors import UserError
 from PIL import Image
 
@@ -46,7 +46,7 @@ def test_the_crop_holds_a_moving_face_whole() -> None:
 
 
 def test_portraits_are_found_and_cropped(tmp_path: Path, portraits: list[Path]) -> None:
-    from emohead.datamodules.portrait import crop_portrait, find_faces
+    from emohead.datamodules.media.portrait import crop_portrait, find_faces
 
     for path in portraits:
         crop = crop_portrait(path, 128)
@@ -62,7 +62,7 @@ def test_portraits_are_found_and_cropped(tmp_path: Path, portraits: list[Path]) 
 
 
 def test_a_turned_photo_is_set_upright(tmp_path: Path, portraits: list[Path]) -> None:
-    from emohead.datamodules.portrait import crop_portrait
+    from emohead.datamodules.media.portrait import crop_portrait
 
     image = Image.open(portraits[0]).convert("RGB")
     exif = Image.Exif()
@@ -73,7 +73,7 @@ def test_a_turned_photo_is_set_upright(tmp_path: Path, portraits: list[Path]) ->
 
 
 def test_images_without_exactly_one_face_are_named(tmp_path: Path, portraits: list[Path]) -> None:
-    from emohead.datamodules.portrait import crop_portrait
+    from emohead.datamodules.media.portrait import crop_portrait
 
     Image.fromarray(picture(size=200, frames=1)[0]).save(tmp_path / "faceless.png")
     pair = [np.array(Image.open(path).convert("RGB")) for path in portraits[:2]]

@@ -7,22 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.encoding import write_video
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.media import read_audio, read_video
-from emohead.datamodules.prepare import prepare_folder, prepare_sources
-from emohead.datamodules.prepare_plan import FrameSample
-from emohead.datamodules.reader import ClipReader
+from emohead.apps.prepare_commands import PrepareOptions
+from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.verify import verify_shards
+from emohead.datamodules.media.face_tracker import FaceTracker
+from emohead.datamodules.media.read import read_audio, read_video
+from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.fit import FrameSample
+from emohead.datamodules.prepare.listing import Source, SourceList
+from emohead.datamodules.prepare.run import prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
-from emohead.datamodules.sources import Source, SourceList
-from emohead.datamodules.tracking import FaceTracker
-from emohead.datamodules.verify import verify_shards
 from emohead.models.errors import UserError
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
 
 from .conftest import emohead, refused
 from .pictures import picture, tone
-from .talking_clips import SMALL, Talk, shifted
+from .talking_clips import SMALL, Talk, prepare_folder, shifted
 
 # -- what comes out --------------------------------------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ def test_every_fault_is_a_reason_and_none_stops_the_run(tmp_path: Path, spoken: 
     (source / "truncated.mp4").write_bytes(data[: len(data) // 2])
     (source / "zero.mp4").write_bytes(b"")
     seen: list[tuple[int, int, str]] = []
-    report = prepare_folder(source, out, size=64, codec="mjpeg", progress=lambda *step: seen.append(step))
+    report = prepare_folder(source, out, progress=lambda *step: seen.append(step))
     assert [info.source for info in report.kept] == ["good.mp4"]
     assert {clip.source.removesuffix(".mp4"): clip.code for clip in report.rejected} == {
         "cut": "scene_cut",
@@ -141,7 +143,7 @@ def test_long_sources_are_cut_into_equal_clips(tmp_path: Path, spoken: list[Talk
     frames, sound = spoken[3]  # whose mouth says it clearest
     there_and_back = np.concatenate([frames, frames[::-1]])
     write_video(tmp_path / "in" / "long.mp4", np.concatenate([there_and_back] * 2)[:260], np.tile(sound, 4))
-    report = prepare_folder(tmp_path / "in", tmp_path / "out", size=64, codec="mjpeg")
+    report = prepare_folder(tmp_path / "in", tmp_path / "out")
     assert [(info.key, info.start, info.end) for info in report.kept] == [
         ("000000_long_000", 0.0, 5.2),
         ("000000_long_001", 5.2, 10.4),
@@ -155,7 +157,7 @@ def test_late_sound_is_put_right_or_refused(tmp_path: Path, spoken: list[Talk]) 
     frames, sound = spoken[3]  # whose mouth says it clearest
     for delay in (0, 3, -3, 12, -12):
         write_video(tmp_path / "in" / f"{delay}.mp4", frames, shifted(sound, delay))
-    report = prepare_folder(tmp_path / "in", tmp_path / "out", size=64, codec="mjpeg")
+    report = prepare_folder(tmp_path / "in", tmp_path / "out")
     assert {(clip.source, clip.code, clip.value) for clip in report.rejected} == {
         ("12.mp4", "av_offset", 12),
         ("-12.mp4", "av_offset", -12),
@@ -183,6 +185,12 @@ def test_the_sample_of_frames_is_bounded_and_even() -> None:
 
 
 # -- command line ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_and_the_configuration_have_the_same_defaults() -> None:
+    typed, config = PrepareOptions(), PrepareConfig()
+    for name in ("size", "codec", "face_model", "coefficients"):
+        assert getattr(typed, name) == getattr(config, name), name
 
 
 def test_the_command_reports_and_refuses(tmp_path: Path, people: Path) -> None:

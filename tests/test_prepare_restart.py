@@ -9,16 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import prepare_folder, prepare_sources
-from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import _Run, prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.models.errors import UserError
 
-from .talking_clips import SMALL, Talk, snapshot, write_talks
+from .talking_clips import SMALL, Talk, prepare_folder, snapshot, write_talks
 
 
 def test_parts_in_any_order_make_the_same_set(tmp_path: Path, people: Path, undisturbed: Path) -> None:
@@ -80,9 +80,9 @@ def opened(process: int, path: Path) -> bool:
 RUN = """
 import sys
 from pathlib import Path
-from emohead.datamodules.folder import read_folder
-from emohead.datamodules.prepare import prepare_sources
-from emohead.datamodules.prepare_work import PrepareConfig
+from emohead.datamodules.corpora.folder import read_folder
+from emohead.datamodules.prepare.run import prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 prepare_sources(read_folder(Path(sys.argv[1])), sys.argv[2], PrepareConfig(size=64, codec="mjpeg", clips_per_shard=1))
 """
 
@@ -130,6 +130,39 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, people: Path, undisturb
     assert not killed_when(command, lambda: False), "a finished set stays as it is"
 
 
+@contextlib.contextmanager
+def opened_files() -> Iterator[list[str]]:
+    """The names of all files that this process opens within."""
+    names: list[str] = []
+    watching = True
+    sys.addaudithook(  # for good: there is no way to remove one
+        lambda event, details: names.append(Path(str(details[0])).name) if watching and event == "open" else None
+    )
+    yield names
+    watching = False
+
+
+def test_finishing_reads_no_tar(
+    tmp_path: Path, people: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tars are overwritten with zeros before the data set is finished, and nothing is different."""
+    listing, out = read_folder(people), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_finish", lambda self, plan, packed: None)
+        prepare_sources(listing, out, SMALL)
+    tars = sorted(out.glob("*.tar"))
+    for tar in tars:
+        tar.write_bytes(bytes(tar.stat().st_size))
+    with opened_files() as opened:
+        report = prepare_sources(listing, out, SMALL)
+    assert "plan.json" in opened
+    assert not [name for name in opened if name.endswith(".tar")]
+    assert len(tars) == len(report.kept) == 3
+    assert report.kept == prepare_sources(listing, undisturbed, SMALL).kept
+    assert (out / "manifest.json").read_bytes() == (undisturbed / "manifest.json").read_bytes()
+    assert (out / "facemodel.npz").read_bytes() == (undisturbed / "facemodel.npz").read_bytes()
+
+
 def test_a_changed_source_is_tracked_anew(tmp_path: Path, spoken: list[Talk]) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     first, second, third = ((frames[:30], sound) for frames, sound in (spoken[0], spoken[2], spoken[4]))
@@ -163,8 +196,8 @@ def test_another_command_on_the_same_folder_is_refused(tmp_path: Path, people: P
 
 def test_a_given_face_model_is_used(tmp_path: Path, people: Path, undisturbed: Path) -> None:
     model = undisturbed / "facemodel.npz"
-    prepare_folder(people, tmp_path / "out", size=64, codec="mjpeg", face_model=model)
+    prepare_folder(people, tmp_path / "out", face_model=str(model))
     assert (tmp_path / "out" / "facemodel.npz").read_bytes() == model.read_bytes()
     with pytest.raises(UserError, match="no such face model"):
-        prepare_folder(people, tmp_path / "new", face_model=tmp_path / "none.npz")
+        prepare_folder(people, tmp_path / "new", face_model=str(tmp_path / "none.npz"))
     assert not (tmp_path / "new").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 import soundfile
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 
 from .conftest import emohead, refused
 

@@ -20,6 +20,10 @@ STAGES = ("emotion", "motion", "face", "distill")
 # Stands in for emohead where only the layout of jobs matters: says what it was given, writes what a stage exports, and
 # does once what $PRETEND says.
 PRETENDER = """#!/usr/bin/env bash
+if [ "$1" = stages ]; then
+  cat "$STAGES"
+  exit
+fi
 if [ "$1" = doctor ]; then
   [ "$2" = --help ] || [ "$PRETEND" != ill ] || exit 2
   exit 0
@@ -47,11 +51,19 @@ touch "$run/export/${2/distill/talker}.safetensors"
 
 
 @pytest.fixture
-def pretender(cluster: dict[str, str], tmp_path: Path) -> dict[str, str]:
+def pretender(cluster: dict[str, str], tmp_path: Path, declared: Path) -> dict[str, str]:
     command = tmp_path / "pretender"
     command.write_text(PRETENDER)
     command.chmod(0o755)
-    return cluster | {"EMOHEAD": str(command), "PRETEND": ""}
+    return cluster | {"EMOHEAD": str(command), "PRETEND": "", "STAGES": str(declared)}
+
+
+@pytest.fixture(scope="module")
+def declared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The answer of `emohead stages --plain`."""
+    path = tmp_path_factory.mktemp("stages") / "stages.txt"
+    path.write_text(emohead("stages", "--plain").stdout)
+    return path
 
 
 def call(script: str, *arguments: object, folder: Path, env: dict[str, str]) -> dict[str, str]:

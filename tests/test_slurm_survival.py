@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.run import EXPORTS, STAGES
+from emohead.trainers.chain import STAGES
 
 from .cluster import DEADLINE, SCRIPTS, field, job_states, scontrol
 from .survival import rows, settings
@@ -69,7 +69,7 @@ def ended_as_it_should(cluster: Cluster, job: str, run: Path, stage: str, restar
     assert list(rows(run, "val")) == [50, 100]
     names = {path.name.split("-")[-1] for path in (run / "wandb").glob("offline-run-*")}
     assert names == {(run / "wandb" / "id").read_text()}, "one W&B run"
-    provenance = load_checkpoint(run / "export" / f"{EXPORTS[stage]}.safetensors").provenance
+    provenance = load_checkpoint(run / "export" / f"{STAGES[stage].kind}.safetensors").provenance
     assert provenance["steps"] == STEPS
     assert "Traceback" not in log
 

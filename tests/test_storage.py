@@ -10,19 +10,16 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from emohead.datamodules.cache import Cache
-from emohead.datamodules.fetch import FsspecFetcher, HttpFetcher, Patience
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.storage import LocalFolder, RemoteFolder, open_folder
+from emohead.datamodules.dataset.manifest import load_manifest, publish
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.storage.cache import Cache
+from emohead.datamodules.storage.fetch import FsspecFetcher, HttpFetcher
+from emohead.datamodules.storage.folder import LocalFolder, RemoteFolder, open_folder
 from emohead.models.errors import UserError
 
-from .range_server import RangeServer, serving
+from .range_server import CONTENT, QUICK, RangeServer, serving
 from .shard_clips import face_model, write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take
-
-QUICK = Patience(attempts=4, first_wait=0.01, longest_wait=0.05, stall=0.25)
-CONTENT = np.random.default_rng(0).bytes(100_000)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +118,7 @@ def test_a_missing_file_is_asked_for_once(server: RangeServer) -> None:
 def test_a_server_without_ranges(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.always = "whole"
     assert HttpFetcher(QUICK).fetch(f"{server.url}/file", 500, 1000) == CONTENT[500:1500]
-    monkeypatch.setattr("emohead.datamodules.fetch.LARGEST_WHOLE", 10_000)
+    monkeypatch.setattr("emohead.datamodules.storage.fetch.LARGEST_WHOLE", 10_000)
     with pytest.raises(UserError, match="sends the whole file where a range is asked for"):
         HttpFetcher(QUICK).fetch(f"{server.url}/file", 500, 1000)
 
@@ -262,7 +259,7 @@ def test_a_url_streams_as_a_folder_does(
 def test_a_server_that_goes_away_stops_the_stream_in_one_line(
     server: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emohead.datamodules.storage.Patience", lambda: QUICK)
+    monkeypatch.setattr("emohead.datamodules.storage.folder.Patience", lambda: QUICK)
     data = data_of(server.url)
     server.always = "500"
     with pytest.raises(UserError, match=r"index\.json: HTTP 500; tried 4 times") as error:
@@ -274,6 +271,6 @@ def test_a_shard_name_may_not_lead_elsewhere(corpus: Path, tmp_path: Path) -> No
     shutil.copytree(corpus, tmp_path / "data")
     manifest = load_manifest(corpus)
     manifest.shards[0].name = "../../other.tar"
-    manifest.save(tmp_path / "data")
+    publish(tmp_path / "data", manifest)
     with pytest.raises(UserError, match=r"'\.\./\.\./other\.tar' is no plain file name"):
         ClipReader(tmp_path / "data").shard(0)

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.batch import STAGES, Batch, check_batch
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.batch import BATCH, Batch, check_batch
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.module import TalkingFaceData, pl
 from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
-from emohead.datamodules.samples import draw_pair, motion_window
-from emohead.datamodules.stream import DataConfig, TalkingFaceData, pl
+from emohead.datamodules.stream.examples import draw_pair, motion_window
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
-from .stream_data import FakeTrainer, data_of, keys_of, take
+from .stream_data import FakeTrainer, data_of, keys_of, same, take
 
 NUM_TRAIN, NUM_VAL = 10, 5
 
@@ -36,22 +37,14 @@ def global_batches(corpus: Path, count: int, num_ranks: int, workers: int, start
     parts = []
     for rank in range(num_ranks):
         data = data_of(corpus, trainer=FakeTrainer(rank, num_ranks, start), num_workers=workers)
-        assert data.micro_batch_size == 4 // num_ranks
         parts.append(take(data.train_dataloader(), count))
+        assert all(len(batch["key"]) == 4 // num_ranks for batch in parts[-1])
     merged = []
     for slices in zip(*parts, strict=True):
         keys = keys_of(slices)
         tensors = {n: torch.cat([s[n] for s in slices]) for n, v in slices[0].items() if isinstance(v, torch.Tensor)}
         merged.append({"key": keys, "prompt": [p for s in slices for p in s["prompt"]], **tensors})
     return merged
-
-
-def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(
-        torch.equal(x[name], y[name]) if isinstance(x[name], torch.Tensor) else x[name] == y[name]  # type: ignore[arg-type]
-        for x, y in zip(a, b, strict=True)
-        for name in x
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +110,7 @@ def test_validation_reads_every_clip_once_and_always_alike(corpus: Path, num_ran
 # ---------------------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BATCH)
 @pytest.mark.parametrize("size", [0, 16])
 def test_batches_keep_the_contract(corpus: Path, stage: str, size: int) -> None:
     data = data_of(corpus, stage=stage, size=size)
@@ -185,7 +178,8 @@ def test_unlabelled_clips_have_no_class(corpus: Path) -> None:
 
 SIGNALLED = """
 import itertools, os, subprocess, sys
-from emohead.datamodules.stream import DataConfig, TalkingFaceData
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.module import TalkingFaceData
 data = TalkingFaceData("face", DataConfig(shards=[sys.argv[1]], batch_size=2, num_workers=2))
 batches = iter(data.train_dataloader())
 next(batches)

@@ -1,34 +1,18 @@
 """A damaged clip costs that clip: it is named, replaced in the same way everywhere, and too many stop the run."""
 
-import json
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.bad_samples import BadSamples
-from emohead.datamodules.order import Place
-from emohead.datamodules.reader import DamagedClip
+from emohead.datamodules.dataset.reader import DamagedClip
+from emohead.datamodules.stream.damaged import BadSamples
+from emohead.datamodules.stream.order import Place
 from emohead.models.errors import UserError
-from emohead.trainers.run import train
+from emohead.trainers.run.train import train
 
-from .shard_clips import write_clips
-from .stream_data import FakeTrainer, data_of, keys_of, take
+from .shard_clips import damage, write_clips
+from .stream_data import FakeTrainer, data_of, keys_of, lines_of, take
 
 NUM_TRAIN, NUM_VAL = 10, 5
-
-
-def damage(folder: Path, key: str, member: str = "motion.npy") -> None:
-    """Flip one bit in the middle of a member."""
-    for path in folder.glob("*.index.json"):
-        for sample in json.loads(path.read_text())["samples"]:
-            if sample["key"] == key:
-                offset, size, _ = sample["members"][member]
-                with open(path.with_name(path.name.replace(".index.json", ".tar")), "r+b") as tar:
-                    tar.seek(offset + size // 2)
-                    byte = tar.read(1)[0]
-                    tar.seek(offset + size // 2)
-                    tar.write(bytes([byte ^ 4]))
-                return
-    raise AssertionError(key)
 
 
 def corpus_with(folder: Path, *damaged: str, codec: str = "mjpeg") -> Path:
@@ -36,10 +20,6 @@ def corpus_with(folder: Path, *damaged: str, codec: str = "mjpeg") -> Path:
     for key in damaged:
         damage(folder, key)
     return folder
-
-
-def lines_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_damaged_clip_is_replaced_and_named(tmp_path: Path) -> None:

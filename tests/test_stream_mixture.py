@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.mixture import MixedOrder, interleave, whole_shares
+from emohead.datamodules.config import whole_shares
+from emohead.datamodules.stream.mixture import MixedOrder, interleave
 from emohead.models.errors import UserError
 from emohead.trainers.config import load_config
 from emohead.trainers.motion import MotionStageConfig

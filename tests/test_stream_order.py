@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from emohead.datamodules.order import EpochOrder, FixedOrder, rank_slice
+from emohead.datamodules.stream.order import EpochOrder, FixedOrder, rank_slice
 
 
 def test_every_sample_comes_once_in_an_epoch() -> None:

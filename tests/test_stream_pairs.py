@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.batch import Batch, check_batch
-from emohead.datamodules.reader import ClipReader
-from emohead.datamodules.samples import draw_pair
-from emohead.datamodules.shards import ShardWriter
+from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.dataset.writer import ShardWriter
+from emohead.datamodules.stream.examples import draw_pair
 from emohead.models.errors import UserError
 
-from .shard_clips import SIZE, face_model, make_clip, write_clips
-from .stream_data import FakeTrainer, data_of, keys_of, take
-from .test_stream import same
-from .test_stream_bad import damage, lines_of
+from .shard_clips import SIZE, damage, face_model, make_clip, write_clips
+from .stream_data import FakeTrainer, data_of, keys_of, lines_of, same, take
 
 FRAMES = 30
 CLIPS = [  # person, emotion, view; the first six share a shard

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 
-from .shard_clips import write_clips
+from .shard_clips import damage, write_clips
 from .stream_data import FakeTrainer, data_of, keys_of, take
-from .test_stream_bad import damage
 
 SOAK = os.environ.get("EMOHEAD_SOAK") == "1"
 ALL_SHAPES = list(itertools.product((1, 2, 3, 4), (0, 1, 2, 3)))  # ranks, workers of each

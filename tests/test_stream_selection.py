@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.reader import ClipReader
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.models.errors import UserError
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips
@@ -60,8 +60,10 @@ def test_several_data_sets_are_one(corpus: Path, tmp_path: Path) -> None:
 
 def test_data_sets_that_do_not_fit_are_refused(corpus: Path, tmp_path: Path) -> None:
     write_clips(tmp_path / "other", counts={"train": 1}, model=face_model(seed=5))
-    with pytest.raises(UserError, match=r"data and .*other are in different face models"):
+    with pytest.raises(UserError, match=r"data and .*other are in different face models") as error:
         data_of(corpus, tmp_path / "other")
+    assert f"emohead facemodel fit {corpus} {tmp_path / 'other'} pooled.npz" in str(error.value)
+    assert "\n" not in str(error.value)
     write_clips(tmp_path / "large", counts={"train": 1}, size=64)
     with pytest.raises(UserError, match=r"\(32\) and .*large \(64\) have frames of different sizes; set data.size"):
         data_of(corpus, tmp_path / "large")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.checkpoints import Checkpoints
-from emohead.trainers.preemption import INTERRUPTED, Notice
-from emohead.trainers.run import EXPORTS, STAGES, train
+from emohead.trainers.chain import STAGES
+from emohead.trainers.run.checkpoints import Checkpoints
+from emohead.trainers.run.preemption import INTERRUPTED, Notice
+from emohead.trainers.run.train import train
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
 
@@ -51,7 +52,7 @@ def go_on(demo: Path, stage: str, run: Path, *shape: str) -> None:
 
 
 def checksum(run: Path, stage: str) -> str:
-    return load_checkpoint(run / "export" / f"{EXPORTS[stage]}.safetensors").sha256
+    return load_checkpoint(run / "export" / f"{STAGES[stage].kind}.safetensors").sha256
 
 
 def same_to_the_last_bit(run: Path, other: Path, stage: str) -> None:

@@ -5,23 +5,23 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from emohead.datamodules.manifest import load_manifest
-from emohead.datamodules.sample import EMOTIONS, SAMPLES_PER_FRAME
-from emohead.datamodules.synthetic import (
+from emohead.datamodules.dataset.manifest import load_manifest
+from emohead.datamodules.sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME
+from emohead.datamodules.synthetic.acting import AFFECTS, LEXICON
+from emohead.datamodules.synthetic.actions import ACTS, held_out
+from emohead.datamodules.synthetic.corpus import (
+    STRENGTH,
     SyntheticConfig,
     _motion,
     _utter,
     make_clip,
     person_of,
     prepare_synthetic,
-    synthetic_clips,
     synthetic_scripts,
 )
-from emohead.datamodules.synthetic_acting import AFFECTS, LEXICON
-from emohead.datamodules.synthetic_acts import ACTS, held_out
-from emohead.datamodules.synthetic_face import ACTION_UNITS, AU, IRIS, synthetic_face_model
-from emohead.datamodules.synthetic_voice import PHONEMES, Manner, Voice, speak
-from emohead.datamodules.synthetic_words import describe_voice
+from emohead.datamodules.synthetic.face import ACTION_UNITS, AU, IRIS, synthetic_face_model
+from emohead.datamodules.synthetic.voice import PHONEMES, Manner, Voice, speak
+from emohead.datamodules.synthetic.words import describe_voice
 from emohead.models.errors import UserError
 
 SMALL = SyntheticConfig(identities=3, clips=4, frames=15, size=32, seed=7)
@@ -53,7 +53,7 @@ def test_same_bytes_with_one_and_two_workers(tmp_path):
 
 
 def test_a_clip_is_what_the_format_says():
-    clip = next(synthetic_clips(SMALL))
+    clip = make_clip(synthetic_scripts(SMALL)[0])
     assert clip.frames.shape == (15, 32, 32, 3)
     assert clip.frames.dtype == np.uint8
     assert clip.speech.shape == (15 * SAMPLES_PER_FRAME,)
@@ -116,7 +116,7 @@ def test_a_higher_level_is_stronger():
     for emotion in set(EMOTIONS) - {"neutral"}:
         name = max(AFFECTS[emotion].units, key=lambda unit: AFFECTS[emotion].units[unit])
         weak, middle, strong = (
-            np.mean([typical_units(i, emotion, strength)[AU[name]] for i in range(3)]) for strength in (0.45, 0.72, 1.0)
+            np.mean([typical_units(i, emotion, STRENGTH[level])[AU[name]] for i in range(3)]) for level in LEVELS
         )
         assert weak + 0.1 < middle < strong - 0.1
 

@@ -1,6 +1,8 @@
 """The student and its inference: text without a tower, motion windows, anchoring, length."""
 
+import numpy as np
 import torch
+from emohead.datamodules.stream.examples import motion_window
 from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, subword_buckets
 from emohead.models.talker import copy_matching, motion_windows
 from torch import nn
@@ -31,12 +33,20 @@ def test_word_order_matters():
 
 def test_motion_windows_are_centred():
     motion = torch.arange(40.0)[:, None].expand(40, 5)
-    windows = motion_windows(motion, 27)
+    windows = motion_windows(motion)
     assert windows.shape == (40, 27, 5)
     assert torch.equal(windows[:, 13], motion)
     assert torch.equal(windows[20, :, 0], torch.arange(7.0, 34.0))
     assert (windows[0, :13] == 0).all(), "edges are replicated"
     assert (windows[-1, 14:] == 39).all()
+
+
+def test_windows_are_those_that_training_cuts():
+    motion = torch.randn(40, 5)
+    cut = [motion_window(motion.numpy(), frame) for frame in range(len(motion))]
+    assert np.array_equal(motion_windows(motion), np.stack(cut))
+    short = torch.randn(3, 5)
+    assert np.array_equal(motion_windows(short)[1], motion_window(short.numpy(), 1))
 
 
 def test_student_starts_from_matching_tensors():

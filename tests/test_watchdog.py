@@ -13,8 +13,8 @@ import pytest
 import torch
 from emohead.trainers.config import load_config
 from emohead.trainers.emotion import EmotionStageConfig
-from emohead.trainers.memory_error import explain
-from emohead.trainers.precision import settled
+from emohead.trainers.engines.precision import settled
+from emohead.trainers.run.memory_error import explain
 
 from .survival import children, start, wait_for_step
 

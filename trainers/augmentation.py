@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .draws import Draws
+from .engines.draws import Draws
 
 SHIFT, ZOOM, TURN = 0.15, 0.2, 0.2  # crop units, log scale, radians
 BRIGHTNESS, CONTRAST, TINT = 0.15, 0.3, 0.1  # of the range of a pixel, log scale, of the range of a channel

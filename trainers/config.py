@@ -10,8 +10,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..models.errors import UserError
+from ..models.files import written_aside
+from ..models.timing import MOTION_WINDOW
 
 T = TypeVar("T")
+
+# Settings that the config.yaml of an earlier run names, by the one value that training ever obeyed.
+RETIRED = {("network", "window"): MOTION_WINDOW, ("network", "face", "window"): MOTION_WINDOW}
 
 
 def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
@@ -31,9 +36,8 @@ def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
 
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration; feeding it back reproduces the run."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    partial.replace(path)
+    with written_aside(path) as partial:
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -49,27 +53,31 @@ def find_config(file: Path) -> Path:
     if (shipped / f"{file}.yaml").is_file():
         return shipped / f"{file}.yaml"
     names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise UserError(f"{file}: no such config file; give a path or one of the shipped names: {names}")
+    raise UserError(file, "no such config file", f"give a path or one of the shipped names: {names}")
 
 
 def _read_yaml(file: Path) -> DictConfig:
     try:
         content = OmegaConf.load(file)
     except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(file, f"not readable as YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(content, DictConfig):
-        raise UserError(f"{file}: wanted is a mapping of keys to values")
+        raise UserError(file, "wanted is a mapping of keys to values")
+    for (*parents, key), value in RETIRED.items():
+        part = OmegaConf.select(content, ".".join(parents))
+        if isinstance(part, DictConfig) and part.get(key) == value:
+            del part[key]
     return content
 
 
 def _read_override(override: str) -> DictConfig:
     key, equals, _ = override.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"'{override}': wanted is key=value, such as optimizer.lr=1e-4")
+        raise UserError(f"'{override}'", "wanted is key=value, such as optimizer.lr=1e-4")
     try:
         return OmegaConf.from_dotlist([override])
     except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"'{override}': {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"'{override}'", f"{' '.join(str(error).split())[:200]}") from None
 
 
 def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str) -> DictConfig:
@@ -78,7 +86,7 @@ def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str
         return OmegaConf.merge(config, addition)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
-        raise UserError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
+        raise UserError(where, f"{key}: {str(error).splitlines()[0]}") from None
 
 
 def _check_keys(content: Any, schema: type, *, prefix: str, where: str) -> None:
@@ -89,6 +97,6 @@ def _check_keys(content: Any, schema: type, *, prefix: str, where: str) -> None:
         if key not in valid:
             nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
             listing = f"did you mean '{prefix}{nearest[0]}'?" if nearest else f"valid are: {', '.join(valid)}"
-            raise UserError(f"{where}: unknown key '{prefix}{key}'; {listing}")
+            raise UserError(where, f"unknown key '{prefix}{key}'", listing)
         if is_dataclass(hints[key]) and isinstance(value, dict):
             _check_keys(value, hints[key], prefix=f"{prefix}{key}.", where=where)  # type: ignore[arg-type]

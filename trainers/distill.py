@@ -10,9 +10,9 @@ The abstract of arXiv:2305.02572 has no such stage: all of it is our own choice.
 Shapes: B clips, E embedding, T frames of speech, D values of motion.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +21,25 @@ from torch import Tensor
 
 from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.module import DataFacts
 from ..datamodules.prompts import prompts_for
 from ..datamodules.sample import LEVELS
-from ..datamodules.stream import DataFacts
-from ..models.checkpoint import load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
-from ..models.face import FaceGenerator
+from ..models.face import FaceGenerator, to_float, to_pictures
 from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
+from .frozen import Frozen
+from .metrics import psnr
 from .motion import MODALITIES
-from .stage import Stage, StageConfig, check_held_out
+from .stage import Stage, StageConfig, Start
+
+Values = dict[str, Any]  # the configuration of a network, as its export has it
 
 NUM_PICKS = 64  # sentences beside the prompts of the batch
+PREVIEWED = 4  # pairs in a picture of samples/
 
 
 @dataclass
@@ -61,27 +65,41 @@ class DistillStageConfig(StageConfig):
     loss: DistillLoss = field(default_factory=DistillLoss)
 
 
-class DistillStage(Stage):
+@dataclass
+class Teachers(Frozen):
+    space: EmotionSpace
+    motion: AudioTo3DMM
+    face: FaceGenerator
+
+
+class DistillStage(Stage[DistillStageConfig]):
+    """Trains Talker, the student of the three other stages."""
+
     name = "distill"
-    kind: ClassVar[str] = "talker"
+    config_type = DistillStageConfig
+    starts_from = (Start("emotion", "emotion"), Start("motion", "motion"), Start("face", "face"))
+    kind = "talker"
     monitor = "-val/loss"
     network: Talker
 
+    @classmethod
+    def build(cls, config: DistillStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        return {"network": Talker(student_config(config.network, **given))}
+
+    @classmethod
+    def frame_size(cls, config: DistillStageConfig, given: dict[str, Any]) -> int:
+        return given["face"]["size"]
+
     def __init__(self, config: DistillStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        given = {
-            name: load_checkpoint(Path(getattr(config, name)), kind=name) for name in ("emotion", "motion", "face")
-        }
-        for name, checkpoint in given.items():
-            check_held_out(config, f"{name}={getattr(config, name)}", checkpoint)
-        self.inputs = {name: checkpoint.sha256 for name, checkpoint in given.items()}
+        given = self.load_given()
         self.emotion_from = given["motion"].provenance.get("config", {}).get("emotion_from", list(MODALITIES))
-        space = EmotionSpace.from_checkpoint(config.emotion)
+        space = EmotionSpace.rebuild(given["emotion"])
         motion = AudioTo3DMM.from_checkpoint(config.motion)
         face = FaceGenerator.from_checkpoint(config.face)
-        # Not a submodule of the stage: frozen teachers are neither trained nor written into its checkpoints.
-        self.teachers = Frozen(space, motion, face)
-        self.network = Talker(student_config(config.network, space, motion, face))
+        self.teachers = Teachers(space, motion, face)
+        self.network = self.assemble(facts, given)["network"]
+        config.network = self.network.config  # with what the teachers decided
         if config.start_from_teacher:
             copy_matching(self.network.emotion.image, space.image_tower)
             copy_matching(self.network.emotion.speech, space.speech_encoder)
@@ -142,42 +160,34 @@ class DistillStage(Stage):
     def face_losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.network.face
         with torch.no_grad():
-            taught = self.teachers.face(
-                self.teachers.face.encode_portrait(batch["portrait"]), batch["target_motion"]
-            ).frame
+            taught = drawn(self.teachers.face, batch["portrait"], batch["target_motion"])
         features = student.encode_portrait(batch["portrait"])
         frame = student(features, batch["target_motion"]).frame.float()
-        target = batch["target"].float() / 127.5 - 1
+        target = to_float(batch["target"])
         motion = student.normalise(features.motion) - student.normalise(batch["portrait_motion"])
         return {
             "portrait_loss": motion.abs().mean() + (features.identity - batch["portrait_identity"]).abs().mean(),
-            "frame_loss": pyramid_distance(frame, taught.float()),
+            "frame_loss": pyramid_distance(frame, taught),
             "true_frame_loss": pyramid_distance(frame, target),
             "region_loss": region_loss(frame, target, batch["target_landmarks"]),
         }
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        target = batch["target"].float() / 127.5 - 1
+        target = to_float(batch["target"])
         losses = self.losses(batch)
         metrics = losses | {"loss": self.total(losses)}
         for name, face in (("student_psnr", self.network.face), ("teacher_psnr", self.teachers.face)):
-            frame = face(face.encode_portrait(batch["portrait"]), batch["target_motion"]).frame.float()
-            metrics[name] = psnr(frame, target).mean()
+            metrics[name] = psnr(drawn(face, batch["portrait"], batch["target_motion"]), target).mean()
         return metrics
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, np.ndarray]:
         """Rows of portrait, truth, teacher, student."""
-        n = min(4, len(batch["key"]))
-        portrait, window = batch["portrait"][:n], batch["target_motion"][:n]
-        columns = [portrait.float() / 127.5 - 1, batch["target"][:n].float() / 127.5 - 1]
-        columns += [
-            face(face.encode_portrait(portrait), window).frame.float()
-            for face in (self.teachers.face, self.network.face)
-        ]
+        portrait, target, window = (batch[name][:PREVIEWED] for name in ("portrait", "target", "target_motion"))
+        made = [drawn(face, portrait, window) for face in (self.teachers.face, self.network.face)]
+        columns = [to_float(portrait), to_float(target), *made]
         picture = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n S, 4 S)
-        pixels = ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return {"portrait-truth-teacher-student": pixels.permute(1, 2, 0).cpu().numpy()}
+        return {"portrait-truth-teacher-student": to_pictures(picture)}
 
     def embed(self, encoder: EmotionEncoder, batch: Batch, modality: str) -> Tensor:
         """The clip's emotion (B, E) from its text, image or audio."""
@@ -187,33 +197,21 @@ class DistillStage(Stage):
 
     def generator(self) -> torch.Generator:
         """Draws of this step: a function of seed and position only."""
-        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.num_batches)
+        return torch.Generator().manual_seed(self.step_seed())
 
 
-class Frozen:
-    """The three teachers in eval mode, without gradients."""
-
-    def __init__(self, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> None:
-        self.space, self.motion, self.face = space, motion, face
-        for network in (space, motion, face):
-            network.eval().requires_grad_(False)
-
-    def to(self, device: torch.device) -> None:
-        for network in (self.space, self.motion, self.face):
-            network.to(device)
-
-
-def student_config(config: TalkerConfig, space: EmotionSpace, motion: AudioTo3DMM, face: FaceGenerator) -> TalkerConfig:
-    """Fill in what the teachers and the data decide."""
-    config.emotion.embed_dim = space.config.embed_dim
-    config.emotion.image.crop = config.emotion.image.crop or space.config.image_crop
-    config.motion.emotion_dim = space.config.embed_dim
-    for part, teacher in ((config.motion, motion.config), (config.face, face.config)):
-        part.motion_dim, part.identity_dim = teacher.motion_dim, teacher.identity_dim
-    config.motion.noise_dim, config.motion.use_identity = motion.config.noise_dim, motion.config.use_identity
+def student_config(config: TalkerConfig, emotion: Values, motion: Values, face: Values) -> TalkerConfig:
+    """Fill in what the configurations of the teachers decide."""
+    student = deepcopy(config)
+    student.emotion.embed_dim = student.motion.emotion_dim = emotion["embed_dim"]
+    student.emotion.image.crop = student.emotion.image.crop or emotion["image_crop"]
+    for part, teacher in ((student.motion, motion), (student.face, face)):
+        part.motion_dim, part.identity_dim = teacher["motion_dim"], teacher["identity_dim"]
+    for name in ("noise_dim", "use_identity"):
+        setattr(student.motion, name, motion[name])
     for name in ("size", "num_points", "landmark_level"):
-        setattr(config.face, name, getattr(face.config, name))
-    return config
+        setattr(student.face, name, face[name])
+    return student
 
 
 def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> None:
@@ -225,6 +223,11 @@ def copy_buffers(talker: Talker, motion: AudioTo3DMM, face: FaceGenerator) -> No
             buffer.copy_(given[name])
 
 
+def drawn(face: FaceGenerator, portraits: Tensor, windows: Tensor) -> Tensor:
+    """Portraits, uint8 (B, 3, S, S), each moved as its motion window (B, W, D) says -> (B, 3, S, S)."""
+    return face(face.encode_portrait(portraits), windows).frame.float()
+
+
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cosine of unit vectors (B, E) -> (B,)."""
     return 1 - (a * b).sum(-1)
@@ -233,9 +236,3 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 def pyramid_distance(a: Tensor, b: Tensor) -> Tensor:
     """L1 of images (B, 3, S, S) at full, half and quarter size."""
     return sum((F.avg_pool2d(a, k) - F.avg_pool2d(b, k)).abs().mean() for k in (1, 2, 4)) / 3  # type: ignore[return-value]
-
-
-def psnr(image: Tensor, target: Tensor) -> Tensor:
-    """Of images (B, 3, S, S) in [-1, 1], in dB each (B,); what lies outside the range is clipped, as in a video."""
-    error = (image.clamp(-1, 1) - target).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error.clamp(min=1e-10))

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream import DataFacts
-from ..models.checkpoint import load_checkpoint
+from ..datamodules.module import DataFacts
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
-from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float
+from ..models.face import FaceGenerator, FaceGeneratorConfig, FaceOutput, PortraitFeatures, to_float, to_pictures
 from ..models.face_loss import (
     EmotionFeatures,
     FeatureNetwork,
@@ -29,8 +28,11 @@ from ..models.face_loss import (
     warp_loss,
 )
 from .face_augmentation import FaceAugmentationConfig, augmented
-from .stage import OptimizerConfig, Stage, StageConfig, check_held_out
+from .frozen import Frozen
+from .metrics import psnr
+from .stage import Caution, OptimizerConfig, Stage, StageConfig, Start, nearest_batch_sizes
 
+PREVIEWED = 6  # pairs in a picture of samples/
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
 
 
@@ -79,37 +81,67 @@ class FaceStageConfig(StageConfig):
     ema_decay: float = 0.999
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], averaged over the batch, in dB."""
-    error = (a.float().clamp(-1, 1) - b.float()).square().mean((1, 2, 3)) / 4
-    return (-10 * torch.log10(error + 1e-5)).mean()
+@dataclass
+class Perceptual(Frozen):
+    network: FeatureNetwork | None
 
 
-class FaceStage(Stage):
-    name: ClassVar[str] = "face"
-    kind: ClassVar[str] = "face"
+class FaceStage(Stage[FaceStageConfig]):
+    """Trains FaceGenerator; its moving average is exported."""
+
+    name = "face"
+    config_type = FaceStageConfig
+    starts_from = (Start("perceptual.emotion", "emotion", needed=False),)
+    weights = ("perceptual.vgg",)
+    kind = "face"
     monitor = "val/psnr"
+    network: FaceGenerator
+    average: FaceGenerator
+    discriminator: Discriminator
+
+    @classmethod
+    def build(cls, config: FaceStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
+        sized = replace(config.network, motion_dim=facts.motion_dim, identity_dim=facts.identity_dim)
+        network = FaceGenerator(replace(sized, num_points=num_points))
+        discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
+        average = copy.deepcopy(network).requires_grad_(False)
+        return {"network": network, "discriminator": discriminator, "average": average}
+
+    @classmethod
+    def frame_size(cls, config: FaceStageConfig, given: dict[str, Any]) -> int:
+        return config.network.size
+
+    @classmethod
+    def cautions(cls, config: FaceStageConfig) -> list[Caution]:
+        """The discriminator compares the clips of a group: a part without whole groups makes smaller ones of them."""
+        c, group = config.trainer, config.discriminator.group
+        adversarial = config.loss.adversarial_loss > 0 and config.adversary.start < c.max_steps
+        parts = c.nodes * c.devices * c.accumulate
+        size = config.data.batch_size // parts
+        if not adversarial or group < 2 or size % group == 0:
+            return []
+        problem = f"each part has {size} clips, no multiple of discriminator.group={group}: groups become smaller"
+        return [Caution("batch", problem, nearest_batch_sizes(config.data.batch_size, parts * group))]
 
     def __init__(self, config: FaceStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
-        num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
-        dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
-        self.network = FaceGenerator(replace(config.network, **dims))
-        self.network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
-        self.discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
+        self.network, self.discriminator, self.average = self.assemble(facts, {}).values()
+        for network in (self.network, self.average):
+            network.adopt(facts.face_model, torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.perceptual = [self._feature_network()]  # in a list: frozen weights stay out of the checkpoint
+        self.perceptual = Perceptual(self._feature_network())
 
     def _feature_network(self) -> FeatureNetwork | None:
         c = self.config.perceptual
         if c.vgg:
             return VGGFeatures(c.vgg)
         if c.emotion:
-            checkpoint = load_checkpoint(c.emotion, kind="emotion")
-            check_held_out(self.config, f"perceptual.emotion={c.emotion}", checkpoint)
-            return EmotionFeatures(EmotionSpace.rebuild(checkpoint, towers=["image"]))
+            return EmotionFeatures(EmotionSpace.rebuild(self.load_given()["emotion"], towers=["image"]))
         return None
+
+    def on_fit_start(self) -> None:
+        self.perceptual.to(self.device)
 
     @property
     def adversarial(self) -> bool:
@@ -141,7 +173,7 @@ class FaceStage(Stage):
                 losses, output = self._generator_losses(part, part["target"])
                 total = self.total(losses)
             self.log_part(losses | {"loss": total})
-            self.backward("network", total)
+            self.backpropagate("network", total)
             changed.append(part["target"])
             fakes.append(output.frame.detach())
         if self.update("network"):
@@ -158,7 +190,7 @@ class FaceStage(Stage):
                 fake, real = self.discriminator(frame), self.discriminator(target)
                 loss = discriminator_adversarial_loss(real, fake)
             self.log_part({"discriminator_loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()})
-            self.backward("discriminator", loss)
+            self.backpropagate("discriminator", loss)
         self.update("discriminator")
 
         # R1: lazy, each penalty stands for those left out.
@@ -167,22 +199,21 @@ class FaceStage(Stage):
             for _, target in zip(self.parts(batch), reals, strict=True):
                 with self.engines["discriminator"].whole():  # for the second derivative
                     penalty = gradient_penalty(self.discriminator, target)
-                    self.backward("discriminator", penalty * adversary.r1 * adversary.r1_every)
+                    self.backpropagate("discriminator", penalty * adversary.r1 * adversary.r1_every)
                 self.log_part({"gradient_penalty": penalty})
             self.update("discriminator", phase="gradient_penalty")
 
     def _generator_losses(self, batch: Batch, target: Tensor) -> tuple[dict[str, Tensor], FaceOutput]:
         # The encoder reads both frames, for both have known coefficients, but only the portrait is drawn from.
         both = self.network.encode_portrait(torch.cat([to_float(batch["portrait"]), target]))
-        features = PortraitFeatures(*(first_half(part) for part in both))
-        output = self.network(detached(features), batch["target_motion"])
+        output = self.network(of_portraits(both), batch["target_motion"])
         losses = self._portrait_losses(both, batch) | {
             "pyramid_loss": pyramid_loss(output, target),
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
             "warp_loss": warp_loss(output, target),
         }
-        if self.perceptual[0] is not None:
-            losses["perceptual_loss"] = perceptual_loss(self._on_device(self.perceptual[0]), output.frame, target)
+        if self.perceptual.network is not None:
+            losses["perceptual_loss"] = perceptual_loss(self.perceptual.network, output.frame, target)
         if self.adversarial:
             losses["adversarial_loss"] = generator_adversarial_loss(self.discriminator(output.frame))
         return losses, output
@@ -202,6 +233,7 @@ class FaceStage(Stage):
         }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The generator's terms of a step on this batch without augmentation; `training_step` has them part by part."""
         return self._generator_losses(batch, to_float(batch["target"]))[0]
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -211,7 +243,7 @@ class FaceStage(Stage):
         target = to_float(batch["target"])
         landmarks = self.average.points(batch["portrait_identity"], batch["portrait_motion"])
         found = self.average.points(features.identity, features.motion)
-        frame, copied = psnr(output.frame, target), psnr(features.image, target)
+        frame, copied = psnr(output.frame, target).mean(), psnr(features.image, target).mean()
         return {
             "psnr": frame,
             "copy_psnr": copied,
@@ -222,12 +254,12 @@ class FaceStage(Stage):
 
     def preview(self, batch: Batch) -> dict[str, np.ndarray]:
         """Rows: portrait, generated, target, and the mask of the finest level."""
-        features = self.average.encode_portrait(batch["portrait"][:6])
-        output = self.average(features, batch["target_motion"][:6])
+        shown = slice(PREVIEWED)
+        features = self.average.encode_portrait(batch["portrait"][shown])
+        output = self.average(features, batch["target_motion"][shown])
         mask = output.masks[-1].expand(-1, 3, -1, -1) * 2 - 1
-        rows = [features.image, output.frame, to_float(batch["target"][:6]), mask]
-        grid = torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1)
-        return {"frames": ((grid.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()}
+        rows = [features.image, output.frame, to_float(batch["target"][shown]), mask]
+        return {"frames": to_pictures(torch.cat([torch.cat(list(row.float()), dim=2) for row in rows], dim=1))}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -239,9 +271,6 @@ class FaceStage(Stage):
             torch._foreach_lerp_(averaged, current, 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(buffer)
-
-    def _on_device(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device)
 
     def configure_optimizers(self) -> list[Optimizer]:
         c, adversary = self.config.optimizer, self.config.adversary
@@ -258,15 +287,14 @@ class FaceStage(Stage):
         return self.average.state_dict()
 
 
-def detached(features: PortraitFeatures) -> PortraitFeatures:
-    """The generator works with the coefficients that the encoder finds, as at inference, but does not teach them."""
-    return features._replace(identity=features.identity.detach(), motion=features.motion.detach())
+def of_portraits(both: PortraitFeatures) -> PortraitFeatures:
+    """Of portraits, then targets: the portraits. Coefficients are those found, as at inference, but are not taught."""
+    identity, motion = first_half(both.identity).detach(), first_half(both.motion).detach()
+    maps = [first_half(part) for part in both.maps]
+    return PortraitFeatures(first_half(both.image), maps, first_half(both.places), identity, motion)
 
 
-def first_half(part: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    """Of a batch that holds portraits, then targets: the portraits."""
-    if isinstance(part, list):
-        return [first_half(item) for item in part]  # type: ignore[misc]
+def first_half(part: Tensor) -> Tensor:
     if part.dim() == 4:  # the gradient's channels then lie last, as those that it is added to
         return part.permute(0, 2, 3, 1)[: len(part) // 2].permute(0, 3, 1, 2)
     return part[: len(part) // 2]

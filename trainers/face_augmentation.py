@@ -12,7 +12,7 @@ from torch import Tensor
 from ..datamodules.batch import Batch
 from ..models.face import to_float
 from ..models.flow import identity_grid, warp
-from .draws import Draws
+from .engines.draws import Draws
 
 ROLL, TRANSLATION, LOG_SCALE = -4, slice(-3, -1), -1  # places in a motion vector
 

@@ -19,21 +19,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream import DataFacts
-from ..models.checkpoint import load_checkpoint, save_checkpoint
+from ..datamodules.module import DataFacts
+from ..models.checkpoint import save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.errors import UserError
-from ..models.face_model import POSE_DIM, FaceModel
+from ..models.face_model import MOUTH, POSE_DIM, FaceModel
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
-from .draws import Draws
-from .ranks import all_rows, own_rows
-from .stage import Stage, StageConfig, check_held_out
+from .engines.draws import Draws
+from .engines.ranks import all_rows, own_rows
+from .frozen import Frozen
+from .metrics import correlation
+from .stage import Stage, StageConfig, Start
 
-LIPS = slice(48, 68)  # of the 68 landmarks
 MODALITIES = ("text", "image", "audio")
 TEMPERATURE = 0.1  # of the critics' contrasts
 NEIGHBOURS = 0.7  # frames: how far a moment of speech and its lips may lie apart
@@ -64,44 +65,59 @@ class MotionStageConfig(StageConfig):
     speech_dropout: float = 0.0  # share of the channels of the speech features
 
 
-class MotionStage(Stage):
+@dataclass
+class Teacher(Frozen):
+    space: EmotionSpace
+
+
+class MotionStage(Stage[MotionStageConfig]):
     """Trains AudioTo3DMM."""
 
     name = "motion"
+    config_type = MotionStageConfig
+    starts_from = (Start("emotion", "emotion"),)
     kind = "motion"
     monitor = "-val/loss"
     network: AudioTo3DMM
+    critics: MotionCritics
+    jury: MotionCritics
     vertex_gram: Tensor  # (K, K)
     lip_gram: Tensor
+
+    @classmethod
+    def build(cls, config: MotionStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        emotion_dim = given["emotion"]["embed_dim"]
+        sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "emotion_dim": emotion_dim}
+        network = AudioTo3DMM(replace(config.network, **sizes))
+        sizes = {"num_expression": facts.motion_dim - POSE_DIM, "emotion_dim": emotion_dim}
+        critics, jury = (MotionCritics(replace(config.critics, **sizes)) for _ in ("critics", "jury"))
+        return {"network": network, "critics": critics, "jury": jury}
 
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
         if not config.emotion_from or set(config.emotion_from) - set(MODALITIES):
-            raise UserError(f"emotion_from: {config.emotion_from}; wanted are some of {', '.join(MODALITIES)}")
+            raise UserError("emotion_from", config.emotion_from, f"wanted are some of {', '.join(MODALITIES)}")
         if config.network.speech_encoder and config.augmentation:
             raise UserError(
-                f"augmentation={config.augmentation}: changes log-mel, which network.speech_encoder replaces; "
-                "set augmentation=0"
+                f"augmentation={config.augmentation}",
+                "changes log-mel, which network.speech_encoder replaces",
+                "set augmentation=0",
             )
-        checkpoint = load_checkpoint(config.emotion, kind="emotion")
-        check_held_out(config, f"emotion={config.emotion}", checkpoint)
-        self.inputs = {config.emotion: checkpoint.sha256}
-        self.space = EmotionSpace.rebuild(checkpoint).requires_grad_(False).eval()
-        sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
-        self.network = AudioTo3DMM(replace(config.network, **sizes, emotion_dim=self.space.config.embed_dim))
+        given = self.load_given()
+        self.teacher = Teacher(EmotionSpace.rebuild(given["emotion"]))
+        self.network, self.critics, self.jury = self.assemble(facts, given).values()
         self.network.set_statistics(torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
         num_expression = facts.motion_dim - POSE_DIM
-        sizes = {"num_expression": num_expression, "emotion_dim": self.space.config.embed_dim}
-        self.critics = MotionCritics(replace(config.critics, **sizes))
-        self.critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
-        self.critics.expression_std.copy_(self.network.motion_std[:num_expression])
-        self.jury = MotionCritics(self.critics.config)
-        for name, buffer in self.jury.named_buffers(recurse=False):
-            buffer.copy_(getattr(self.critics, name))
+        for critics in (self.critics, self.jury):
+            critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
+            critics.expression_std.copy_(self.network.motion_std[:num_expression])
         self.face_model: FaceModel = facts.face_model
         basis = self.face_model.expression_basis
         self.register_buffer("vertex_gram", gram(basis), persistent=False)
-        self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[LIPS]]), persistent=False)
+        self.register_buffer("lip_gram", gram(basis[:, self.face_model.landmark_index[MOUTH]]), persistent=False)
+
+    def on_fit_start(self) -> None:
+        self.teacher.to(self.device)
 
     def trained(self) -> dict[str, nn.Module]:
         return {"network": self.network, "critics": nn.ModuleDict({"critics": self.critics, "jury": self.jury})}
@@ -119,7 +135,7 @@ class MotionStage(Stage):
                 losses = self.network_losses(part, emotions[-1], draws)
                 total = self.total(losses)
             self.log_part(losses | {"loss": total})
-            self.backward("network", total)
+            self.backpropagate("network", total)
         self.update("network")
 
         # The critics and the jury: true motion only, so that no trick of the network's teaches them anything.
@@ -129,10 +145,11 @@ class MotionStage(Stage):
                 judged = self.judge(self.critics, part, part["motion"], emotion)
                 asked = self.judge(self.jury, part, part["motion"], emotion)
             self.log_part({f"true_{name}": value for name, value in judged.items()})
-            self.backward("critics", torch.stack([*judged.values(), *asked.values()]).sum())
+            self.backpropagate("critics", torch.stack([*judged.values(), *asked.values()]).sum())
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of a step on this batch, as `training_step` has them part by part."""
         draws = self.draws(batch)
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
@@ -173,20 +190,21 @@ class MotionStage(Stage):
         error = (still - motion)[..., :-POSE_DIM]  # in the units of the face model
         still, swayed, motion = (self.network.normalise(m) for m in (still, swayed, motion))
         expression, true = still[..., :-POSE_DIM], motion[..., :-POSE_DIM]
+        poses = [F.mse_loss(m[..., -POSE_DIM:], motion[..., -POSE_DIM:]) for m in (still, swayed)]
         return {
             "expression_loss": F.mse_loss(expression, true),
             "vertex_loss": vertex_distance(error, self.vertex_gram),
             "lip_loss": vertex_distance(error, self.lip_gram),
             "velocity_loss": F.mse_loss(expression.diff(dim=1), true.diff(dim=1)),
             # The mean pose is fitted too, so that a head kept still is one that suits the speech.
-            "pose_loss": sum(F.mse_loss(m[..., -POSE_DIM:], motion[..., -POSE_DIM:]) for m in (still, swayed)) / 2,
+            "pose_loss": (poses[0] + poses[1]) / 2,
         }
 
     @torch.no_grad()
     def draw_emotion(self, batch: Batch, draws: Draws) -> Tensor:
         """The emotion of each clip as text, image or speech by chance -> (B, E)."""
         choice = draws.integers(len(self.config.emotion_from))
-        emotion = torch.zeros(len(choice), self.space.config.embed_dim, device=batch["speech"].device)
+        emotion = torch.zeros(len(choice), self.teacher.space.config.embed_dim, device=batch["speech"].device)
         for index, modality in enumerate(self.config.emotion_from):
             rows = torch.nonzero(choice == index)[:, 0]
             if len(rows):
@@ -196,11 +214,11 @@ class MotionStage(Stage):
     def embed(self, batch: Batch, modality: str, rows: Tensor) -> Tensor:
         """The emotion of some clips of the batch, by one of the three encoders -> (rows, E)."""
         if modality == "text":
-            return self.space.encode_text([batch["prompt"][row] for row in rows.tolist()])
+            return self.teacher.space.encode_text([batch["prompt"][row] for row in rows.tolist()])
         rows = rows.to(batch["speech"].device)
         if modality == "image":
-            return self.space.encode_image(batch["image"][rows])
-        return self.space.encode_speech(batch["speech"][rows])
+            return self.teacher.space.encode_image(batch["image"][rows])
+        return self.teacher.space.encode_speech(batch["speech"][rows])
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """From speech alone, its emotion as well; from the first of `emotion_from` where speech is not among them."""
@@ -213,15 +231,10 @@ class MotionStage(Stage):
         openings = [self.face_model.mouth_opening(identity[:, None], m.float()) for m in (still, batch["motion"])]
         return losses | {"loss": self.total(losses), "mouth_correlation": correlation(*openings).mean()}
 
-    def train(self, mode: bool = True) -> Any:
-        super().train(mode)
-        self.space.eval()  # its batch statistics are those of stage 1
-        return self
-
     def export(self, path: Path, provenance: dict[str, Any]) -> str:
-        """The network, and beside it the jury (`critics.safetensors`) for evaluation."""
-        config, beside = as_dict(self.jury.config), path.with_name("critics.safetensors")
-        save_checkpoint(beside, self.jury.state_dict(), kind="critics", config=config, provenance=provenance)
+        """The network, and beside it the jury (`jury.safetensors`) for evaluation."""
+        config, beside = as_dict(self.jury.config), path.with_name("jury.safetensors")
+        save_checkpoint(beside, self.jury.state_dict(), kind=self.jury.kind, config=config, provenance=provenance)
         return super().export(path, provenance)
 
 
@@ -244,9 +257,3 @@ def vertex_distance(error: Tensor, gram: Tensor) -> Tensor:
     """Expression error (B, T, K) -> root mean square distance of the vertices of a frame, averaged over frames."""
     squared = torch.einsum("...k,kl,...l->...", error, gram, error)
     return (squared + 1e-8).sqrt().mean()
-
-
-def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation over the last axis, 0 where one side does not move."""
-    a, b = a - a.mean(dim=-1, keepdim=True), b - b.mean(dim=-1, keepdim=True)
-    return (a * b).sum(dim=-1) / (a.norm(dim=-1) * b.norm(dim=-1)).clamp(min=1e-8)

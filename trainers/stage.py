@@ -1,13 +1,14 @@
-"""What the stages have in common: one dict of loss terms, weights from the config, learning rate, export.
+"""What the stages have in common: what they declare of themselves, one dict of loss terms, learning rate, export.
 
-A stage subclasses `Stage`, sets `network`, and says what its losses are. Everything else about a run is in run.py.
+To add a stage: subclass `Stage` in a file of its own here, list it in chain.py, name the keys of its batch in
+datamodules/batch.py, and ship a NAME-debug.yaml in configs/. Everything else about a run is in run/.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,13 +17,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.stream import DataConfig, DataFacts
-from ..models.checkpoint import Checkpoint, save_checkpoint
+from ..datamodules.config import DataConfig
+from ..datamodules.module import DataFacts
+from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..models.errors import UserError
 from .config import as_dict
-from .draws import Draws
-from .engines import Engine
-from .precision import REDUCED, settled
+from .engines.draws import Draws
+from .engines.plain import Engine
+from .engines.precision import REDUCED, settled
+from .lightning_private import world_size
+
+SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further apart than any run is long
 
 
 @dataclass
@@ -76,6 +81,35 @@ class StageConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+Config = TypeVar("Config", bound=StageConfig)
+
+
+class Start(NamedTuple):
+    """An export that a stage starts from."""
+
+    key: str  # of the stage's configuration, with dots; holds the file
+    kind: str  # of the export
+    needed: bool = True
+
+    def file(self, config: StageConfig) -> str:
+        return value_of(config, self.key)
+
+
+def value_of(config: Any, key: str) -> Any:
+    """The value of a key with dots, such as perceptual.emotion."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+class Caution(NamedTuple):
+    """A setting that trains, but not as one would think."""
+
+    check: str  # a word or two
+    problem: str
+    remedy: str
+
+
 def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
     """Linear warm-up, then a half cosine from 1 down to `final`. A pure function of the step: nothing to restore."""
     if step < warmup_steps:
@@ -84,35 +118,77 @@ def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: 
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Stage(pl.LightningModule):
-    """Base of the four stages.
+class Stage(pl.LightningModule, Generic[Config]):
+    """Base of the stages.
 
-    A subclass provides `name` (emotion, motion, face, distill), `kind` (of its export), `network` (what is exported;
-    has a dataclass `config`), `losses(batch)` (terms named `..._loss`), and `validate(batch)` (metrics, averaged over
-    the split). `config.loss` holds a weight for each term. A batch is a rank's share of the global one; terms are means
-    over samples, so that those of the ranks average to what one rank would find.
+    A subclass declares the class variables below and provides `build(config, facts, given)` (its networks), `network`
+    (the one that is exported; has a dataclass `config`), `losses(batch)` (terms named `..._loss`), and
+    `validate(batch)` (metrics, averaged over the split). `config.loss` holds a weight for each term. A batch is a
+    rank's share of the global one; terms are means over samples, so that those of the ranks average to what one rank
+    would find.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[str]
-    monitor: ClassVar[str]  # the metric on val by which checkpoints are compared, with - where less is better
+    config_type: ClassVar[type[StageConfig]]
+    starts_from: ClassVar[tuple[Start, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()  # keys that may hold a file of pretrained weights
+    kind: ClassVar[str]  # of its export, KIND.safetensors
+    monitor: ClassVar[str]  # the metric on val by which checkpoints are compared, with - if less is better
     network: nn.Module
 
-    def __init__(self, config: Any, facts: DataFacts) -> None:
+    @classmethod
+    def build(cls, config: Config, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+        """The networks that a checkpoint holds by name, `network` first; without weights.
+
+        given: the configuration of each export of `starts_from`, by kind.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def frame_size(cls, config: Config, given: dict[str, Any]) -> int | None:
+        """Pixels a side of the frames that it takes; None if it takes any."""
+        return None
+
+    @classmethod
+    def cautions(cls, config: Config) -> list[Caution]:
+        """Settings of this stage that a user should hear of before a run."""
+        return []
+
+    def __init__(self, config: Config, facts: DataFacts) -> None:
         super().__init__()
         self.automatic_optimization = False
         # `train` has settled it before, by the run folder too: this is for a stage that is made by itself.
         config.trainer.precision = settled(config.trainer.precision, config.trainer.accelerator)
         self.config = config
         self.facts = facts
-        self.num_batches = 0  # batches trained on so far: the whole position in the data, kept in the checkpoint
-        self.inputs: dict[str, str] = {}  # checkpoint this stage was built on -> its SHA-256
+        # Batches trained on so far: position in the data, seed of a step's draws and clock of the learning rate. It is
+        # kept in the checkpoint; run/loop.py counts it up.
+        self.num_batches = 0
+        self.inputs: dict[str, str] = {}  # kind of an export that this stage started from -> its SHA-256
         self.engines: dict[str, Engine] = {}  # by the names of `trained`; the strategy makes them
         self.skipped = 0  # steps left out so far for a loss or gradient that was not finite
         self.rows: range | None = None  # of the global batch that are worked on, while training
         self.last_part = True  # of a rank's share of the batch
         self.logs: dict[str, Tensor] = {}  # of the latest step: what is logged, scalars
         self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite where skipped
+
+    @classmethod
+    def given(cls, config: Config) -> list[Start]:
+        """Those of `starts_from` that the configuration must give a file for, or does."""
+        return [start for start in cls.starts_from if start.needed or start.file(config)]
+
+    def load_given(self) -> dict[str, Checkpoint]:
+        """The exports that this stage starts from, by kind; all must hold out the same emotions."""
+        found = {}
+        for start in self.given(self.config):
+            found[start.kind] = load_checkpoint(start.file(self.config), kind=start.kind)
+            check_held_out(self.config, f"{start.key}={start.file(self.config)}", found[start.kind])
+        self.inputs = {kind: checkpoint.sha256 for kind, checkpoint in found.items()}
+        return found
+
+    def assemble(self, facts: DataFacts, given: dict[str, Checkpoint]) -> dict[str, Any]:
+        """The networks of `build` for the exports that were loaded."""
+        return self.build(self.config, facts, {kind: checkpoint.config for kind, checkpoint in given.items()})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -138,25 +214,30 @@ class Stage(pl.LightningModule):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms; a weight of 0 leaves a term out."""
-        weighted = [value * getattr(self.config.loss, name) for name, value in losses.items()]
+        weighted = [value * value_of(self.config, f"loss.{name}") for name, value in losses.items()]
         return torch.stack(weighted).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Seed and learning rate; forward and backward pass of each part; update. Motion and face have their own."""
         self.begin_step()
         for part in self.parts(batch):
             with self.autocast():
                 losses = self.losses(part)
                 total = self.total(losses)
             self.log_part(losses | {"loss": total})
-            self.backward("network", total)
+            self.backpropagate("network", total)
         self.update("network")
 
     def begin_step(self) -> None:
         self.logs, self.norms = {}, {}
         # Nothing here draws from the global generator; what a library draws from it is a function of the position too.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.num_batches)
+        torch.manual_seed(self.step_seed())
         for name, engine in self.engines.items():
             engine.set_lr_scale(self.lr_scale(name))
+
+    def step_seed(self) -> int:
+        """A seed for this step: a function of the run's seed and the position only."""
+        return self.config.seed * SEED_STRIDE + self.num_batches
 
     def lr_scale(self, name: str) -> float:
         """The share of its learning rate that an engine has at this step."""
@@ -180,7 +261,7 @@ class Stage(pl.LightningModule):
             share = value.detach().float() / self.config.trainer.accumulate
             self.logs[name] = self.logs[name] + share if name in self.logs else share
 
-    def backward(self, name: str, loss: Tensor) -> None:
+    def backpropagate(self, name: str, loss: Tensor) -> None:
         """The backward pass of a part of the batch, into the gradients of one engine."""
         # A loss that is not finite makes all gradients NaN: every rank sees it in their norm and skips the step.
         share = torch.where(torch.isfinite(loss.detach()), 1 / self.config.trainer.accumulate, math.nan)
@@ -203,7 +284,7 @@ class Stage(pl.LightningModule):
 
     @property
     def num_ranks(self) -> int:
-        return self.trainer.world_size if self._trainer else 1
+        return world_size(self)
 
     def autocast(self) -> Any:
         """Around forward passes: reduced precision as configured. One each pass, for its cache holds casted weights."""
@@ -243,9 +324,17 @@ def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> N
     before, now = (sorted(found) for found in (trained.get("holdout_emotions", []), config.data.holdout_emotions))
     if before != now:
         raise UserError(
-            f"{where}: was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]; "
-            "all stages of a chain must hold out the same"
+            where,
+            f"was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]",
+            "all stages of a chain must hold out the same",
         )
+
+
+def nearest_batch_sizes(size: int, step: int) -> str:
+    """The settings next to a batch size that are multiples of a step."""
+    below = size // step * step
+    sizes = [str(wanted) for wanted in (below, below + step) if wanted]
+    return "data.batch_size=" + " or ".join(sizes)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""The `data` section of a stage's configuration, and the checks of what stands in it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ..models.errors import UserError
+from .dataset.decode import DECODERS
+from .sample import EMOTIONS, LEVELS, SPLITS
+
+MAX_PERIOD = 10_000  # parts that the proportions of a mixture are rounded to
+
+
+@dataclass
+class DataConfig:
+    """Which clips are read, and how. Empty selections take everything, clips without a label included."""
+
+    shards: list[str] = field(default_factory=list)  # folders that `emohead prepare` wrote, or their URLs
+    weights: list[float] = field(default_factory=list)  # one for each of `shards`; empty: every clip once an epoch
+    batch_size: int = 8  # global: shared out evenly among the ranks
+    size: int = 0  # pixels a side of the frames; 0: as stored
+    window_frames: int = 50  # T: frames of speech and motion of a sample
+    num_workers: int = 2  # of each rank; 0: load in the main process
+    prefetch: int = 2  # batches that each worker has ready
+    window_shards: int = 16  # shards that are shuffled into each other
+    train_splits: list[str] = field(default_factory=lambda: ["train"])
+    val_splits: list[str] = field(default_factory=lambda: ["val"])
+    emotions: list[str] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
+    cross_clip: float = 0.0  # share of training's pairs (face, distill) whose portrait is of the person's other clips
+    holdout_emotions: list[str] = field(default_factory=list)  # neither trained nor validated on: unseen in evaluation
+    decoder: str = "pyav"  # of H.264; or decord
+    cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
+    cache_gb: float = 100.0  # size it may grow to, all processes of a machine together
+    max_bad_share: float = 0.001  # of the clips may be damaged before a run stops; 3 always may
+
+
+# What changes no sample: a run may go on with other values of these.
+FREE = ("num_workers", "prefetch", "cache", "cache_gb", "max_bad_share")
+
+
+def check_config(config: DataConfig) -> None:
+    """Refuse values that cannot be meant."""
+    if not config.shards:
+        raise UserError(
+            "data.shards",
+            "empty",
+            "give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]",
+        )
+    chosen: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
+        "emotions": (config.emotions, EMOTIONS),
+        "holdout_emotions": (config.holdout_emotions, EMOTIONS),
+        "levels": (config.levels, LEVELS),
+        "train_splits": (config.train_splits, SPLITS),
+        "val_splits": (config.val_splits, SPLITS),
+        "decoder": ([config.decoder], DECODERS),
+    }
+    for name, (values, valid) in chosen.items():
+        for value in values:
+            if value not in valid:
+                raise UserError(f"data.{name}", f"{value!r} is none of {', '.join(map(str, valid))}")
+    for name in ("batch_size", "window_frames", "window_shards", "prefetch"):
+        if getattr(config, name) < 1:
+            raise UserError(f"data.{name}={getattr(config, name)}", "must be 1 or more")
+    for name in ("num_workers", "size", "max_bad_share"):
+        if getattr(config, name) < 0:
+            raise UserError(f"data.{name}={getattr(config, name)}", "must be 0 or more")
+    if not 0 <= config.cross_clip <= 1:
+        raise UserError(f"data.cross_clip={config.cross_clip}", "must be from 0 to 1")
+    if config.cache and not config.cache_gb > 0:
+        raise UserError(f"data.cache_gb={config.cache_gb}", "must be more than 0")
+    if config.weights:
+        check_weights(config)
+
+
+def check_weights(config: DataConfig) -> None:
+    """Refuse weights that are not one for each data set, or that leave one out."""
+    shards, weights = config.shards, config.weights
+    if len(weights) != len(shards):
+        raise UserError(
+            "data.weights",
+            f"{len(weights)} of them for {len(shards)} data.shards",
+            "wanted is one for each",
+        )
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise UserError(
+            f"data.weights={weights}",
+            "wanted are numbers above 0",
+            "leave out of data.shards what is unused",
+        )
+    for folder, share in zip(shards, whole_shares(weights), strict=True):
+        if share == 0:
+            raise UserError(
+                "data.weights",
+                f"{folder} has less than a ten-thousandth",
+                "give it more or leave it out",
+            )
+
+
+def whole_shares(weights: Sequence[float]) -> list[int]:
+    """Weights as the smallest whole numbers of the same proportions: (0.7, 0.3) -> [7, 3].
+
+    Proportions that need more than 10,000 parts are rounded to ten thousandths. A share may come out as 0.
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    scale = math.lcm(*(value.denominator for value in exact))
+    shares = [int(value * scale) for value in exact]
+    shares = [share // math.gcd(*shares) for share in shares]
+    if sum(shares) <= MAX_PERIOD:
+        return shares
+    quotas = [value * MAX_PERIOD / sum(exact) for value in exact]
+    shares = [int(quota) for quota in quotas]
+    by_rest = sorted(range(len(shares)), key=lambda i: shares[i] - quotas[i])
+    for i in by_rest[: MAX_PERIOD - sum(shares)]:
+        shares[i] += 1
+    return shares

@@ -1,0 +1,125 @@
+"""Train and validation batches of a stage for the trainer, and the facts of the data that a model must know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from ..models.errors import UserError
+from ..models.face_model import FaceModel
+from .batch import BATCH
+from .config import DataConfig, check_config
+from .stream.damaged import BadSamples
+from .stream.loader import BatchStream, FiniteBatchStream, StreamLoader, start_worker
+from .stream.order import FixedOrder, Order
+from .stream.selection import ClipSource, check_alike, check_selection, open_readers, pooled_statistics
+
+
+@dataclass
+class DataFacts:
+    """What a model must know of its data: D values of motion, I identity coefficients."""
+
+    motion_dim: int
+    identity_dim: int
+    motion_mean: np.ndarray  # float32 (D,), over the train splits of all data sets
+    motion_std: np.ndarray  # float32 (D,)
+    face_model: FaceModel
+    size: int
+    num_train: int
+    num_val: int
+    emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
+
+
+class TalkingFaceData(pl.LightningDataModule):
+    """Train and validation batches of a stage.
+
+    Raises UserError where a folder is no data set, where data sets do not fit together or a selection leaves nothing.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        config: DataConfig,
+        *,
+        seed: int = 0,
+        bad_samples: Path | None = None,  # the file that names them
+    ) -> None:
+        super().__init__()
+        assert stage in BATCH, f"datamodules/batch.py has no batch of stage {stage}"
+        self.stage, self.config, self.seed, self.bad_samples = stage, config, seed, bad_samples
+        check_config(config)
+        self.readers = open_readers(config)
+        check_alike(self.readers, config)
+        self.train_source = ClipSource(self.readers, config, config.train_splits, cross_clip=config.cross_clip)
+        # Validation has pairs of one clip, whatever training has, so that runs compare.
+        self.val_source = ClipSource(self.readers, config, config.val_splits)
+        check_selection(self.train_source, config)
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        face_model = self.readers[0].face_model
+        mean, std = pooled_statistics(self.readers)
+        return DataFacts(
+            motion_dim=face_model.motion_dim,
+            identity_dim=face_model.num_identity,
+            motion_mean=mean,
+            motion_std=std,
+            face_model=face_model,
+            size=self.size,
+            num_train=self.train_source.num_clips,
+            num_val=self.val_source.num_clips,
+            emotions=self.train_source.emotions,
+        )
+
+    @property
+    def size(self) -> int:
+        """S: pixels a side of the frames in a batch."""
+        return self.config.size or self.readers[0].manifest.size
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """What was read: folder name, clips, seconds, face model, and a checksum over the shards' checksums."""
+        return [reader.provenance() for reader in self.readers]
+
+    def train_dataloader(self) -> StreamLoader:
+        num_ranks = self._ranks()[1]
+        if self.config.batch_size % num_ranks:
+            raise UserError(
+                f"data.batch_size={self.config.batch_size}",
+                f"must be a multiple of the {num_ranks} processes",
+            )
+        order = self.train_source.training_order(self.seed)
+        return self._loader(BatchStream, "train", order, self.seed, self._batches_done)
+
+    def val_dataloader(self) -> StreamLoader | list[StreamLoader]:
+        if not self.val_source.num_clips:
+            return []
+        order = FixedOrder(self.val_source.counts)  # seed 0: the same draws in every run, so that runs compare
+        return self._loader(FiniteBatchStream, "val", order, 0, lambda: 0)
+
+    def _loader(
+        self, kind: type[BatchStream], use: str, order: Order, seed: int, start: Callable[[], int]
+    ) -> StreamLoader:
+        rank, num_ranks = self._ranks()
+        source = self.train_source if use == "train" else self.val_source
+        bad = BadSamples(self.bad_samples, use, source.num_clips, self.config.max_bad_share)
+        stream = kind(self.stage, source, order, bad, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
+        workers = self.config.num_workers
+        return StreamLoader(  # workers are not kept from one pass to the next: they would not learn of a new start
+            stream,
+            start,
+            num_workers=workers,
+            prefetch_factor=self.config.prefetch if workers else None,
+            worker_init_fn=start_worker,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _batches_done(self) -> int:
+        return int(self.trainer.lightning_module.num_batches) if self.trainer else 0  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""From downloaded film to a prepared data set: plan, track faces, gate, pack."""

@@ -1,0 +1,217 @@
+"""Pass `fit` of a preparation: which spans of which sources become clips, in which shards; and the face model."""
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ...models.errors import UserError
+from ...models.face_model_fit import build_landmark_model
+from ..dataset.manifest import read_json
+from ..jobs import Progress
+from ..media.face_tracker import crop_box, interpolate_gaps, to_crop_units
+from ..sample import FPS, SPLITS, Rejected
+from .av_offset import estimate_offset, mouth_opening
+from .gates import check_offset, check_span, is_sure
+from .listing import SourceList
+from .splits import split_identities
+from .track import Track
+from .work import PrepareConfig, WorkFolder, describe, digest, load_face_model
+
+MAX_FRAMES = 10 * FPS  # of one clip
+LISTED = 10  # rejected clips whose reasons an error gives
+MODEL_FRAMES = 8000  # at most, that the face model is built from
+MIN_SHIFT = 2  # frames of delay that are worth a correction: one is within the error of the estimate
+
+
+@dataclass
+class Piece:
+    """One clip to be: a span of a source."""
+
+    source: int  # its number in the list
+    number: int  # of this piece in its source
+    key: str
+    start: int  # frames of the source's interval, at 25 fps
+    frames: int
+    crop: tuple[int, int, int]  # left, top, side in pixels of the picture
+    region: str  # as ClipInfo.region
+    av_offset: int | None  # as ClipInfo
+    av_confidence: float
+    av_shift: int
+    split: str = ""
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.frames
+
+
+Refusal = tuple[int, int, Rejected]  # number of the source, of the piece
+
+
+@dataclass
+class Plan:
+    """`plan.json`: what is packed where."""
+
+    inputs: str  # digest of options, source list and media
+    described: dict[str, Any]
+    frames: int  # tracked, those of rejected clips included
+    shards: dict[str, list[Piece]]
+    rejected: list[Refusal]
+
+    @property
+    def sha256(self) -> str:
+        return digest(asdict(self))
+
+
+def make_plan(
+    listing: SourceList,
+    keys: list[str],
+    work: WorkFolder,
+    config: PrepareConfig,
+    tell: Progress,
+) -> Plan:
+    """Decide, build the face model, and write both down. One track is in memory at a time, and a sample of frames."""
+    work.drop_shards()
+    sample = FrameSample(MODEL_FRAMES)
+    pieces: list[Piece] = []
+    rejected: list[Refusal] = []
+    frames = 0
+    tell(0, len(keys), "fit")
+    for index, key in enumerate(keys):
+        track = load_track(work, key)
+        if isinstance(track, Track):
+            frames += len(track.found)
+            for item in cut_source(listing, index, track, config):
+                if isinstance(item, Piece):
+                    sample.add(listing.sources[index].identity, piece_points(item, track))
+                    pieces.append(item)
+                else:
+                    rejected.append(item)
+        else:
+            rejected.append((index, 0, track))
+        tell(index + 1, len(keys), f"fit, {len(rejected)} rejected" if rejected else "fit")
+    if not pieces:
+        refuse_all([*listing.rejected, *(item[2] for item in rejected)])
+    model = load_face_model(config.face_model) or build_landmark_model(*sample.clips())
+    model.save(work.face_model)
+    shards = assign_shards(pieces, listing, config.clips_per_shard)
+    plan = Plan(inputs_digest(listing, keys, config), describe(listing, config), frames, shards, rejected)
+    work.write(work.plan, asdict(plan))
+    return plan
+
+
+def refuse_all(rejected: list[Rejected]) -> None:
+    """Raise that nothing is left."""
+    counts = ", ".join(f"{count} {code}" for code, count in Counter(clip.code for clip in rejected).most_common())
+    reasons = "; ".join(f"{clip.source}: {clip.reason}" for clip in rejected[:LISTED])
+    raise UserError(f"no clip is fit for use ({len(rejected)} rejected; {counts})", reasons)
+
+
+def inputs_digest(listing: SourceList, keys: list[str], config: PrepareConfig) -> str:
+    return digest([describe(listing, config), keys])
+
+
+def load_plan(work: WorkFolder) -> Plan | None:
+    """The plan that was written, if there is one."""
+    if not work.plan.is_file():
+        return None
+    content = read_json(work.plan, missing="the fit pass writes it")
+    shards = {name: [_piece(piece) for piece in own] for name, own in content["shards"].items()}
+    rejected = [(source, number, Rejected(**clip)) for source, number, clip in content["rejected"]]
+    return Plan(**content | {"shards": shards, "rejected": rejected})
+
+
+def _piece(content: dict[str, Any]) -> Piece:
+    return Piece(**content | {"crop": tuple(content["crop"])})
+
+
+def load_track(work: WorkFolder, key: str) -> Track | Rejected:
+    """What the first pass has left."""
+    path = work.tracks / f"{key}.npz"
+    if path.is_file():
+        return Track.load(path)
+    return Rejected(**json.loads((work.tracks / f"{key}.json").read_text(encoding="utf-8")))
+
+
+# -- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def cut_source(listing: SourceList, index: int, track: Track, config: PrepareConfig) -> Iterator[Piece | Refusal]:
+    """Equal pieces of at most 10 s; those that fail a gate as refusals."""
+    source = listing.sources[index]
+    opening = mouth_opening(interpolate_gaps(track.points, track.found)) if track.found.any() else np.zeros(0)
+    offset = estimate_offset(opening, track.bands[: len(opening)])
+    if refused := check_offset(offset, config.gates, source.name):
+        yield index, 0, refused
+        return
+    sure = offset.frames if offset is not None and is_sure(offset, config.gates) else None
+    shift = sure if sure is not None and abs(sure) >= MIN_SHIFT else 0
+    count = -(-len(track.found) // MAX_FRAMES)
+    bounds = np.linspace(0, len(track.found), count + 1).round().astype(int).tolist()
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        first, last = source.start + start / FPS, source.start + stop / FPS
+        name = source.name + (f" [{first:.2f}-{last:.2f} s]" if count > 1 else "")
+        if refused := check_span(track, start, stop, config.gates, name):
+            yield index, number, refused
+            continue
+        box = crop_box(interpolate_gaps(track.points[start:stop], track.found[start:stop]))
+        key = f"{index:06d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', source.path.stem)}_{number:03d}"
+        confidence = offset.confidence if offset is not None else 0.0
+        yield Piece(index, number, key, start, stop - start, box, track.region, sure, confidence, shift)
+
+
+def piece_points(piece: Piece, track: Track) -> np.ndarray:
+    """The points (T, 468, 3) of a piece in crop units."""
+    span = slice(piece.start, piece.stop)
+    return to_crop_units(interpolate_gaps(track.points[span], track.found[span]), piece.crop)
+
+
+def assign_shards(pieces: list[Piece], listing: SourceList, clips_per_shard: int) -> dict[str, list[Piece]]:
+    """Shard name -> its pieces in the order of the sources; fills in the split of each."""
+    own = {piece.source: listing.sources[piece.source] for piece in pieces}
+    by_identity = split_identities({source.identity for source in own.values() if source.split is None})
+    counts = Counter[str]()
+    shards: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        source = own[piece.source]
+        piece.split = source.split or by_identity[source.identity]
+        name = f"{piece.split}-{counts[piece.split] // clips_per_shard:06d}"
+        shards.setdefault(name, []).append(piece)
+        counts[piece.split] += 1
+    return dict(sorted(shards.items(), key=lambda item: (SPLITS.index(item[0].split("-")[0]), item[0])))
+
+
+# -- the sample of frames --------------------------------------------------------------------------------------------
+
+
+class FrameSample:
+    """Frames evenly spread over all that are added, at most `limit`: each n-th, where n doubles as they get many."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.step, self.seen, self.held = limit, 1, 0, 0
+        self._parts: list[tuple[str, np.ndarray, np.ndarray]] = []  # person, which frames of all, points
+
+    def add(self, person: str, points: np.ndarray) -> None:
+        """Take in points (T, 468, 3)."""
+        self._keep(person, np.arange(self.seen, self.seen + len(points)), points)
+        self.seen += len(points)
+        while self.held > self.limit:
+            self.step *= 2
+            parts, self._parts, self.held = self._parts, [], 0
+            for part in parts:
+                self._keep(*part)
+
+    def clips(self) -> tuple[list[np.ndarray], list[str]]:
+        """The points that were kept, and whose they are."""
+        return [points for _, _, points in self._parts], [person for person, _, _ in self._parts]
+
+    def _keep(self, person: str, frames: np.ndarray, points: np.ndarray) -> None:
+        chosen = frames % self.step == 0
+        if chosen.any():
+            self._parts.append((person, frames[chosen], points[chosen]))
+            self.held += int(chosen.sum())

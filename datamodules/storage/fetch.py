@@ -1,0 +1,217 @@
+"""Ranges of bytes from a URL: http(s) by urllib3, everything else (`s3://`, `gs://`, …) by fsspec.
+
+What may pass (no connection, a stall, an answer cut short, HTTP 429 and 5xx) is tried again, each time after twice the
+wait; what will not pass (no such file, no permission) is said at once. Connections belong to one process: after a fork
+new ones are made.
+"""
+
+import os
+import re
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
+
+from ...models.errors import UserError
+
+SLOWEST = 10_000  # bytes a second, on average after the first `stall` seconds: below it an answer counts as stalled
+LARGEST_WHOLE = 64_000_000  # bytes of a file that is read through for a range, where a server knows no ranges
+PASSING_STATUS = (408, 425, 429)  # and all from 500 on
+REDIRECTS = urllib3.Retry(
+    total=None, connect=0, read=0, redirect=5, status=0, other=0, respect_retry_after_header=False
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a failing server is waited for; the defaults outlast about a minute."""
+
+    attempts: int = 8
+    first_wait: float = 0.5  # seconds, doubled after each attempt
+    longest_wait: float = 30.0  # seconds
+    stall: float = 30.0  # seconds without a byte, or until connected
+
+
+class PassingError(Exception):
+    """Worth another attempt, after `wait` seconds where the server asks for it."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
+
+
+class Fetcher(ABC):
+    """Reads from the URLs of one kind of server."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self._client: Any = None
+        self._process = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_client": None, "_process": -1}
+
+    def fetch(self, url: str, offset: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes from `offset` (None: the whole file), fewer only where the file ends.
+
+        Raises FileNotFoundError at once where there is no such file, UserError for everything else that is wrong.
+        """
+        patience, started, problem = self.patience, time.monotonic(), ""
+        wait = patience.first_wait * (0.75 + os.getpid() % 64 / 128)  # so that workers do not all ask again at once
+        for attempt in range(1, patience.attempts + 1):
+            try:
+                return self.get(url, offset, size)
+            except PassingError as error:
+                problem = " ".join(str(error).split())[:300]
+                if attempt < patience.attempts:
+                    time.sleep(min(max(wait, error.wait), patience.longest_wait))
+                wait *= 2
+        seconds = time.monotonic() - started
+        raise UserError(
+            url,
+            problem,
+            f"tried {patience.attempts} times in {seconds:.0f} s; see to the server or the network, then "
+            "run the same command again",
+        )
+
+    def client(self) -> Any:
+        """The connections of this process."""
+        if self._process != os.getpid():
+            self._client, self._process = self.connect(), os.getpid()
+        return self._client
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Whatever holds connections."""
+
+    @abstractmethod
+    def get(self, url: str, offset: int, size: int | None) -> bytes:
+        """One attempt of `fetch`; raises PassingError where another is worth it."""
+
+
+class HttpFetcher(Fetcher):
+    """http:// and https://"""
+
+    def connect(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(maxsize=4)
+
+    def get(self, url: str, offset: int, size: int | None) -> bytes:
+        headers = {"Accept-Encoding": "identity"}
+        if size is not None:
+            headers["Range"] = f"bytes={offset}-{offset + size - 1}"
+        started = time.monotonic()
+        try:
+            response = self.client().request(
+                "GET", url, headers=headers, preload_content=False, timeout=self.patience.stall, retries=REDIRECTS
+            )
+            try:
+                body = self._answer(url, response, offset, size, started)
+            except BaseException:
+                response.close()  # what it may still send belongs to no other request
+                raise
+            response.release_conn()
+            return body
+        except LocationValueError as error:
+            raise UserError(url, f"no valid address ({error})", "correct data.shards") from None
+        except HTTPError as error:
+            reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            raise PassingError(f"{type(reason).__name__} ({reason})") from None
+
+    def _answer(self, url: str, response: Any, offset: int, size: int | None, started: float) -> bytes:
+        _check_status(url, response)
+        if response.status == 416:
+            return b""  # the file ends before the range
+        if size is None:
+            return self._body(response, _length(response), started)
+        if response.status == 206:
+            return self._body(response, _range_length(response, offset, size), started)
+        length = _length(response)  # 200: the whole file, from a server that knows no ranges
+        if length is None or length > max(LARGEST_WHOLE, size):
+            raise UserError(
+                url,
+                "its server sends the whole file where a range is asked for",
+                "serve the data with one that knows range requests (nginx, S3, …), or copy it to a local folder",
+            )
+        body = self._body(response, length, started)[offset : offset + size]
+        response.close()
+        return body
+
+    def _body(self, response: Any, length: int | None, started: float) -> bytes:
+        """The body, of `length` bytes where that is known."""
+        parts, received = [], 0
+        while part := response.read1(1 << 20):
+            parts.append(part)
+            received += len(part)
+            if time.monotonic() - started > self.patience.stall + received / SLOWEST:
+                raise PassingError(f"stalled: {received} bytes in {time.monotonic() - started:.0f} s")
+        if length is not None and received != length:
+            raise PassingError(f"the answer was cut short: {received} of {length} bytes")
+        return b"".join(parts)
+
+
+def _check_status(url: str, response: Any) -> None:
+    status = response.status
+    if status in (404, 410):
+        raise FileNotFoundError(url)
+    if status in PASSING_STATUS or status >= 500:
+        wait = response.headers.get("Retry-After", "")
+        raise PassingError(f"HTTP {status}", wait=float(wait) if wait.isdigit() else 0.0)
+    if status in (401, 403):
+        raise UserError(url, f"HTTP {status}, not allowed", "check the address and who may read it")
+    if status not in (200, 206, 416):
+        raise UserError(url, f"HTTP {status}", "check the address")
+
+
+def _length(response: Any) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _range_length(response: Any, offset: int, size: int) -> int:
+    """Bytes that the answer must have; refuses an answer for another range than the one asked for."""
+    header = response.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", header.strip())
+    if not found:
+        raise PassingError(f"HTTP 206 with Content-Range {header!r}")
+    first, last = int(found[1]), int(found[2])
+    stop = offset + size if found[3] == "*" else min(offset + size, int(found[3]))
+    if (first, last + 1) != (offset, stop):
+        raise PassingError(f"asked for bytes {offset}-{stop - 1}, answered with {first}-{last}")
+    return stop - offset
+
+
+class FsspecFetcher(Fetcher):
+    """Any other URL, through fsspec's file system for it, whose own settings and timeouts hold."""
+
+    def __init__(self, root: str, patience: Patience) -> None:
+        super().__init__(patience)
+        self.root = root
+
+    def connect(self) -> Any:
+        import fsspec  # takes a while, and most runs read local folders
+
+        try:
+            return fsspec.core.url_to_fs(self.root)[0]
+        except (ImportError, ValueError) as error:
+            raise UserError(self.root, error, "install what reads such addresses, or copy the data") from None
+
+    def get(self, url: str, offset: int, size: int | None) -> bytes:
+        system = self.client()
+        path = system._strip_protocol(url)
+        try:
+            if size is None:
+                return system.cat_file(path)
+            length = max(0, min(size, int(system.info(path)["size"]) - offset))
+            data = system.cat_file(path, start=offset, end=offset + length) if length else b""
+        except FileNotFoundError:
+            raise FileNotFoundError(url) from None
+        except PermissionError as error:
+            raise UserError(url, f"not allowed ({error})", "check the address and who may read it") from None
+        except Exception as error:  # each back end has errors of its own
+            raise PassingError(f"{type(error).__name__} ({error})") from None
+        if len(data) != length:
+            raise PassingError(f"the answer was cut short: {len(data)} of {length} bytes")
+        return data

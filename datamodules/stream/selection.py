@@ -1,0 +1,156 @@
+"""Which clips are read: the selection, and the checks that it leaves something and that data sets fit together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...models.errors import UserError
+from ...models.face_model import MIN_STD
+from ..config import DataConfig
+from ..dataset.index import person
+from ..dataset.manifest import REBUILD, Shard, group_name
+from ..dataset.reader import ClipReader, StoredClip
+from ..sample import EMOTIONS
+from ..storage.cache import Cache
+from ..storage.folder import open_folder
+from .mixture import MixedOrder
+from .order import EpochOrder, Order
+
+FEW_SHARDS = 16  # may be open at a time, however small the windows are
+
+
+@dataclass
+class SelectedClips:
+    """Those of one shard, as positions in it."""
+
+    positions: list[int]
+    people: dict[tuple[str, str], list[int]]  # by identity and view: who may lend each other a portrait
+
+
+class ClipSource:
+    """The selected clips of several data sets as one list of shards.
+
+    Where `cross_clip` is above 0, clips know their relatives: the other selected clips of their shard that show the
+    same person from the same view.
+    """
+
+    def __init__(
+        self, readers: list[ClipReader], config: DataConfig, splits: list[str], *, cross_clip: float = 0.0
+    ) -> None:
+        self.readers, self.config, self.cross_clip = readers, config, cross_clip
+        self.shards: list[tuple[int, int]] = []  # reader, shard in it
+        self.counts: list[int] = []
+        self.counts_of: list[list[int]] = [[] for _ in readers]  # the same, data set by data set
+        for i, reader in enumerate(readers):
+            for j, shard in enumerate(reader.manifest.shards):
+                if shard.split in splits:
+                    self.shards.append((i, j))
+                    self.counts.append(sum(shard.groups[name] for name in self._selected_groups(shard)))
+                    self.counts_of[i].append(self.counts[-1])
+        self._selected: dict[int, SelectedClips] = {}  # of a few shards at a time
+
+    @property
+    def num_clips(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def emotions(self) -> list[str]:
+        """Emotions that the selected clips have, in the order of EMOTIONS."""
+        groups = [name for i, j in self.shards for name in self._selected_groups(self.readers[i].manifest.shards[j])]
+        present = {name.split("/")[0] for name in groups}
+        return [emotion for emotion in EMOTIONS if emotion in present]
+
+    def training_order(self, seed: int) -> Order:
+        """The endless order in which training reads the clips."""
+        c = self.config
+        if not c.weights:
+            return EpochOrder(self.counts, seed=seed, window_shards=c.window_shards)
+        return MixedOrder(self.counts_of, c.weights, seed=seed, window_shards=c.window_shards)
+
+    def clip(self, shard: int, sample: int) -> StoredClip:
+        """The clip at a place of an order over `counts`."""
+        i, j = self.shards[shard]
+        reader = self.readers[i]
+        if shard not in self._selected:
+            while len(self._selected) >= reader.max_open_shards:
+                self._selected.pop(next(iter(self._selected)))
+            self._selected[shard] = self._select(reader, j)
+            if len(self._selected[shard].positions) != self.counts[shard]:
+                raise UserError(reader.shard(j).address, "its index and the manifest do not agree", REBUILD)
+        selected = self._selected[shard]
+        clip = reader.clip_at(j, selected.positions[sample])
+        if self.cross_clip:
+            people = selected.people[person(clip.record)]
+            clip.relatives = [position for position in people if position != clip.position]
+        return clip
+
+    def _select(self, reader: ClipReader, shard: int) -> SelectedClips:
+        wanted = set(self._selected_groups(reader.manifest.shards[shard]))
+        samples = reader.shard(shard).samples
+        names = [group_name(s["emotion"], s["level"], s["view"]) for s in samples]
+        positions = [position for position, name in enumerate(names) if name in wanted]
+        people: dict[tuple[str, str], list[int]] = {}
+        for position in positions:
+            people.setdefault(person(samples[position]), []).append(position)
+        return SelectedClips(positions, people)
+
+    def _selected_groups(self, shard: Shard) -> list[str]:
+        c = self.config
+        chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
+        names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
+        return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
+
+
+def open_readers(config: DataConfig) -> list[ClipReader]:
+    """One reader for each of `config.shards`; those of URLs share a cache."""
+    cache = Cache(config.cache, int(config.cache_gb * 1e9)) if config.cache else None
+    most = 2 * max(config.window_shards, FEW_SHARDS)  # the windows that two batches may lie in
+    return [ClipReader(at, config.decoder, most, open_folder(at, cache)) for at in config.shards]
+
+
+def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (D,) of the motion of all train splits together."""
+    parts = [reader.manifest.motion for reader in readers if reader.manifest.motion.count]
+    if not parts:
+        raise UserError(
+            readers[0].folder,
+            "no clip in the split 'train', so motion has no statistics",
+            "prepare some",
+        )
+    weights = np.array([part.count for part in parts], np.float64)
+    weights /= weights.sum()
+    means, stds = np.array([part.mean for part in parts]), np.array([part.std for part in parts])  # (data sets, D)
+    mean = weights @ means
+    std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
+    return mean.astype(np.float32), np.maximum(std, MIN_STD).astype(np.float32)
+
+
+def check_alike(readers: list[ClipReader], config: DataConfig) -> None:
+    """Data sets can be mixed only in one face model, and frames only at one size."""
+    first = readers[0]
+    for reader in readers[1:]:
+        if reader.manifest.face_model["checksum"] != first.manifest.face_model["checksum"]:
+            raise UserError(
+                "data.shards",
+                f"{first.folder} and {reader.folder} are in different face models, so they cannot be mixed",
+                f"run `emohead facemodel fit {first.folder} {reader.folder} pooled.npz` and prepare both "
+                "again with --face-model pooled.npz",
+            )
+        if not config.size and reader.manifest.size != first.manifest.size:
+            sizes = f"{first.folder} ({first.manifest.size}) and {reader.folder} ({reader.manifest.size})"
+            raise UserError("data.shards", f"{sizes} have frames of different sizes", "set data.size")
+
+
+def check_selection(source: ClipSource, config: DataConfig) -> None:
+    """Refuse a selection that leaves nothing, or nothing of a data set that has a weight."""
+    names = ("train_splits", "emotions", "levels", "views", "holdout_emotions")
+    selection = ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
+    for counts, folder in zip(source.counts_of, config.shards, strict=True):
+        if config.weights and not sum(counts):
+            raise UserError(folder, "no clip for training is selected, but it has a weight", selection)
+    if not source.num_clips:
+        raise UserError(
+            f"{', '.join(config.shards)}",
+            f"no clip for training is selected by {selection}",
+            "ask for less",
+        )

@@ -1,0 +1,1 @@
+"""A made-up corpus of drawn, talking, acting people, for tests and the demo."""

@@ -1,0 +1,1 @@
+"""Finds what would stop a run before it is started."""

@@ -1,0 +1,39 @@
+"""Batch normalisation over the global batch, on GPUs and CPUs (torch's SyncBatchNorm knows no CPU)."""
+
+import torch
+from torch import Tensor, nn
+
+from .ranks import mean, num_ranks
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics in training are those of all ranks' shares together, which are of equal size."""
+
+    running_mean: Tensor  # with BatchNorm2d's defaults none of these is None
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or num_ranks() == 1:
+            return super().forward(x)
+        exact = x.float()
+        centre = mean(exact.mean((0, 2, 3)))
+        exact = exact - centre[:, None, None]
+        variance = mean(exact.square().mean((0, 2, 3)))
+        self._remember(centre.detach(), variance.detach(), count=num_ranks() * x.numel() // x.shape[1])
+        scale = self.weight.float() * torch.rsqrt(variance + self.eps)
+        return (exact * scale[:, None, None] + self.bias.float()[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, centre: Tensor, variance: Tensor, count: int) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(centre, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+
+
+def use_global_statistics(module: nn.Module) -> None:
+    """Turn all BatchNorm2d of a network into this one; names and weights stay."""
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = GlobalBatchNorm2d

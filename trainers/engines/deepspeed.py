@@ -1,0 +1,239 @@
+"""An engine on DeepSpeed, ZeRO 0 to 3, on GPUs with NCCL and on CPUs with gloo.
+
+Each network has a DeepSpeed engine of its own, in float32; mixed precision is autocast, as without DeepSpeed, so that
+`bf16-mixed` means one thing. Forward passes go through the plain modules: a pass through two DeepSpeed engines for one
+batch fails at stages 0 and 2 and gives wrong gradients at stage 1.
+
+What DeepSpeed shards is gathered and scattered here through the addresses it keeps of every parameter, so that a
+checkpoint of any stage and number of ranks can be read by any other.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .plain import STATE, Engine, LossScale
+
+HOLDER = -1  # no module's id
+
+Sharded = Any  # an nn.Parameter with what DeepSpeed attaches to it: ds_shape, ds_numel, _hp_mapping and so on
+
+
+class Fragment(NamedTuple):
+    """Where a part of a parameter lies in what this rank holds of an optimizer's flat group."""
+
+    start: int  # in the flattened parameter
+    numel: int
+    flat: Tensor  # the optimizer's key of the group
+    offset: int  # in `flat`
+
+
+class DeepSpeedEngine(Engine):
+    """One network, its optimizer, and the DeepSpeed engine around both. The process group must be there already."""
+
+    optimizer: Any  # DeepSpeed's around PyTorch's; at stage 0 PyTorch's own
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        *,
+        clip_norm: float,
+        scale: LossScale,
+        zero_stage: int,
+        offload: bool,
+        device: torch.device,
+        local_rank: int,
+    ) -> None:
+        super().__init__(module, optimizer, clip_norm=clip_norm, scale=scale)
+        deepspeed = import_deepspeed(device)
+        os.environ["LOCAL_RANK"] = str(local_rank)
+        self.zero_stage, self.offload = zero_stage, offload
+        for tensor in (*module.parameters(), *module.buffers()):  # it reads them as bytes in a row
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+        if zero_stage == 3:
+            # They reach into their children's weights; the last one is transformers'.
+            leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer, "WavLMAttention"]
+            deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
+        self.engine, self.optimizer, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            config=configuration(zero_stage, offload, clip_norm),
+            dist_init_required=False,
+        )
+        # Its own loss scaling is that of its half-precision engines; ours is a float32 one.
+        if zero_stage:
+            self.optimizer.custom_loss_scaler = True
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        if self.zero_stage:
+            self.optimizer.external_loss_scale = self.scale.scale
+        else:
+            loss = loss * self.scale.scale
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        norm = self._step_sharded() if self.zero_stage else self._step_whole()
+        self.scale.update(norm < float("inf"))
+        return norm
+
+    def _step_sharded(self) -> float:
+        self.engine.step()  # unscales, clips, and skips where the norm is not finite
+        self._forget_gradients()
+        return float(self.engine.get_global_grad_norm())
+
+    def _forget_gradients(self) -> None:
+        """Without this a parameter that the next loss does not touch would be moved by this step's gradient again."""
+        if self.offload:
+            self.optimizer.norm_for_param_grads.clear()
+            for flat in self._flat_groups():
+                if flat.grad is not None:
+                    flat.grad.zero_()
+        elif self.zero_stage == 3:
+            self.optimizer.grad_partitions_flat_buffer.zero_()
+
+    def _step_whole(self) -> float:
+        """ZeRO-0: DeepSpeed clips and steps without looking whether the norm is finite."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        if self.scale.enabled:
+            torch._foreach_div_(gradients, self.scale.scale)
+        norm = float(nn.utils.get_total_norm(gradients))
+        if norm < float("inf"):
+            self.engine.step()
+        else:
+            self.engine.zero_grad()
+        return norm
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        if self.zero_stage < 3:
+            yield
+            return
+        import deepspeed
+
+        parameters: list[Sharded] = list(self.module.parameters())
+        with deepspeed.zero.GatheredParameters(parameters):
+            for parameter in parameters:  # a user that never leaves: no module's hook frees them after its pass
+                parameter.ds_active_sub_modules.add(HOLDER)
+            try:
+                yield
+            finally:
+                for parameter in parameters:
+                    parameter.ds_active_sub_modules.discard(HOLDER)
+
+    def state(self, *, keep: bool) -> dict[str, Tensor]:
+        gathered = {}
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            for key in STATE:
+                value = self._gathered(parameter, key)
+                if keep and value is not None:
+                    gathered[f"{key}.{name}"] = value.to("cpu", copy=True)
+        return gathered
+
+    def _gathered(self, parameter: nn.Parameter, key: str) -> Tensor | None:
+        """One entry of the optimizer's state, whole; None where no step has been done yet."""
+        states = self._states()
+        if not self.zero_stage:
+            return torch.as_tensor(states[parameter][key]) if parameter in states else None
+        if not states:
+            return None
+        if key == "step":
+            return torch.as_tensor(next(iter(states.values()))["step"]).cpu()
+        shape, numel = whole_shape(parameter)
+        buffer = torch.zeros(numel, device=self.engine.device)
+        fragment = self._fragment(parameter)
+        if fragment is not None:
+            held = states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel)
+            buffer.narrow(0, fragment.start, fragment.numel).copy_(held)
+        dist.all_reduce(buffer)
+        return buffer.view(shape)
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        states = self._states()
+        for name, parameter in self.module.named_parameters():
+            if f"step.{name}" not in tensors:
+                continue
+            step = tensors[f"step.{name}"]
+            if not self.zero_stage:
+                moments = {k: torch.empty_like(parameter).copy_(tensors[f"{k}.{name}"]) for k in STATE[:2]}
+                states[parameter] = moments | {"step": step.to(parameter.device, copy=True)}
+                continue
+            fragment = self._fragment(parameter)
+            if fragment is None:
+                continue
+            if fragment.flat not in states:
+                moments = {key: torch.zeros_like(fragment.flat) for key in STATE[:2]}
+                states[fragment.flat] = moments | {"step": step.to(fragment.flat.device, copy=True)}
+            for key in STATE[:2]:
+                given = tensors[f"{key}.{name}"].flatten().narrow(0, fragment.start, fragment.numel)
+                states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel).copy_(given)
+
+    def _states(self) -> dict[Any, Any]:
+        """The state of PyTorch's optimizer: by parameter at stage 0, by flat group otherwise."""
+        return self.optimizer.optimizer.state if self.zero_stage else self.optimizer.state
+
+    def _flat_groups(self) -> list[Tensor]:
+        """What this rank holds of each group of parameters."""
+        sharded = self.optimizer
+        third = self.zero_stage == 3
+        return sharded.fp32_partitioned_groups_flat if third else sharded.single_partition_of_fp32_groups
+
+    def _fragment(self, parameter: Sharded) -> Fragment | None:
+        """What this rank holds of a parameter, if anything."""
+        if self.zero_stage < 3:
+            mapping = parameter._hp_mapping
+            if mapping is None:
+                return None
+            flat = self._flat_groups()[mapping.param_group_index]
+            whole, held = mapping.lp_fragment_address, mapping.hp_fragment_address
+            return Fragment(whole.start, whole.numel, flat, held.start)
+        group, offset, size = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+        start = size * dist.get_rank()
+        numel = min(size, max(0, parameter.ds_numel - start))  # the last ranks' parts are padded
+        return Fragment(start, numel, self._flat_groups()[group], offset) if numel else None
+
+
+def whole_shape(parameter: Sharded) -> tuple[torch.Size, int]:
+    """Shape and size of a parameter, of which ZeRO-3 leaves an empty tensor in its place."""
+    if hasattr(parameter, "ds_shape"):
+        return parameter.ds_shape, parameter.ds_numel
+    return parameter.shape, parameter.numel()
+
+
+def configuration(zero_stage: int, offload: bool, clip_norm: float) -> dict[str, Any]:
+    """DeepSpeed's configuration. The batch sizes are of no use to it: the stage cuts its batches itself."""
+    # Its own linear layer would replace torch's everywhere, for good.
+    zero: dict[str, Any] = {"stage": zero_stage, "memory_efficient_linear": False}
+    if offload and zero_stage:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip_norm,  # without the key it clips to 1.0
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, quiet, for this kind of device."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if device.type == "cpu":
+        # It would compile an operator for shared memory first, half a minute with a compiler; gloo needs none.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed

@@ -1,0 +1,35 @@
+"""The blocks in which large networks spend their time and memory, and two ways to have them take less of it."""
+
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ...models.audio import Block
+from ...models.face import Level
+
+# The last one is open_clip's. Blocks with batch statistics are left out: done twice, they would count a batch twice.
+NAMES = {Block.__name__, Level.__name__, "ResidualAttentionBlock"}
+
+
+def large_blocks(network: nn.Module) -> list[nn.Module]:
+    """The transformer blocks and the levels of the face generator within a network."""
+    return [module for module in network.modules() if type(module).__name__ in NAMES]
+
+
+def recompute(network: nn.Module) -> None:
+    """Keep only the inputs of each block, and do its forward pass again in the backward pass (Chen et al. 2016)."""
+    for block in large_blocks(network):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each block by itself: transformer blocks share their code, and what lies between stays plain Python.
+
+    No two levels have one shape, so each gets code of its own, rather than one code for any shape, which fails.
+    """
+    for block in large_blocks(network):
+        if isinstance(block, Level):
+            block.compile(dynamic=False, isolate_recompiles=True)
+        else:
+            block.compile()

@@ -1,0 +1,166 @@
+"""What happens between a loss and new weights, for one network and its optimizer.
+
+A stage calls `engine.backward(loss)` for each part of its batch and then `engine.step()`. Its forward passes go through
+its own modules, so that several networks can be trained on one batch. Two kinds: `PlainEngine` here, and
+`DeepSpeedEngine` in deepspeed.py. Both average gradients over the ranks, clip them by their global norm, and
+leave the weights alone where that norm is not finite; so their updates are the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+BUCKET = 25 * 2**20 // 4  # float32 values that travel together
+STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam and AdamW remember of a parameter
+
+
+class LossScale:
+    """Dynamic loss scaling for float16: halved where a gradient overflows, doubled after a long time without.
+
+    Policy and figures are those of torch.amp.GradScaler (Micikevicius et al. 2018, "Mixed Precision Training").
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.scale = 2.0**16 if enabled else 1.0
+        self.good_steps = 0
+
+    def update(self, finite: bool) -> None:
+        if not self.enabled:
+            return
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.scale /= 2
+        elif self.good_steps % 2000 == 0:
+            self.scale *= 2
+
+
+class Engine:
+    """One network and its optimizer, all of whose parameters are the network's."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, *, clip_norm: float, scale: LossScale) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.scale = scale
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+
+    def set_lr_scale(self, scale: float) -> None:
+        """Set the learning rates to a share of what the optimizer was made with."""
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * scale
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Add the gradients of a part of the batch; `last` where a step follows."""
+        raise NotImplementedError
+
+    def step(self) -> float:
+        """Update the weights; returns the norm of the averaged gradients, not finite where nothing was done."""
+        raise NotImplementedError
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within it the weights are whole on this rank and stay so, as those of ZeRO-3 do not otherwise.
+
+        For all ranks together. A second derivative needs it around both of its passes, and the step after it.
+        """
+        yield
+
+    def state(self, *, keep: bool) -> dict[str, Tensor]:
+        """What the optimizer remembers, whole: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, on the CPU.
+
+        For all ranks together; only those that `keep` it get it.
+        """
+        raise NotImplementedError
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take what `state` gave, written by any kind of engine on any number of ranks."""
+        raise NotImplementedError
+
+
+class PlainEngine(Engine):
+    """PyTorch's own optimizer; gradients are averaged after the backward pass."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, *, clip_norm: float, scale: LossScale) -> None:
+        super().__init__(module, optimizer, clip_norm=clip_norm, scale=scale)
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        (loss * self.scale.scale if self.scale.enabled else loss).backward()
+
+    def step(self) -> float:
+        for parameter in self.parameters:  # untouched by this loss, perhaps not by another rank's: nothing is zero
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in self.parameters]
+        average(gradients)
+        if self.scale.enabled:
+            torch._foreach_div_(gradients, self.scale.scale)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
+        finite = norm < float("inf")  # false for NaN too
+        if finite:
+            self.optimizer.step()
+        self.scale.update(finite)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self, *, keep: bool) -> dict[str, Tensor]:
+        if not keep:
+            return {}
+        remembered: dict[str, Any] = {name: self.optimizer.state.get(p) for name, p in self.module.named_parameters()}
+        return {
+            f"{key}.{name}": torch.as_tensor(state[key]).detach().to("cpu", copy=True)
+            for name, state in remembered.items()
+            if state
+            for key in STATE
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.module.named_parameters():
+            if f"step.{name}" in tensors:
+                moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in STATE[:2]}
+                # The moments lie in memory as the parameter does: sums over them are then done in the same order.
+                moments = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
+                self.optimizer.state[parameter] = moments | {
+                    "step": tensors[f"step.{name}"].to(parameter.device, copy=True)  # fused Adam reads it there
+                }
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by their mean over the ranks. Every rank brings the same shapes in the same order."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    pending = []
+    for bucket in buckets(tensors):
+        flat = torch.cat([memory(t) for t in bucket])
+        pending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+    for bucket, flat, work in pending:
+        work.wait()
+        flat /= dist.get_world_size()
+        for tensor, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+            memory(tensor).copy_(part)
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """A flat view of a dense tensor in the order of its memory, whatever its memory format."""
+    return tensor.as_strided((tensor.numel(),), (1,)) if not tensor.is_contiguous() else tensor.view(-1)
+
+
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """In order, as many together as fit into a bucket."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if bucket and size + tensor.numel() > BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,1 @@
+"""Figures of exported networks on the test split."""

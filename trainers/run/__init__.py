@@ -1,0 +1,1 @@
+"""One training run: its loop, processes, checkpoints, signals and journal."""

@@ -1,0 +1,98 @@
+"""The job that a run is: which processes belong to it, how long it may take, how it comes back.
+
+Under SLURM every task of a job step is a rank. Anywhere else the first process starts the others of its machine, or
+torchrun has started all of them.
+"""
+
+import os
+import subprocess
+from datetime import datetime
+
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+
+from ...models.errors import UserError
+from ..stage import TrainerConfig
+
+REQUEUE_TIMEOUT = 60  # seconds for a command of SLURM
+
+
+class SlurmEnvironment(SLURMEnvironment):
+    """Lightning's, without its requeueing, and with a port that two steps or two starts of a job do not share."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_requeue=False)
+
+    @property
+    def main_port(self) -> int:
+        if "MASTER_PORT" in os.environ:
+            return int(os.environ["MASTER_PORT"])
+        parts = [int(os.environ.get(f"SLURM_{name}", 0)) for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+        return 10_000 + (parts[0] * 101 + parts[1] * 7 + parts[2] * 13) % 20_000
+
+
+def in_slurm_step() -> bool:
+    """Whether this process is a task that srun started; a batch script's own shell is none."""
+    return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
+
+
+def environment(config: TrainerConfig) -> ClusterEnvironment:
+    """Who starts the processes. Raises UserError where a job has another shape than the configuration."""
+    if config.strategy == "ddp" and config.nodes * config.devices == 1:
+        return LightningEnvironment()
+    if in_slurm_step():
+        tasks, wanted = int(os.environ["SLURM_NTASKS"]), config.nodes * config.devices
+        if tasks != wanted:
+            raise UserError(
+                f"trainer.nodes={config.nodes} trainer.devices={config.devices}",
+                f"make {wanted} processes, the job step has {tasks} tasks",
+                "slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node",
+            )
+        return SlurmEnvironment()
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if config.nodes > 1:
+        raise UserError(
+            f"trainer.nodes={config.nodes}",
+            "several nodes need slurm/train.sbatch, srun or torchrun",
+        )
+    return LightningEnvironment()
+
+
+def job() -> str | None:
+    """The id by which SLURM knows this job, if it is one."""
+    if not in_slurm_step():
+        return None
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def end_of_job() -> float | None:
+    """When SLURM will end this job, as time.time(); None where it has no limit or is none."""
+    number = job()
+    if number is None:
+        return None
+    if "SLURM_JOB_END_TIME" in os.environ:
+        return float(os.environ["SLURM_JOB_END_TIME"])
+    try:
+        return datetime.fromisoformat(_field(number, "EndTime")).timestamp()
+    except (ValueError, OSError, subprocess.SubprocessError):  # "Unknown", or no answer
+        return None
+
+
+def requeue() -> bool:
+    """Ask SLURM to start this job again; False where it is none, or has been cancelled."""
+    number = job()
+    if number is None or _field(number, "JobState") != "RUNNING":
+        return False
+    done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, timeout=REQUEUE_TIMEOUT)
+    return done.returncode == 0
+
+
+def _field(number: str, name: str) -> str:
+    """A field of `scontrol show job`."""
+    command = ["scontrol", "--oneliner", "show", "job", number]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=REQUEUE_TIMEOUT).stdout
+    fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
+    return fields.get(name, "")

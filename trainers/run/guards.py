@@ -1,0 +1,53 @@
+"""What stops a run before it does harm: steps that cannot be done are named, and too many of them end it."""
+
+import json
+import math
+from pathlib import Path
+
+from ...models.errors import Failure
+from ..engines.ranks import all_objects
+from ..stage import Stage
+from .checkpoints import Checkpoints
+
+
+class SkippedSteps:
+    """Counts the steps that were left out for a loss or gradient that was not finite, and writes down their samples.
+
+    The norm of the averaged gradients is the same on all ranks, so that all of them skip alike. In 16-mixed a few such
+    steps are how the loss scale is found.
+    """
+
+    def __init__(self, path: Path, checkpoints: Checkpoints) -> None:
+        self.path = path
+        self.checkpoints = checkpoints
+        self.in_a_row = 0
+
+    def look(self, stage: Stage, own_keys: list[str]) -> None:
+        """After a step, on all ranks together; raises Failure if too many in a row were skipped."""
+        skipped = [phase for phase, norm in stage.norms.items() if not norm < math.inf]
+        if not skipped:
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        stage.skipped += 1
+        keys = [key for keys in all_objects(own_keys) for key in keys]
+        if stage.global_rank == 0:
+            self._write(stage, skipped, keys)
+        limit = stage.config.trainer.max_skipped
+        if self.in_a_row >= limit:
+            raise Failure(self._message(stage, limit))
+
+    def _write(self, stage: Stage, skipped: list[str], keys: list[str]) -> None:
+        losses = {name: float(value) for name, value in stage.logs.items()}
+        scales = {name: engine.scale.scale for name, engine in stage.engines.items() if engine.scale.enabled}
+        row = {"step": stage.num_batches, "phases": skipped, "losses": losses, "keys": keys}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row | ({"loss_scale": scales} if scales else {})) + "\n")
+
+    def _message(self, stage: Stage, limit: int) -> str:
+        good = self.checkpoints.steps()
+        saved = f"the last good checkpoint is {self.checkpoints.path(good[-1])}" if good else "nothing was saved yet"
+        return (
+            f"{self.path}: {limit} steps in a row had no finite loss and gradient, up to step {stage.num_batches}; "
+            f"{saved}; lower optimizer.lr or look at the samples named there (trainer.max_skipped={limit})"
+        )

@@ -1,0 +1,115 @@
+"""Where the figures and pictures of a run go: metrics.jsonl, samples/, Weights & Biases."""
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ...models.files import write_json, written_aside
+from ..stage import TrackingConfig
+from .preemption import SIGNALS
+
+
+class Journal:
+    """Where the numbers of a run go: `metrics.jsonl` and, where it is on, one W&B run. Of rank 0.
+
+    A row is of a step and a kind (train or val): {"step": 40, "train/loss": 1.2, ...}. No row is ever there twice:
+    those of steps that a resumed run does again are dropped from the file, and not sent to W&B a second time.
+    """
+
+    def __init__(self, run: Path, config: TrackingConfig, settings: dict[str, Any]) -> None:
+        self.path = run / "metrics.jsonl"
+        self.sent_file = run / "wandb" / "sent.json"
+        self.wandb = start_wandb(config, run, settings)
+        self.sent: dict[str, int] = json.loads(self.sent_file.read_text()) if self.sent_file.exists() else {}
+
+    def forget_after(self, step: int) -> None:
+        """Drop lines of steps that a resumed run will do again, and a last one that was cut off."""
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
+            with written_aside(self.path) as partial:
+                partial.write_text("".join(line + "\n" for line in kept))
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there is such a row."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return any(_step(line) == step and f'"{kind}/' in line for line in lines)
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        row = {f"{kind}/{name}": value for name, value in values.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step} | row) + "\n")
+        if self.wandb and step > self.sent.get(kind, 0):
+            self.wandb.log(row, step=step)
+            self._note(kind, step)
+
+    def write_picture(self, name: str, step: int, picture: np.ndarray) -> None:
+        import wandb
+
+        if self.wandb and step > self.sent.get(name, 0):
+            self.wandb.log({f"val/{name}": wandb.Image(picture)}, step=step)
+            self._note(name, step)
+
+    def close(self) -> None:
+        if self.wandb:
+            self.wandb.finish()
+
+    def _note(self, kind: str, step: int) -> None:
+        self.sent[kind] = step
+        write_json(self.sent_file, self.sent)
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # cut off in the middle
+        return math.inf
+
+
+def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """metrics.jsonl as curves: name -> [(step, value), ...]."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        for name, value in row.items():
+            if name != "step":
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
+
+
+def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> Any:
+    """One W&B run per run folder: its id is kept there, so that every resume goes on with the same run."""
+    if config.wandb == "disabled":
+        return None
+    import wandb
+
+    id_file = run / "wandb" / "id"
+    if not id_file.exists():
+        id_file.parent.mkdir(parents=True, exist_ok=True)
+        id_file.write_text(wandb.util.generate_id())
+    # A scheduler's signal goes to all processes of a job: W&B's own, which starts here, must outlive it to the end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return wandb.init(
+            project=config.project,
+            name=run.name,
+            id=id_file.read_text().strip(),
+            dir=run,
+            mode=config.wandb,  # type: ignore[arg-type]
+            resume="allow" if config.wandb == "online" else None,  # offline, the id makes it one run at `wandb sync`
+            config=settings,
+            settings=wandb.Settings(silent=True),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """(H, W, 3) uint8 RGB -> a PNG, written aside and renamed."""
+    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    with written_aside(path) as partial:
+        partial.write_bytes(encoded.tobytes())

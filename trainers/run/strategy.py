@@ -1,0 +1,122 @@
+"""How a run is spread over processes: one Lightning strategy for both kinds of engines, on GPUs and CPUs.
+
+Lightning starts the processes, joins them and moves data; the stage's networks stay plain modules, and what trains them
+are engines. Lightning's own DeepSpeed strategy takes one optimizer and no CPU.
+"""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+from ..engines.batch_norm import use_global_statistics
+from ..engines.deepspeed import DeepSpeedEngine
+from ..engines.large_blocks import compile_blocks, recompute
+from ..engines.plain import Engine, LossScale, PlainEngine
+from ..engines.ranks import from_first
+from ..lightning_private import Launcher, set_launcher
+from ..stage import Stage, TrainerConfig
+
+
+def look_after(launcher: Launcher) -> None:
+    """Watch the other processes of this machine until all have joined; from then on the watchdog does."""
+    while not launcher.joined.wait(0.2):
+        for rank, process in enumerate(launcher.procs, start=1):
+            if process.poll():
+                line = f"emohead: process {rank} ended with code {process.returncode} before all had joined"
+                print(line, file=sys.stderr, flush=True)
+                os._exit(2 if process.returncode == 2 else 1)
+
+
+class EngineStrategy(DDPStrategy):
+    """Gives a stage an engine for each network that it trains."""
+
+    def __init__(self, config: TrainerConfig, clip_norm: float, environment: ClusterEnvironment) -> None:
+        timeout = timedelta(seconds=config.timeout + 60)  # the watchdog knows more to say: it comes first
+        super().__init__(cluster_environment=environment, timeout=timeout)
+        self.config = config
+        self.clip_norm = clip_norm
+        self.starter: Launcher | None = None
+
+    @property
+    def alone(self) -> bool:
+        """One process that needs no others: then there is no process group, and nothing to fail in one."""
+        return self.config.strategy == "ddp" and self.config.nodes * self.config.devices == 1
+
+    def _configure_launcher(self) -> None:
+        shape = (self.cluster_environment, self.num_processes, self.num_nodes)
+        self.starter = None if self.alone else Launcher(look_after, *shape)
+        set_launcher(self, self.starter)
+
+    def setup_distributed(self) -> None:
+        if self.starter is None:
+            self.set_world_ranks()
+            return
+        super().setup_distributed()
+        self.starter.joined.set()
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        stage = self.lightning_module
+        assert isinstance(stage, Stage)
+        assert self.accelerator is not None
+        self.accelerator.setup(trainer)
+        self.config.precision = from_first(self.config.precision)  # each rank has settled `auto` for its own machine
+        if not self.alone:
+            use_global_statistics(stage)
+        self.model_to_device()
+        if self.config.recompute:
+            recompute(stage.network)
+        if self.config.compile:
+            compile_blocks(stage.network)
+        self.setup_optimizers(trainer)
+        optimizers = zip(stage.trained().items(), self.optimizers, strict=True)
+        stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}
+
+    def engine(self, module: nn.Module, optimizer: Any) -> Engine:
+        scale = LossScale(self.config.precision == "16-mixed")
+        if self.config.strategy == "ddp":
+            return PlainEngine(module, optimizer, clip_norm=self.clip_norm, scale=scale)
+        return DeepSpeedEngine(
+            module,
+            optimizer,
+            clip_norm=self.clip_norm,
+            scale=scale,
+            zero_stage=self.config.zero_stage,
+            offload=self.config.offload,
+            device=self.root_device,
+            local_rank=self.local_rank,
+        )
+
+    def teardown(self) -> None:
+        """Lightning would move the network to the CPU, which a sharded one cannot; and leave the group to the exit."""
+        assert self.accelerator is not None
+        self.accelerator.teardown()
+
+    def leave(self) -> None:
+        """Take leave of the other ranks, at the end of a run that went well on all of them."""
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def agreement_group() -> Any:
+    """A group in which ranks exchange flags without a GPU having to wait for it; None where there is one rank."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def greatest(values: list[float], group: Any) -> list[float]:
+    """Of each value, the greatest over the ranks."""
+    if group is None:
+        return values
+    together = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(together, op=dist.ReduceOp.MAX, group=group)
+    return together.tolist()

@@ -1,0 +1,220 @@
+"""One training run: config -> data -> stage -> Lightning -> export. To resume, call it again the same way."""
+
+import logging
+import platform
+import sys
+import time
+import traceback
+import warnings
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ...datamodules.module import TalkingFaceData
+from ...models.errors import Failure, UserError
+from ..chain import STAGES
+from ..config import as_dict, load_config, save_config
+from ..lightning_private import leave_signals_alone, rank_zero_only
+from ..stage import Stage, StageConfig
+from .checkpoints import Checkpoints
+from .cluster import end_of_job, environment, requeue
+from .cpu import spare_cpu
+from .guards import SkippedSteps
+from .journal import Journal
+from .loop import Loop
+from .memory_error import explain
+from .preemption import Notice, Preempted
+from .progress_bar import ProgressLine, Show
+from .saving import Saver, load_weights
+from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_precision
+from .strategy import EngineStrategy
+from .watchdog import Watchdog
+
+PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
+
+
+def train(name: str, files: list[Path], overrides: list[str], *, show: Show | None = None) -> Path | None:
+    """Train a stage to its last step and export it.
+
+    Args:
+        name: of a stage, one of STAGES.
+        files: YAML files, or names of shipped ones, later ones winning.
+        overrides: `key=value`, winning over the files.
+        show: called with steps done, steps in all and a note, in place of the run's own progress bar.
+
+    Returns:
+        The exported `.safetensors`; None on all ranks but the first.
+
+    Raises:
+        Preempted: told to leave before the last step; saved.
+        KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
+    """
+    stage_type = find_stage(name)
+    notice = Notice()
+    try:
+        path = _train(stage_type, files, overrides, notice, show)
+    except BaseException as error:
+        notice.close(leaving=isinstance(error, Preempted))
+        raise
+    notice.close(leaving=False)
+    if notice.by_hand:  # too late to be saved and left: nothing was left to do
+        raise KeyboardInterrupt
+    return path
+
+
+def _train(
+    stage_type: type[Stage], files: list[Path], overrides: list[str], notice: Notice, show: Show | None
+) -> Path | None:
+    config: Any = load_config(stage_type.config_type, files, overrides)
+    check(config)
+    quieten()
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        spare_cpu()
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    pl.seed_everything(config.seed, verbose=False)
+    run = run_folder(config, stage_type.name)
+    settle_precision(config, run)
+    data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
+    stage = stage_type(config, data.facts)
+    checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
+    check_same_run(config, run)
+    strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
+    if rank_zero_only.rank == 0:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml")
+    started = time.time()
+    try:
+        _fit(stage, data, config, run, checkpoints, strategy, notice, show)
+    except Preempted as preempted:
+        strategy.leave()
+        if rank_zero_only.rank == 0 and not preempted.by_hand and requeue():
+            print(f"{run}: the job waits in the queue again", file=sys.stderr)
+        raise
+    path = export_path(run, stage_type)
+    export(stage, path, provenance(stage, data, seconds=time.time() - started))
+    strategy.leave()
+    return path if stage.global_rank == 0 else None
+
+
+def find_stage(name: str) -> type[Stage]:
+    """Raises UserError if there is no such stage."""
+    if name not in STAGES:
+        raise UserError(f"'{name}'", "no such stage", f"one of {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def export_path(run: Path, stage_type: type[Stage]) -> Path:
+    return run / "export" / f"{stage_type.kind}.safetensors"
+
+
+def export_run(run: Path, out: Path) -> None:
+    """Export the newest sound checkpoint of a run folder, finished or not."""
+    checkpoints = Checkpoints(run / CHECKPOINTS)
+    step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
+    if step is None:
+        raise UserError(
+            run,
+            "no run folder with a checkpoint",
+            f"wanted are config.yaml and {CHECKPOINTS}/step-…",
+        )
+    saved = checkpoints.load(step)
+    stage_type = STAGES[saved.stage]
+    config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
+    quieten()
+    data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
+    stage = stage_type(config, data.facts)
+    load_weights(stage, saved, checkpoints.path(step))
+    stage.export(out, provenance(stage, data, seconds=0.0))
+
+
+def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
+    """Export a stage whose networks may be sharded. For all ranks together."""
+    with ExitStack() as stack:
+        for engine in stage.engines.values():
+            stack.enter_context(engine.whole())
+        if stage.global_rank == 0:
+            stage.export(path, where_from)
+
+
+def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
+    """Where weights come from: data, steps, seed, the checkpoints they were made from, versions."""
+    return {
+        "steps": stage.num_batches,
+        "seed": stage.config.seed,
+        "seconds": round(seconds, 1),
+        "data": data.provenance(),
+        "inputs": stage.inputs,
+        "config": as_dict(stage.config),
+        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def _fit(
+    stage: Stage,
+    data: TalkingFaceData,
+    config: StageConfig,
+    run: Path,
+    checkpoints: Checkpoints,
+    strategy: EngineStrategy,
+    notice: Notice,
+    show: Show | None,
+) -> None:
+    """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
+    c = config.trainer
+    first = rank_zero_only.rank == 0
+    journal = Journal(run, config.tracking, as_dict(config)) if first else None
+    notice.end, notice.save_before = end_of_job(), c.save_before
+    watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
+    loop = Loop(
+        saver=Saver(checkpoints, notice, report),
+        guard=SkippedSteps(run / "skipped_steps.jsonl", checkpoints),
+        watchdog=watchdog,
+        journal=journal,
+        progress=ProgressLine(run.name, c.max_steps, show) if first else None,
+        samples=run / "samples",
+    )
+    trainer = pl.Trainer(
+        accelerator=c.accelerator,
+        devices=c.devices,
+        num_nodes=c.nodes,
+        strategy=strategy,
+        max_epochs=-1,
+        val_check_interval=c.val_every if data.facts.num_val else None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if data.facts.num_val else 0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(run),
+        logger=False,
+        callbacks=[loop],
+    )
+    leave_signals_alone(trainer)
+    try:
+        trainer.fit(stage, datamodule=data)
+    except Exception as error:
+        told = explain(error, stage=stage.name, config=config, size=data.size) or watchdog.explain(error)
+        if told is None:
+            raise
+        traceback.print_exc()
+        raise Failure(told) from None
+    finally:
+        watchdog.stop()
+        if journal:
+            journal.close()
+
+
+def quieten() -> None:
+    """Lightning's hints are for those who write stages, not for those who train them."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a demo on a cluster's login node

@@ -1,0 +1,160 @@
+"""Ends a job in which a rank has died or hangs, and says which one, at what step, with which samples.
+
+A collective operation waits for all ranks, so one that stands still stands for all. Each rank tells the others through
+the store of the process group, about once a second, where it is and that it is alive; what the others told is read only
+when something is wrong.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+INTERVAL = 1.0  # seconds between two signs of life
+LOOK = 3.0  # seconds in which a living rank gives one
+ANSWER = timedelta(seconds=10)  # that the store may take
+MAX_KEYS = 8
+PEER_GONE = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe", "socket timeout")
+
+
+UNHEARD: tuple = (0, [], "unknown", 0, False)
+
+
+class Sign(NamedTuple):
+    """What a rank has told of itself."""
+
+    step: int
+    keys: list[str]
+    host: str
+    alive: int  # counts up
+    waiting: bool  # for the others, in a collective operation
+
+    @property
+    def samples(self) -> str:
+        return f"its last samples: {', '.join(self.keys) or 'none yet'}"
+
+
+class Watchdog:
+    """Watches over one rank, from a thread of its own; `timeout` in seconds."""
+
+    def __init__(self, *, num_ranks: int, timeout: float) -> None:
+        self.rank, self.num_ranks, self.timeout = 0, num_ranks, timeout
+        self.step = 0
+        self.keys: list[str] = []
+        self.moved = time.monotonic()
+        self.alive = 0
+        self.store: Any = None
+        self.stopped = threading.Event()
+        self.threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Once the ranks have joined, if there are several."""
+        if self.num_ranks > 1:
+            self.rank = dist.get_rank()
+            # A connection of its own: the process group blocks on the one it has.
+            store: Any = dist.distributed_c10d._get_default_store()  # torch's stub lacks `clone`
+            self.store = store.clone()
+            self.store.set_timeout(ANSWER)
+        self.moved = time.monotonic()
+        for work in (self._tell, self._watch):  # who judges the others must not fall silent meanwhile
+            self.threads.append(threading.Thread(target=work, name=f"watchdog{work.__name__}", daemon=True))
+            self.threads[-1].start()
+
+    def beat(self, step: int, keys: Sequence[str] | None = None) -> None:
+        """Something moves: a step begins, with these samples, or a part of a validation or a checkpoint."""
+        self.step, self.moved = step, time.monotonic()
+        self.keys = self.keys if keys is None else list(keys[:MAX_KEYS])
+
+    def stop(self) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(timeout=INTERVAL)
+
+    def _tell(self) -> None:
+        while self.store is not None:
+            self.alive += 1
+            sign = Sign(self.step, self.keys, socket.gethostname(), self.alive, in_collective())
+            try:
+                self.store.set(f"watchdog/{self.rank}", json.dumps(sign))
+            except Exception:  # the verdict will say so
+                self.store = None
+            if self.stopped.wait(INTERVAL):
+                return
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(INTERVAL):
+            still = time.monotonic() - self.moved
+            if still > self.timeout:
+                line = f"emohead: {self.verdict(still)} (trainer.timeout={self.timeout:g})"
+                print(line, file=sys.stderr, flush=True)
+                self.let_others_look()
+                os._exit(1)  # nothing less leaves a collective that hangs
+
+    def let_others_look(self) -> None:
+        """What the ranks told is gone with rank 0: it leaves last."""
+        if self.rank == 0 and self.num_ranks > 1:
+            time.sleep(2 * LOOK)
+
+    def verdict(self, still: float) -> str:
+        """Who holds up the run, in one line; takes some seconds."""
+        if self.num_ranks == 1:
+            own = Sign(self.step, self.keys, socket.gethostname(), 0, False)
+            return f"the run stands at step {self.step} for {still:.0f} s; {own.samples}"
+        first = self._signs()
+        time.sleep(LOOK)
+        second = self._signs()
+        if first is None or second is None:
+            return f"rank 0, which holds the ranks together, does not answer; rank {self.rank} is at step {self.step}"
+        silent = [rank for rank in second if rank != self.rank and second[rank] == first[rank]]
+        if silent:
+            return "; ".join(f"{who(rank, second)} has died or is frozen, {second[rank].samples}" for rank in silent)
+        last = min(sign.step for sign in second.values())
+        slowest = [rank for rank, sign in second.items() if sign.step == last]
+        behind = [rank for rank in slowest if not second[rank].waiting] or slowest
+        if len(behind) == len(second):
+            return f"all ranks stand at step {last} for {still:.0f} s; {second[self.rank].samples}"
+        held_up = ", ".join(str(rank) for rank in second if rank not in behind)
+        named = "; ".join(f"{who(rank, second)} stands still, {second[rank].samples}" for rank in behind)
+        return f"{named}; ranks {held_up} have waited for {still:.0f} s"
+
+    def _signs(self) -> dict[int, Sign] | None:
+        """What all ranks told last; None where the store does not answer."""
+        if self.store is None:
+            return None
+        try:
+            keys = [f"watchdog/{rank}" for rank in range(self.num_ranks)]
+            told = [json.loads(self.store.get(key)) if self.store.check([key]) else UNHEARD for key in keys]
+            return {rank: Sign(*sign) for rank, sign in enumerate(told)}
+        except Exception:
+            return None
+
+    def explain(self, error: BaseException) -> str | None:
+        """The rank that is missing, where this is how a collective operation fails; None for other errors."""
+        if self.num_ranks == 1 or not isinstance(error, RuntimeError):
+            return None
+        if not any(part in str(error).lower() for part in PEER_GONE):
+            return None
+        verdict = self.verdict(time.monotonic() - self.moved)
+        self.let_others_look()
+        return verdict
+
+
+def in_collective() -> bool:
+    """Whether the main thread is within torch.distributed just now."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith("distributed_c10d.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def who(rank: int, signs: dict[int, Sign]) -> str:
+    return f"rank {rank} (host {signs[rank].host}) at step {signs[rank].step}"
