@@ -68,7 +68,7 @@ class Contrast(nn.Module):
         }
 
 
-class EmotionStage(Stage):
+class EmotionStage(Stage[EmotionStageConfig]):
     """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
 
     name = "emotion"
@@ -110,6 +110,7 @@ class EmotionStage(Stage):
     @torch.no_grad()
     def original_text(self) -> Tensor:
         """What the text tower, as it came, makes of the bank (S, E). Before any training, at a restart too."""
+        assert self.network.tokenize is not None
         tokens = self.network.tokenize(self.bank)
         tower = self.network.text_tower.eval()
         found = torch.cat([tower(part) for part in tokens.split(64)])

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from ...datamodules.config import FREE
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ..config import as_dict, load_config, save_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
-from ..lightning_private import leave_signals_alone
+from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
 from ..stages import STAGES
 from .checkpoints import Checkpoints
