@@ -38,7 +38,7 @@ class DataFacts:
 class TalkingFaceData(pl.LightningDataModule):
     """Train and validation batches of a stage.
 
-    Raises UserError where a folder is no data set, where data sets do not fit together or a selection leaves nothing.
+    Raises UserError if a folder is no data set, where data sets do not fit together or a selection leaves nothing.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def load_bfm09(path: Path | str) -> FaceModel:
 
 
 def load_mat(path: Path | str, *names: str) -> dict[str, np.ndarray]:
-    """Numeric arrays of a MATLAB file as float64; raises UserError where it lacks one or it is no plain array."""
+    """Numeric arrays of a MATLAB file as float64; raises UserError if it lacks one or it is no plain array."""
     if not Path(path).is_file():
         raise UserError(path, "no such file")
     try:

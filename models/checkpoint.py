@@ -52,12 +52,12 @@ class Exported(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, path: Path | str, **changes: Any) -> Self:
-        """The network that a run exported; raises UserError where the file is damaged or holds none of its kind."""
+        """The network that a run exported; raises UserError if the file is damaged or holds none of its kind."""
         return cls.rebuild(load_checkpoint(path, kind=cls.kind), **changes)
 
     @classmethod
     def rebuild(cls, checkpoint: Checkpoint, **changes: Any) -> Self:
-        """The network of a checkpoint. Raises UserError where it is one of another version of the network.
+        """The network of a checkpoint. Raises UserError if it is one of another version of the network.
 
         changes: settings that replace those of the file, such as fewer `towers`; the tensors of what is then not there
         are left out.

@@ -119,7 +119,7 @@ class FaceModel(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str) -> "FaceModel":
-        """Read what `save` wrote; raises UserError where the file is missing or no face model."""
+        """Read what `save` wrote; raises UserError if the file is missing or no face model."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

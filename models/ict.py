@@ -41,7 +41,7 @@ TO_OURS = np.array([1, -1, -1], np.float32)  # half a turn about x: y down, z aw
 
 
 def load_ict(folder: Path | str) -> FaceModel:
-    """The `ict` face model from a folder in either layout; raises UserError where files are missing or unfit."""
+    """The `ict` face model from a folder in either layout; raises UserError if files are missing or unfit."""
     folder = Path(folder)
     layouts = {"ict_facekit_face_mean.npz": _read_cut, "generic_neutral_mesh.obj": _read_checkout}
     for base in (folder, folder / "FaceXModel"):

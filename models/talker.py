@@ -80,7 +80,7 @@ class Talker(Exported):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """A talker from its one file, in eval mode; raises UserError where the file is none."""
+        """A talker from its one file, in eval mode; raises UserError if the file is none."""
         return cls.from_checkpoint(path).eval()
 
     @property

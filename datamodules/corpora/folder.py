@@ -20,7 +20,7 @@ def read_folder(folder: Path) -> SourceList:
 
     Columns: file (the path inside the folder), identity, emotion, level, sentence; all but file may be missing or
     empty. A video without an identity is a person of its own. No video is opened.
-    Raises UserError where `folder` is missing or holds no video, and where a label is wrong.
+    Raises UserError if `folder` is missing or holds no video, and where a label is wrong.
     """
     videos = find_files(folder, VIDEO_SUFFIXES)
     if not videos:

@@ -45,7 +45,7 @@ class Video:
     group: str
     name: str
     url: str
-    height: int | None = None  # pixels, of the video that the crops were made on; None where not stated
+    height: int | None = None  # pixels, of the video that the crops were made on; None if not stated
     intervals: list[tuple[int, int]] = field(default_factory=list)  # seconds
     crops: dict[int, Crop] = field(default_factory=dict)  # by the number of the interval
 
@@ -67,7 +67,7 @@ def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
     Clips that were cut and cropped already (`NAME_0.mp4`, `RD_NAME_000.mp4`) are for `read_folder`.
     Rejected, each by name: videos that are not downloaded, have no interval or cannot be read, intervals beyond their
     end, files that the annotations do not know.
-    Raises UserError where the annotations are missing or damaged, and where no video is there.
+    Raises UserError if the annotations are missing or damaged, and where no video is there.
     """
     videos = read_annotations(annotations or _find_annotations(folder))
     files, rejected = _match(folder, videos)

@@ -66,7 +66,7 @@ class Take:
 
 
 def parse_take(path: PurePath) -> Take | None:
-    """The take that a path names, relative to the data set and with or without a suffix; None where it names none.
+    """The take that a path names, relative to the data set and with or without a suffix; None if it names none.
 
     A view that is not in the name of the file is that of the nearest folder with a view's name, and otherwise front.
     """
@@ -85,7 +85,7 @@ def parse_take(path: PurePath) -> Take | None:
 
 
 def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Take | None:
-    """The take, or None where it cannot be: neutral has level 1 only."""
+    """The take, or None if it cannot be: neutral has level 1 only."""
     if level not in LEVELS or (emotion == "neutral" and level != 1):
         return None
     return Take(actor, view, emotion, level, number)
@@ -101,7 +101,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are counted in the
     notes; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
     is decoded; the header of one is read only where there is no sound file, to see whether it holds sound itself.
-    Raises UserError where the folder holds no take, none with sound, or none of one of the views.
+    Raises UserError if the folder holds no take, none with sound, or none of one of the views.
     """
     _check(views, split)
     takes, sounds, rejected = _find_takes(folder)

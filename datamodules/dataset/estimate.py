@@ -32,7 +32,7 @@ class CodecEstimate:
 def estimate_codecs(folder: Path | str) -> list[CodecEstimate]:
     """Encode excerpts of some clips in each codec, and read frames at random from them; takes a few seconds.
 
-    Raises UserError where one of these clips is damaged.
+    Raises UserError if one of these clips is damaged.
     """
     reader = ClipReader(folder)
     manifest, clips = reader.manifest, list(_some_clips(reader))

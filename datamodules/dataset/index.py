@@ -53,7 +53,7 @@ class NamedBytes(io.BytesIO):
 
 
 def read_file(folder: Folder, name: str, *, missing: str, content: str | None = None) -> bytes:
-    """A whole file of a data set; raises UserError, with `missing` as the explanation where it does not exist."""
+    """A whole file of a data set; raises UserError, with `missing` as the explanation if it does not exist."""
     try:
         return folder.read(name, content)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_file(folder: Folder, name: str, *, missing: str, content: str | None = 
 
 
 def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
-    """Read the index of a tar and open the tar; raises UserError where either is missing or they do not belong."""
+    """Read the index of a tar and open the tar; raises UserError if either is missing or they do not belong."""
     if Path(shard.name).name != shard.name:
         raise UserError(f"{folder.address(MANIFEST)}", f"shard {shard.name!r} is no plain file name", REBUILD)
     name = index_path(Path(shard.name)).name

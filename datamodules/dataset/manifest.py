@@ -87,7 +87,7 @@ def publish(
 
 
 def load_manifest(folder: Path | str) -> Manifest:
-    """Read `manifest.json`; raises UserError where there is none, or one of another format version."""
+    """Read `manifest.json`; raises UserError if there is none, or one of another format version."""
     path = Path(folder) / MANIFEST
     return parse_manifest(read_json(path, missing=NO_MANIFEST), path)
 
@@ -110,7 +110,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
-    """A JSON object; raises UserError, with `missing` as the explanation where the file does not exist."""
+    """A JSON object; raises UserError, with `missing` as the explanation if the file does not exist."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -51,7 +51,7 @@ class DamagedClip(UserError):
 
 @dataclass
 class StoredClip:
-    """One clip of an open shard. A method reads only the bytes it needs and raises DamagedClip where they are bad."""
+    """One clip of an open shard. A method reads only the bytes it needs and raises DamagedClip if they are bad."""
 
     shard: ShardIndex
     position: int
@@ -173,7 +173,7 @@ class StoredClip:
             raise self.error(name, f"missing from the index; {REBUILD}") from None
 
     def _read(self, name: str, offset: int, size: int, right: Callable[[bytes], bool]) -> bytes | None:
-        """Bytes of the tar, None where they are wrong. Wrong ones are read twice: the cache may be at fault."""
+        """Bytes of the tar, None if they are wrong. Wrong ones are read twice: the cache may be at fault."""
         for fresh in (False, True):
             try:
                 data = self.shard.file.read(offset, size, fresh=fresh)
@@ -207,7 +207,7 @@ class StoredClip:
 class ClipReader:
     """The clips of one prepared folder, by key or by (shard, position).
 
-    Raises UserError where the folder is no data set, of another version, or where bytes are damaged.
+    Raises UserError if the folder is no data set, of another version, or where bytes are damaged.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class ClipReader:
         return [sample["key"] for number in numbers for sample in self.shard(number).samples]
 
     def clip(self, key: str) -> StoredClip:
-        """The clip of a key; raises UserError where there is none."""
+        """The clip of a key; raises UserError if there is none."""
         if not self._places:
             for number in range(len(self.manifest.shards)):
                 self._places |= {s["key"]: (number, i) for i, s in enumerate(self.shard(number).samples)}

@@ -141,7 +141,7 @@ class Packer:
     size: int
 
     def __call__(self, number: int) -> None:
-        """Pack a shard; raises UserError where it cannot be packed."""
+        """Pack a shard; raises UserError if it cannot be packed."""
         cv2.setNumThreads(1)
         reader, part = self.reader, _part(self.out, self.reader.manifest.shards[number])
         clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]

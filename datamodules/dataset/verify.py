@@ -23,7 +23,7 @@ def verify_shards(
     """Compare every checksum, decode every member, and return the problems found, one line each.
 
     With `workers`, clips are shared out one by one, and one that crashes or hangs its process is a problem like others.
-    Raises UserError where the folder is no data set or its face model is not the one of its manifest.
+    Raises UserError if the folder is no data set or its face model is not the one of its manifest.
     """
     reader = ClipReader(folder, decoder)
     _ = reader.face_model

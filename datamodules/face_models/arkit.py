@@ -43,7 +43,7 @@ TIMECODE_RATE = 60
 def export_arkit(folder: Path | str, out: Path | str) -> list[Path]:
     """Write `<key>.csv` into `out` for every clip of a prepared data set, each aside and renamed.
 
-    Raises UserError where the data set's face model is not `ict`.
+    Raises UserError if the data set's face model is not `ict`.
     """
     reader, out = ClipReader(folder), Path(out)
     kind = reader.manifest.face_model["kind"]

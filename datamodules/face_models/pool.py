@@ -23,7 +23,7 @@ def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_
     """Prepared data sets -> the `landmark` model of all; memory holds at most `max_frames` faces.
 
     People are told apart by data set and identity, so parts of one data set may be given as several folders. Raises
-    UserError where there is no folder, or one whose face model is not `landmark`.
+    UserError if there is no folder, or one whose face model is not `landmark`.
     """
     if not folders:
         raise UserError("facemodel fit", "no data set given", "name the folders that `emohead prepare` wrote")

@@ -19,7 +19,7 @@ ZOOMS = (2, 4)  # and faces smaller than about a tenth of it, which are looked f
 def crop_portrait(path: Path | str, size: int, detect: bool = True) -> np.ndarray:
     """The face in an image file as uint8 (size, size, 3); without `detect` the largest square in its middle.
 
-    Raises UserError where the file is no image, or holds no face or more than one.
+    Raises UserError if the file is no image, or holds no face or more than one.
     """
     image = _read_image(path)  # (H, W, 3)
     if not detect:

@@ -39,7 +39,7 @@ class MediaInfo:
 
 
 def probe(path: Path | str) -> MediaInfo:
-    """Read the header of a media file; raises UserError where it is missing or no media."""
+    """Read the header of a media file; raises UserError if it is missing or no media."""
     with _open(path) as container:
         info = MediaInfo(
             duration=float((container.duration or 0) / av.time_base),
@@ -69,7 +69,7 @@ def iterate_video(
     """Frames start..stop of the video at a constant rate, each uint8 (H, W, 3): the source frame nearest in time.
 
     Frame k shows the time origin + k / fps. Only what is needed is decoded where the container has an index.
-    Raises UserError where the file is unreadable, damaged, without video or (without `stop`) cut short: a tenth of
+    Raises UserError if the file is unreadable, damaged, without video or (without `stop`) cut short: a tenth of
     its stated length or more is missing.
     """
     info = probe(path)
@@ -131,7 +131,7 @@ def _indexed(container: Any) -> bool:
 
 
 def _leap(container: Any, stream: Any, begin: float) -> float | None:
-    """Go to a key frame before `begin`; returns the time stamp of the video's first frame, None where it has none.
+    """Go to a key frame before `begin`; returns the time stamp of the video's first frame, None if it has none.
 
     Where no frame lies before `begin` after the leap, decoding starts over at the beginning.
     """
@@ -167,7 +167,7 @@ def read_audio(
 
     With `aligned`, time zero is that of the first video frame; else the first sample, or the file's own zero where
     `start` and `stop` (seconds) choose an interval. An interval begins with silence where the sound begins later; it
-    ends with the sound. Raises UserError where the file is missing, unreadable, without sound, or where its sound
+    ends with the sound. Raises UserError if the file is missing, unreadable, without sound, or where its sound
     track or the interval is empty.
     """
     with _open(path) as container:

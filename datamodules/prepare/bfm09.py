@@ -42,7 +42,7 @@ def read_coefficients(
     """A `.mat` -> identity (80,), the mean over frames, and motion (N, 64 + 6) in units of `crop`.
 
     Without a `crop` it is the centred square as wide as the picture's longer side: the whole of a square picture.
-    Raises UserError where the file is damaged, has another layout or was made of pictures of another size.
+    Raises UserError if the file is damaged, has another layout or was made of pictures of another size.
     """
     arrays = load_mat(path, "coeff", "transform_params")
     coeff, transform = arrays["coeff"], arrays["transform_params"]

@@ -74,7 +74,7 @@ def pack_jobs(
 
 
 def read_packed(work: WorkFolder, name: str, plan: str) -> PackedShard | None:
-    """What is known of a finished shard; None where it is not finished, or by another plan."""
+    """What is known of a finished shard; None if it is not finished, or by another plan."""
     path = work.packed / f"{name}.json"
     if not path.is_file():
         return None

@@ -51,7 +51,7 @@ def prepare_sources(
 ) -> PrepareReport:
     """Run the passes, or `only` one of them and of that one part (i of n), and say what came out.
 
-    The same call again goes on where the last one was killed. Raises UserError where the pass before is not finished,
+    The same call again goes on where the last one was killed. Raises UserError if the pass before is not finished,
     where `out` holds another data set or the work of other options, and where no clip is left.
     """
     _check(listing, config, only, part)
@@ -198,7 +198,7 @@ class _Run:
     # -- what is there already
 
     def known(self) -> PrepareReport:
-        """The report of a data set that is finished; raises UserError where it is another one."""
+        """The report of a data set that is finished; raises UserError if it is another one."""
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
         if {name: manifest.preparation.get(name) for name in same} != same:

@@ -65,7 +65,7 @@ class PrepareConfig:
 
 @functools.lru_cache(maxsize=1)
 def load_face_model(choice: str) -> FaceModel | None:
-    """The face model of a config, None for the one that is built; raises UserError where it cannot be read."""
+    """The face model of a config, None for the one that is built; raises UserError if it cannot be read."""
     if choice == LANDMARK:
         return None
     folder = os.environ.get(ICT_FOLDER) if choice == ICT else choice

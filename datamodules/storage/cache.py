@@ -86,7 +86,7 @@ class Cache:
         return self.folder / name[:2] / f"{name}-{block}"
 
     def _open(self, path: Path) -> int | None:
-        """The open file of a block, None where the cache lacks it."""
+        """The open file of a block, None if the cache lacks it."""
         if path in self._files:
             self._files[path] = self._files.pop(path)
             return self._files[path]

@@ -89,7 +89,7 @@ class Fetcher(ABC):
 
     @abstractmethod
     def get(self, url: str, offset: int, size: int | None) -> bytes:
-        """One attempt of `fetch`; raises PassingError where another is worth it."""
+        """One attempt of `fetch`; raises PassingError if another is worth it."""
 
 
 class HttpFetcher(Fetcher):

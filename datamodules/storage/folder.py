@@ -19,7 +19,7 @@ class OpenFile(ABC):
     def read(self, offset: int, size: int, *, fresh: bool = False) -> bytes:
         """`size` bytes from `offset`, fewer only where the file ends; `fresh` passes by what a cache holds.
 
-        Raises OSError where a disk fails, UserError where a server does.
+        Raises OSError where a disk fails, UserError if a server does.
         """
 
 

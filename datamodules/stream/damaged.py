@@ -39,7 +39,7 @@ class BadSamples:
         return min(max(BORNE, int(self.max_share * self.num_clips)), self.num_clips - 1)
 
     def add(self, error: DamagedClip, place: Place, **where: int) -> None:
-        """Note one, `where` being its position, attempt, rank and worker; raises UserError where they are too many."""
+        """Note one, `where` being its position, attempt, rank and worker; raises UserError if they are too many."""
         sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.fault}
         entry: dict[str, Any] = sample | {"use": self.use, "epoch": place.epoch} | where
         self._count(entry)

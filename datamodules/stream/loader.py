@@ -95,7 +95,7 @@ class BatchStream(IterableDataset):
         return self.memory.finish(slot)
 
     def sample(self, position: int, room: Room, worker: int = 0) -> dict[str, Any]:
-        """The sample of a position, or what stands in for it; raises UserError where too many are bad."""
+        """The sample of a position, or what stands in for it; raises UserError if too many are bad."""
         for attempt in range(MAX_ATTEMPTS):
             place = self.order.replacement(position, attempt) if attempt else self.order.sample_at(position)
             try:

@@ -92,7 +92,7 @@ def prepare_synthetic(
     codec: str = "mjpeg",
     progress: Progress = no_progress,
 ) -> Manifest:
-    """Write the corpus as a data set folder; raises UserError where `out` holds one already."""
+    """Write the corpus as a data set folder; raises UserError if `out` holds one already."""
     scripts = synthetic_scripts(config)
     with ShardWriter(out, size=config.size, codec=codec) as writer:
         packed = _in_order(partial(_pack, codec=codec), scripts, config.workers)
@@ -132,7 +132,7 @@ def _children_without_interrupts() -> Iterator[None]:
 
 
 def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
-    """Who says what, how, and in which split; raises UserError where the numbers do not fit."""
+    """Who says what, how, and in which split; raises UserError if the numbers do not fit."""
     tenth = max(1, config.identities // 10)
     val = tenth if config.val_identities is None else config.val_identities
     test = tenth if config.test_identities is None else config.test_identities
