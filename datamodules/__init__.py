@@ -1,4 +1,4 @@
-"""What a sample is: prepare, pack, stream, decode."""
+"""Samples from videos to batches: prepare, pack, stream, decode."""
 
 from ..models.torchvision_ops import declare_torchvision_ops
 

@@ -18,7 +18,7 @@ EMOTION = {
     "key": (list, "B"),
     "image": (torch.uint8, "B 3 S S"),  # a frame of the clip that shows its emotion
     "speech": (torch.float32, "B N"),  # in [-1, 1]
-    "emotion": (torch.int64, "B"),  # index into EMOTIONS, NO_LABEL (-1) where unknown
+    "emotion": (torch.int64, "B"),  # index into EMOTIONS, NO_LABEL (-1) if unknown
     "level": (torch.int64, "B"),  # 1, 2, 3, or NO_LABEL
     "prompt": (list, "B"),
 }

@@ -38,14 +38,14 @@ def no_progress(done: int, total: int, label: str) -> None:
 
 @dataclass
 class Lost:
-    """What a job has in place of a result: why there is none, such as "ended by SIGSEGV"."""
+    """Stands in for the result that a job did not give, with the reason, such as "ended by SIGSEGV"."""
 
     reason: str
 
 
 @dataclass
 class Answer:
-    """What a job gave, wrapped so that None is an answer too."""
+    """The result of a job, wrapped so that None can be a result too."""
 
     value: Any
 
@@ -64,9 +64,9 @@ def count_one() -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: more of them sum in another order, and the result must not depend on the machine.
+    """Linear algebra on one thread: more threads sum in another order, and the result must not depend on the machine.
 
-    Processes, not threads, are what uses the cores.
+    Processes, not threads, use the cores.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -81,13 +81,13 @@ def run_jobs(
     function: Callable[[Job], Any],
     jobs: Sequence[Job],
     *,
-    workers: int,  # 0: in this process, where a crash is a crash
+    workers: int,  # 0: in this process, which a crash then ends
     patience: Callable[[Job], float] = lambda job: float("inf"),  # seconds that a job may take
     beat: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with what `function` makes of it, or with `Lost`, as they get ready; the children get `function`.
+    """Yields each job with the result of `function`, or with `Lost`, as jobs end; `function` is sent to the children.
 
-    `beat` hears now and then how often the jobs have called `count_one` so far. A UserError of a job is raised.
+    `beat` is told now and then how often the jobs have called `count_one` so far. A UserError of a job is raised.
     """
     if workers == 0:
         yield from _run_here(function, jobs, beat)
@@ -220,7 +220,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
 
 
 class Counter:
-    """What `count_one` does in a child: the parent is told, but not each time."""
+    """`count_one` in a child: tells the parent, but not each time."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection, self.count, self.told = connection, 0, 0.0
@@ -237,7 +237,7 @@ class Counter:
 
 
 def _follow_parent() -> None:
-    """For a thread of a child: ends it when its parent was killed, or it would go on, or wait for jobs for ever."""
+    """Run in a thread of a child: ends the child if its parent was killed; else it would go on, or wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -22,7 +22,7 @@ from .stream.selection import ClipSource, check_alike, check_selection, open_rea
 
 @dataclass
 class DataFacts:
-    """What a model must know of its data: D values of motion, I identity coefficients."""
+    """The facts that a model must know of its data: D values of motion, I identity coefficients."""
 
     motion_dim: int
     identity_dim: int
@@ -38,7 +38,7 @@ class DataFacts:
 class TalkingFaceData(pl.LightningDataModule):
     """Train and validation batches of a stage.
 
-    Raises UserError if a folder is no data set, where data sets do not fit together or a selection leaves nothing.
+    Raises UserError if a folder is no data set, if data sets do not fit together or if a selection leaves nothing.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TalkingFaceData(pl.LightningDataModule):
         return self.config.size or self.readers[0].manifest.size
 
     def provenance(self) -> list[dict[str, Any]]:
-        """What was read: folder name, clips, seconds, face model, and a checksum over the shards' checksums."""
+        """The data that is read: folder name, clips, seconds, face model, and a checksum over those of the shards."""
         return [reader.provenance() for reader in self.readers]
 
     def train_dataloader(self) -> StreamLoader:

@@ -1,4 +1,4 @@
-"""What a clip is, from preparation to training. Facts of the sample format that every other file relies on."""
+"""The sample format, from preparation to training: facts that every other file relies on."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -35,7 +35,7 @@ class ClipInfo:
     end: float = 0.0
     crop: tuple[float, float, float] | None = None  # left, top, side in pixels of the source
     tracking_residual: float = 0.0  # mean landmark distance after the fit / distance of the outer eye corners
-    region: str = "none"  # annotated: the face was looked for where the source's crop says; landmarks: was not there
+    region: str = "none"  # annotated: the face was looked for inside the source's crop; landmarks: it was not there
     av_offset: int | None = None  # frames that the sound of the source came late; None: not sure
     av_confidence: float = 0.0  # of that estimate
     av_shift: int = 0  # frames that the sound was moved forward to make up for it

@@ -4,7 +4,7 @@ The basis is gated: register at faces.dmi.unibas.ch, and let Deep3DFaceRecon_pyt
 transferBFM09) make BFM_model_front.mat of it. It holds meanshape (1, 3V), idBase (3V, 80), exBase (3V, 64) and
 keypoints (68, counted from 1), V = 35,709, in decimetres: x to image right, y up, z to the viewer.
 
-The unit is fixed, not measured, so that coefficients mean the same whoever has the basis: 0.9 dm, which is about the
+The unit is fixed, not measured, so that coefficients mean the same with every copy of the basis: 0.9 dm, about the
 distance of the outer eye corners. Every 16th vertex is kept beside the landmarks.
 """
 
@@ -57,7 +57,7 @@ def load_bfm09(path: Path | str) -> FaceModel:
 
 
 def load_mat(path: Path | str, *names: str) -> dict[str, np.ndarray]:
-    """Numeric arrays of a MATLAB file as float64; raises UserError if it lacks one or it is no plain array."""
+    """Numeric arrays of a MATLAB file as float64; raises UserError if one is missing or no plain array."""
     if not Path(path).is_file():
         raise UserError(path, "no such file")
     try:

@@ -1,8 +1,8 @@
 """Blinks on top of generated motion. Speech says nothing of when eyes close, so a regression never closes them.
 
 Blinks come by chance: as often as people in conversation blink, 26 times a minute (Bentivoglio et al. 1997), each over
-in about 0.3 s and faster shut than open (Guitton et al. 1991). Which coefficients close the lids is asked of the face
-model: the least change, in standard deviations, that shuts both eyes and moves nothing else.
+in about 0.3 s and faster shut than open (Guitton et al. 1991). The face model tells which coefficients close the lids:
+the least change, in standard deviations, that shuts both eyes and moves nothing else.
 
 Shapes: T frames, K expression coefficients, D = K + 6 values of motion, P other landmarks.
 """

@@ -1,4 +1,4 @@
-"""What a CPU does to maps whose channels lie last, where PyTorch's own operators copy them or read against the grain.
+"""CPU operators for maps whose channels lie last: PyTorch's own copy such maps, or read their memory out of order.
 
 Values and gradients are those of the operators they stand for; a training step of the face stage takes a quarter less.
 
@@ -18,9 +18,9 @@ CORNERS = 4  # pixels around a place
 def sample_rows(source: Tensor, grid: Tensor, gain: Tensor | None = None) -> Tensor:
     """F.grid_sample(source, grid, padding_mode="border", align_corners=False), in float32 and channels last.
 
-    A pixel is a row of channels, and what is read is the weighted sum of four rows: an embedding bag. Source
-    (B, C, H, W) of at least 2 x 2 pixels, of which the batch may be one picture expanded; grid (B, h, w, 2), x first;
-    a gain (B, 1, h, w) scales what is read -> (B, C, h, w).
+    A pixel is a row of channels; the result is the weighted sum of four rows: an embedding bag. Source (B, C, H, W) has
+    at least 2 x 2 pixels, and its batch may be one picture expanded; grid (B, h, w, 2), x first; a gain (B, 1, h, w)
+    scales the result -> (B, C, h, w).
     """
     batch, channels, height, width = source.shape
     if source.stride(0) == 0:
@@ -37,7 +37,7 @@ def sample_rows(source: Tensor, grid: Tensor, gain: Tensor | None = None) -> Ten
 def corners(grid: Tensor, height: int, width: int, pictures: int) -> tuple[Tensor, Tensor]:
     """Grid (B, h, w, 2) -> the pixels around each place (B h w, 4), rows of `pictures` pictures, and their weights.
 
-    A place that is not a number reads pixel 0 with weights that are none either, so that it is seen in the result.
+    A place that is not a number reads pixel 0 with weights that are not numbers, so that the result shows it.
     """
     x = (((grid[..., 0] + 1) * width - 1) / 2).clamp(0, width - 1)
     y = (((grid[..., 1] + 1) * height - 1) / 2).clamp(0, height - 1)
@@ -52,7 +52,7 @@ def corners(grid: Tensor, height: int, width: int, pictures: int) -> tuple[Tenso
 
 
 class _Scatter(torch.autograd.Function):
-    """Gives what was read as it is, and its gradient to the rows it was read from.
+    """Passes values on unchanged, and adds their gradients to the rows that they were read from.
 
     Sorted by row, the corners are bags of the places that read the row: the sum the other way round.
     """

@@ -1,4 +1,4 @@
-"""How weights travel between stages: a safetensors file with config, checksum and provenance, and no pickle."""
+"""The files that carry weights between stages: safetensors with config, checksum and provenance, and no pickle."""
 
 import hashlib
 import json
@@ -57,10 +57,10 @@ class Exported(nn.Module):
 
     @classmethod
     def rebuild(cls, checkpoint: Checkpoint, **changes: Any) -> Self:
-        """The network of a checkpoint. Raises UserError if it is one of another version of the network.
+        """The network of a checkpoint. Raises UserError if the file holds another version of the network.
 
-        changes: settings that replace those of the file, such as fewer `towers`; the tensors of what is then not there
-        are left out.
+        changes: settings that replace those of the file, such as fewer `towers`; the tensors of parts that are then
+        missing are left out.
         """
         tensors = checkpoint.tensors
         try:
@@ -116,7 +116,7 @@ def save_checkpoint(
 
 
 def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
-    """What a checkpoint says of itself (kind, config, provenance, sha256), its weights neither read nor verified.
+    """The header of a checkpoint (kind, config, provenance, sha256); its weights are neither read nor verified.
 
     Raises:
         UserError: the file is missing, cut off or no safetensors file, of another format version, or not of the `kind`

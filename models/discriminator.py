@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .portrait_encoder import SLOPE, ResidualDown
 
-LAST = 4  # pixels where convolutions end
+LAST = 4  # pixels a side of the last convolution's map
 
 
 @dataclass
@@ -30,10 +30,10 @@ class DiscriminatorConfig:
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
-    """Append a map of how much the frames of a group differ, without which one face fits all.
+    """Append a map of how much the frames of a group differ; without it, the generator may draw one face for all.
 
-    (B, C, H, W) -> (B, C + 1, H, W). A group is of frames that follow on each other, so that a batch which is split
-    into parts that hold whole groups gives what it gives in one piece.
+    (B, C, H, W) -> (B, C + 1, H, W). A group is a run of neighbouring frames of the batch: if the batch is split into
+    parts of whole groups, the result is the same.
     """
     batch, _, height, width = x.shape
     group = max(g for g in range(1, min(group, batch) + 1) if batch % g == 0)

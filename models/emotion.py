@@ -37,7 +37,7 @@ class EmotionSpaceConfig:
 
 
 class Adapter(nn.Module):
-    """What fine-tuning adds to a tower: a residual bottleneck that starts as nearly nothing."""
+    """The layers that fine-tuning adds to a tower: a residual bottleneck that changes almost nothing at the start."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Adapter(nn.Module):
 
 
 class SpeechEncoder(nn.Module):
-    """Speech (B, N) -> (B, E): how it is said, not what."""
+    """Speech (B, N) -> (B, E): how it is said, not the words."""
 
     def __init__(self, config: EmotionSpaceConfig) -> None:
         super().__init__()

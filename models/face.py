@@ -31,9 +31,9 @@ from .portrait_encoder import SLOPE, PortraitEncoder
 NUM_LANDMARKS = 68
 COARSEST = 8  # pixels of the first level
 MASK_BIAS = 3.0  # logit of the untrained mask: show the warped portrait
-MAP_WIDTH = 0.04  # crop units: of the bump that shows a level where a point is, and two pixels at least
-FLOW_SHOWN, FLOW_STEP = 4, 0.1  # factors: of the flow that a level is shown, and of the change of it that a level makes
-UNTRAINED = 1e-3  # deviation of weights by which a level, untrained, changes next to nothing
+MAP_WIDTH = 0.04  # crop units, but at least two pixels: of the bump that shows a level where a point is
+FLOW_SHOWN, FLOW_STEP = 4, 0.1  # factors: of the flow as a level sees it, and of the change that a level makes to it
+UNTRAINED = 1e-3  # standard deviation of initial weights, so small that an untrained level changes almost nothing
 
 
 @dataclass
@@ -60,11 +60,11 @@ class FaceGeneratorConfig:
 
 
 class PortraitFeatures(NamedTuple):
-    """What is computed once for a portrait."""
+    """All that is computed once for a portrait."""
 
     image: Tensor  # (B, 3, S, S) in [-1, 1]
     maps: list[Tensor]  # (B, C_i, s_i, s_i), coarsest first
-    places: Tensor  # (B, P, s, s) log probabilities of where the points are
+    places: Tensor  # (B, P, s, s) log probabilities of the points' places
     identity: Tensor  # (B, I) predicted
     motion: Tensor  # (B, D) predicted, raw units
 
@@ -213,7 +213,7 @@ class FaceGenerator(Exported):
 
     @staticmethod
     def config_of(values: dict[str, Any]) -> FaceGeneratorConfig:
-        """Earlier exports name a `window`; their training, too, knew one length of it only: MOTION_WINDOW."""
+        """Earlier exports name a `window`; it does not matter, since all were trained with MOTION_WINDOW."""
         return FaceGeneratorConfig(**{name: value for name, value in values.items() if name != "window"})
 
     def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:
@@ -261,7 +261,7 @@ class FaceGenerator(Exported):
     def draw(self, features: PortraitFeatures, windows: Tensor, batch_size: int = 8) -> Iterator[Tensor]:
         """One portrait, moved as each motion window (N, W, D) says -> frames (n, 3, S, S) in [-1, 1], in order.
 
-        `to_bytes` makes of them what is seen, `to_pictures` what is written.
+        `to_bytes` makes uint8 frames of them to show, `to_pictures` pictures to write.
         """
         for part in windows.split(batch_size):
             yield self(features.repeat(len(part)), part).frame.float().clamp(-1, 1)

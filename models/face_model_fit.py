@@ -31,7 +31,7 @@ FOREHEAD, CHIN = 10, 152  # MediaPipe vertices on the midline; the line between 
 NUM_IDENTITY, NUM_EXPRESSION = 16, 32
 PIECE = 128  # frames solved at a time
 PRIOR = 1e-5  # variance of tracking noise in face units squared, beside coefficients of unit variance
-MISMATCH = 5e-5  # the same where landmarks of two meshes stand for each other, which never lie at quite one place
+MISMATCH = 5e-5  # the same if landmarks of two meshes stand for each other: they never lie at exactly one place
 BLENDSHAPE_KINDS = ("ict",)  # models whose expression coefficients run from 0 (neutral) to 1 (the full shape)
 BLENDSHAPE_VARIANCE = 0.1  # about that of a coefficient in [0, 1]
 BLENDSHAPE_IDENTITY_VARIANCE = 2.0  # so that mismatch goes into identity rather than into a lasting expression
@@ -146,7 +146,7 @@ class _LinearSolver:
 
     Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + prior (|i|^2 + sum_t |c_t|^2). Eliminating c_t leaves the mean
     offset seen through P = 1 - B_ex (B_ex' B_ex + prior)^-1 B_ex'. A mismatch of meshes is the same in every frame,
-    so that more frames do not make up for it: then the prior of i counts once a frame.
+    and more frames do not make up for it: then the prior of i counts once a frame.
     """
 
     rounds = 5
@@ -212,7 +212,7 @@ def build_landmark_model(
     num_identity: int = NUM_IDENTITY,
     num_expression: int = NUM_EXPRESSION,
 ) -> FaceModel:
-    """The `landmark` model of a data set: clips (T, 468, 3) in crop units, and who is seen in each.
+    """The `landmark` model of a data set, from clips (T, 468, 3) in crop units and the person in each.
 
     Identity is the PCA of each person's mean face, expression that of the frames around it; a coefficient of 1 is one
     standard deviation. Bases beyond the rank (few people, few frames) are zero. Raises UserError without any clip.

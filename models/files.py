@@ -13,7 +13,7 @@ PARTIAL = ".partial"  # ending of a file that is being written
 def written_aside(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """Yields the file to write, which takes the name `path` in the end. If writing fails, it is deleted.
 
-    `partial` is its name until then, for several processes that may write the same file at once: each needs its own.
+    `partial` is its name until then. If several processes may write the same file at once, each needs its own name.
     """
     partial = partial or path.with_name(path.name + PARTIAL)
     try:

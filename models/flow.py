@@ -48,7 +48,7 @@ def layout(image: Tensor) -> torch.memory_format:
 def join(*maps: Tensor) -> Tensor:
     """Maps (B, C_i, H, W) side by side -> (B, sum of C_i, H, W), channels last.
 
-    torch.cat of maps whose channels lie last takes several times as long as that of rows, which is what they are.
+    Such maps are rows in memory; torch.cat takes several times as long for the maps as for the rows.
     """
     return torch.cat([map.permute(0, 2, 3, 1) for map in maps], dim=-1).permute(0, 3, 1, 2)
 
@@ -61,7 +61,7 @@ def sample(source: Tensor, points: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Bilinear to (B, C, size, size); to twice the size on a CPU, it can be differentiated once.
+    """Bilinear to (B, C, size, size). On a CPU, doubling the size can be differentiated only once.
 
     A flow needs no rescaling: crop units do not depend on the number of pixels.
     """

@@ -103,7 +103,7 @@ def _read_checkout(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 
 def _read_obj(path: Path, count: int | None = None) -> np.ndarray:
-    """The face's vertices (V, 3) of a Wavefront file; `count` of them where that is known."""
+    """The face's vertices (V, 3) of a Wavefront file; `count` of them if that is known."""
     try:
         with open(path) as file:
             lines = [line.split()[1:4] for line in file if line.startswith("v ")][:NUM_FACE_VERTICES]

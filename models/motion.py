@@ -49,7 +49,7 @@ class AudioTo3DMMConfig:
     chunk_frames: int = 250  # of motion that `generate` makes at once
 
     def without_folder(self) -> "AudioTo3DMMConfig":
-        """The same network, which needs the folder of its speech encoder no more, but for the weights."""
+        """The same network without its speech encoder's folder: a checkpoint has to give the encoder's weights."""
         if not self.speech_encoder:
             return self
         return replace(self, speech_encoder="", speech_encoder_config=read_config(self.speech_encoder))
@@ -150,7 +150,7 @@ class AudioTo3DMM(Exported):
         return motion if pose_noise is None else self.add_sway(motion, pose_noise, start)
 
     def decode(self, features: Tensor, emotion: Tensor, identity: Tensor, keep: Tensor | None = None) -> Tensor:
-        """What `listen` gives (B, F, R T) and the conditions -> motion with the mean pose (B, T, D).
+        """The output of `listen` (B, F, R T) and the conditions -> motion with the mean pose (B, T, D).
 
         `keep` (B, C) multiplies the tokens of speech: the dropout of a training step, 0 or 1 / (1 - rate).
         """
@@ -170,7 +170,7 @@ class AudioTo3DMM(Exported):
     def add_sway(self, motion: Tensor, noise: Tensor, start: Tensor | None = None) -> Tensor:
         """Move the head of motion (B, T, D) as noise (B, Z) says.
 
-        start: where in a long sway each clip begins, frames (B,); None for its beginning. Training draws it, since one
+        start: the frame (B,) of a long sway at which each clip begins; None for frame 0. Training draws it: a network
         that knew only the first few seconds of a sway would shake the head after them.
         """
         start = motion.new_zeros(len(motion)) if start is None else start
@@ -187,8 +187,8 @@ class AudioTo3DMM(Exported):
     def generate(self, speech: Tensor, emotion: Tensor, identity: Tensor, seed: int | None = None) -> Tensor:
         """Motion (B, T, D) for speech (B, N) of any length, in chunks.
 
-        A chunk hears as much to either side as a frame of it can know of, so that chunks joined are one pass over all
-        of the speech, with no seam and no drift, in memory that does not grow with the square of the length.
+        A chunk hears as much speech to either side as its frames can depend on. So the joined chunks equal one pass
+        over all of the speech, with no seam and no drift, and memory does not grow with the square of the length.
 
         seed: picks one head movement; None keeps the head at its mean pose.
         """

@@ -1,7 +1,7 @@
 """Two critics of motion, which learn from true motion only, beside the network of stage 2.
 
     speech ── log-mel, stem ──────── a_t ─┐
-    expression ── convolutions ───── v_t ─┴─ alike where t is the same moment        (lips and speech)
+    expression ── convolutions ───── v_t ─┴─ alike if t is the same moment           (lips and speech)
     expression ── convolutions, pooling ──── a point of the emotion space            (emotion of a motion)
 
 The first is a SyncNet (Chung & Zisserman 2016) on face-model coefficients instead of pictures; both are our own choice.
@@ -101,7 +101,7 @@ def sync_by_lag(heard: Tensor, seen: Tensor) -> Tensor:
 
 
 def sync_offset(heard: Tensor, seen: Tensor) -> tuple[int, float]:
-    """Frames that the lips come late, and how sure that is: the best lag less the median, as SyncNet's confidence."""
+    """By how many frames the lips are late, and the confidence as in SyncNet: the best lag's value less the median."""
     by_lag = sync_by_lag(heard, seen)
     return int(by_lag.argmax()) - MAX_LAG, float(by_lag.max() - by_lag.median())
 

@@ -1,8 +1,8 @@
-"""What the face generator learns from a portrait alone: feature maps, and how the face model fits it.
+"""The part of the face generator that sees the portrait only: feature maps, and the fit of the face model to it.
 
 Inference then needs no face tracker. The fit is a ridge regression of the linearised face model on points found in
-the picture, corrected by what the picture shows where the fit puts the face: the geometry is known, so it need not be
-learned.
+the picture. A second look, at the places where the fit puts the points, corrects it. The geometry is known, so it need
+not be learned.
 
 Shapes: B batch, S frame size, s a level's size, P points (vertices of the face model), I identity coefficients,
 D values of motion, C channels.
@@ -42,7 +42,7 @@ class ResidualDown(nn.Module):
 
 
 class LookAgain(nn.Module):
-    """Corrects coefficients by what the maps show where these put the face (a cascade, as Xiong & De la Torre 2013)."""
+    """Corrects coefficients: reads the maps where these put the face (a cascade, as Xiong & De la Torre 2013)."""
 
     def __init__(self, channels: list[int], num_points: int, num_coefficients: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class PortraitEncoder(nn.Module):
         self.register_buffer("log_prior", torch.zeros(num_points, landmark_level**2))
 
     def adopt(self, mean_points: Tensor, jacobian: Tensor) -> None:
-        """Take over where points are on average (P, 2) and how they move with each coefficient (2 P, I + D)."""
+        """Take over the mean places of points (P, 2) and how they move with each coefficient (2 P, I + D)."""
         self.mean_points.copy_(mean_points)
         self.jacobian.copy_(jacobian)
         gram = jacobian.T @ jacobian + POINT_NOISE**2 * torch.eye(jacobian.shape[1])
@@ -118,7 +118,7 @@ class PortraitEncoder(nn.Module):
         return maps, places, coefficients
 
     def find_points(self, maps: list[Tensor]) -> Tensor:
-        """Where each point is, as log probabilities over the map of `landmark_level` -> (B, P, s, s)."""
+        """The places of the points, as log probabilities over the map of `landmark_level` -> (B, P, s, s)."""
         size, seen = self.landmark_level, maps[self.index]
         scores = self.find(F.leaky_relu(seen + resize(self.context(maps[0]), size), SLOPE)).float().flatten(2)
         return (scores + self.log_prior).log_softmax(-1).unflatten(2, (size, size))

@@ -45,8 +45,8 @@ class PretrainedSpeech(nn.Module):
     """Speech (B, N) -> features (B, F, 2T); silence fills N up to whole frames of video.
 
     The encoder has no gradients and stays in eval mode; the weights of the sum over its layers are trained.
-    It is what `read_config` says, with the weights of its folder; without one with random weights, for a checkpoint to
-    take their place.
+    It has the configuration that `read_config` read and the weights of its folder. Without a folder its weights are
+    random, for those of a checkpoint to take their place.
     """
 
     rate = RATE
@@ -78,7 +78,7 @@ class PretrainedSpeech(nn.Module):
         return torch.cat(pieces, dim=-1)
 
     def normalise(self, speech: Tensor) -> Tensor:
-        """As the feature extractor of these models does it: each clip as a whole."""
+        """Normalise each clip as a whole, as the feature extractor of these models does."""
         if not self.normalised:
             return speech
         variance, mean = torch.var_mean(speech, dim=-1, keepdim=True, correction=0)
@@ -92,7 +92,7 @@ class PretrainedSpeech(nn.Module):
         layers = [*found.hidden_states[:-1], found.last_hidden_state]  # each (B, 2T, F)
         shares = self.layer_weights.float().softmax(dim=0)
         features = torch.zeros_like(layers[0], dtype=torch.float32)
-        for share, layer in zip(shares, layers, strict=True):  # no stack: a copy of all layers is much memory
+        for share, layer in zip(shares, layers, strict=True):  # no stack: a copy of all layers would take much memory
             features = features + share * layer.float()
         return rearrange(features, "b t f -> b f t")
 

@@ -4,7 +4,7 @@
     speech ───────────────────────────────── AudioTo3DMM ──────┴─ motion (B, T, D) ─┐
     portrait ── FaceGenerator.encode_portrait ── features, identity ────────────────┴─ FaceGenerator ── frames
 
-Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpeed, no W&B; and transformers where the
+Needs torch, safetensors and numpy only: no open_clip, no Lightning, no DeepSpeed, no W&B; and transformers if the
 motion part has a pretrained speech encoder.
 """
 
@@ -43,7 +43,7 @@ def motion_windows(motion: Tensor) -> Tensor:
 
 
 def anchor(motion: Tensor, portrait_motion: Tensor, mean: Tensor) -> Tensor:
-    """Keep the head where the portrait has it: translation and scale of motion (T, D) move about the portrait's own
+    """Keep the head where the portrait has it: translation and scale of motion (T, D) move about those of the portrait
     (D,), not about the mean of the training data (D,)."""
     anchored = motion.clone()
     anchored[:, PLACE] += portrait_motion[PLACE] - mean[PLACE]
@@ -80,7 +80,7 @@ class Talker(Exported):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """A talker from its one file, in eval mode; raises UserError if the file is none."""
+        """A talker from its one file, in eval mode; raises UserError if the file is no talker."""
         return cls.from_checkpoint(path).eval()
 
     @property
@@ -90,7 +90,7 @@ class Talker(Exported):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; inputs may lie anywhere."""
+        """The device that it computes on; inputs may lie on any other."""
         return self.motion.motion_mean.device
 
     def emotion_from_text(self, *texts: str) -> Tensor:
@@ -119,7 +119,7 @@ class Talker(Exported):
     ) -> Iterator[Tensor]:
         """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time.
 
-        Inputs may lie on any device; frames lie where the talker does.
+        Inputs may lie on any device; frames lie on the talker's device.
         """
         portrait, speech, emotion = (given.to(self.device) for given in (portrait, speech, emotion))
         features = self.face.encode_portrait(portrait)

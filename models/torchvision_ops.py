@@ -1,4 +1,4 @@
-"""Makes a torchvision importable whose compiled operators are missing, as beside a torch built for other hardware.
+"""Makes torchvision importable if its compiled operators do not work, as beside a torch built for other hardware.
 
 Lightning (through torchmetrics), open_clip and transformers import torchvision, but use only its Python part.
 """

@@ -16,11 +16,11 @@ LABEL_COLUMNS = ("file", "identity", "emotion", "level", "sentence")
 
 
 def read_folder(folder: Path) -> SourceList:
-    """Every video below `folder`, in the order of the names, with the labels of `labels.csv` where there is one.
+    """Every video below `folder`, in the order of the names, with the labels of `labels.csv` if there is one.
 
     Columns: file (the path inside the folder), identity, emotion, level, sentence; all but file may be missing or
     empty. A video without an identity is a person of its own. No video is opened.
-    Raises UserError if `folder` is missing or holds no video, and where a label is wrong.
+    Raises UserError if `folder` is missing or holds no video, or if a label is wrong.
     """
     videos = find_files(folder, VIDEO_SUFFIXES)
     if not videos:

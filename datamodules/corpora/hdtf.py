@@ -40,7 +40,7 @@ Crop = tuple[int, int, int, int]  # left, top, width, height in pixels
 
 @dataclass
 class Video:
-    """What the annotations say of one video."""
+    """The annotations of one video."""
 
     group: str
     name: str
@@ -62,12 +62,12 @@ def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
     """Every annotated interval of the videos that were downloaded, in the order of the annotations.
 
     The videos are `NAME.mp4` or `GROUP_NAME.mp4` (or .mkv, .webm, …) anywhere below `folder`; `annotations` is the
-    folder of the text files, by default sought inside it. Only headers are read. A crop stands where it holds for the
-    file at hand (`fit_crop`); where it does not, or has no line, the interval is kept without, and a note says so.
+    folder of the text files, by default sought inside it. Only headers are read. A crop is used if it fits the file
+    (`fit_crop`); if it does not, or has no line, the interval is kept without a crop, and a note says so.
     Clips that were cut and cropped already (`NAME_0.mp4`, `RD_NAME_000.mp4`) are for `read_folder`.
     Rejected, each by name: videos that are not downloaded, have no interval or cannot be read, intervals beyond their
     end, files that the annotations do not know.
-    Raises UserError if the annotations are missing or damaged, and where no video is there.
+    Raises UserError if the annotations are missing or damaged, or if no video is there.
     """
     videos = read_annotations(annotations or _find_annotations(folder))
     files, rejected = _match(folder, videos)
@@ -93,7 +93,7 @@ def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
 
 
 def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] | Rejected]:
-    """The sources of one video, each with what is to be said of it ("" where it is as annotated)."""
+    """The sources of one video, each with a note ("" if it is as annotated)."""
     label = f"{video.group}/{video.name}"
     if not video.intervals:
         yield Rejected(label, f"no interval in {video.group}_annotion_time.txt")
@@ -120,10 +120,10 @@ def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] |
 
 
 def fit_crop(crop: Crop | None, height: int | None, info: MediaInfo) -> tuple[Crop | None, str]:
-    """The crop for a file, from one that was made on a picture `height` pixels high, and what became of it.
+    """The crop for a file, from one that was made on a picture `height` pixels high, and a note on any change.
 
-    It stands where the file is as high; it is scaled where the file is not but has YouTube's 16:9, as the picture that
-    the annotation was made on has wherever its crops tell; else, or where it leaves either picture, it is dropped.
+    If the file has that height, the crop is kept. If it has another height but YouTube's 16:9, the crop is scaled; the
+    annotated pictures were 16:9 too, as far as their crops tell. Else, or if it leaves either picture, it is dropped.
     """
     if crop is None:
         return None, "no crop: the annotations have no line"

@@ -51,7 +51,7 @@ _FLAT = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Take:
-    """What the name of a file says."""
+    """The facts in the name of a file."""
 
     actor: str
     view: str
@@ -85,7 +85,7 @@ def parse_take(path: PurePath) -> Take | None:
 
 
 def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Take | None:
-    """The take, or None if it cannot be: neutral has level 1 only."""
+    """The take, or None if no such take can exist: neutral has level 1 only."""
     if level not in LEVELS or (emotion == "neutral" and level != 1):
         return None
     return Take(actor, view, emotion, level, number)
@@ -100,7 +100,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     So the emotions of a person lie side by side, and a shard holds several (what `data.cross_clip` is for).
     `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are counted in the
     notes; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
-    is decoded; the header of one is read only where there is no sound file, to see whether it holds sound itself.
+    is decoded; the header of one is read only if there is no sound file, to see whether it holds sound itself.
     Raises UserError if the folder holds no take, none with sound, or none of one of the views.
     """
     _check(views, split)

@@ -21,7 +21,7 @@ ALIKE = ("key", "frames", "emotion", "level", "view", "identity")  # what the in
 
 @dataclass(frozen=True)
 class Job:
-    """A clip to check, or where `position` is None a tar as a whole."""
+    """A clip to check, or if `position` is None a tar as a whole."""
 
     shard: int
     position: int | None
@@ -111,7 +111,7 @@ def check_clip(clip: StoredClip, split: str) -> list[str]:
 
 
 def _nothing(value: Any) -> None:
-    """What was read is right when reading it did not fail."""
+    """No check: the member is right if reading it did not fail."""
 
 
 def _check_video(clip: StoredClip) -> str | None:

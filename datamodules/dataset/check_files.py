@@ -1,4 +1,4 @@
-"""What the files of a data set say of each other: manifest, indexes and tars, without opening a clip."""
+"""Checks that the files of a data set agree: manifest, indexes and tars, without opening a clip."""
 
 from collections import Counter
 from typing import Any
@@ -20,7 +20,7 @@ def compare_folder(reader: ClipReader) -> list[str]:
 
 
 def compare_index(reader: ClipReader, number: int) -> list[str]:
-    """Where the index of a shard and the manifest disagree."""
+    """Differences between the index of a shard and the manifest."""
     manifest, shard = reader.manifest, reader.manifest.shards[number]
     path = index_path(reader.folder / shard.name)
     content = read_json(path, missing=REBUILD)
@@ -43,7 +43,7 @@ def compare_index(reader: ClipReader, number: int) -> list[str]:
 
 
 def compare_manifest(reader: ClipReader, records: Records) -> list[str]:
-    """Where the manifest and the sum over all indexes disagree, and keys that are used twice."""
+    """Differences between the manifest and the sum over all indexes, and keys that are used twice."""
     path = reader.files.address(MANIFEST)
     keys = Counter(record["key"] for samples in records.values() for record in samples)
     problems = [f"{path}: {key}: {count} clips have this key" for key, count in sorted(keys.items()) if count > 1]

@@ -52,7 +52,7 @@ def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale (S, S, 3) to (side, side, 3), averaging where it shrinks."""
+    """Scale (S, S, 3) to (side, side, 3), averaging if it shrinks."""
     if image.shape[:2] == (side, side):
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR)

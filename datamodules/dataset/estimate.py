@@ -1,4 +1,4 @@
-"""What a data set would cost and give in each codec, from a few of its clips."""
+"""Estimates of the size and reading speed of a data set in each codec, from a few of its clips."""
 
 import tempfile
 import time
@@ -57,7 +57,7 @@ def _num_frames(manifest: Manifest) -> int:
 
 
 def _some_clips(reader: ClipReader) -> Iterator[StoredClip]:
-    """Clips from all over the data set: the first of shards at equal distances, more of each where shards are few."""
+    """Clips from all over the data set: the first of shards at equal distances, more of each if shards are few."""
     num = len(reader.manifest.shards)
     each = -(-NUM_CLIPS // num)
     places = [

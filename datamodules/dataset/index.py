@@ -31,7 +31,7 @@ def person(record: dict[str, Any]) -> tuple[str, str]:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without garbage collection: many small objects are made, and none of them in cycles."""
+    """Pause garbage collection: many small objects are made, and none of them in cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -63,7 +63,7 @@ def read_file(folder: Folder, name: str, *, missing: str, content: str | None = 
 
 
 def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
-    """Read the index of a tar and open the tar; raises UserError if either is missing or they do not belong."""
+    """Read the index of a tar and open the tar; raises UserError if either is missing or they do not match."""
     if Path(shard.name).name != shard.name:
         raise UserError(f"{folder.address(MANIFEST)}", f"shard {shard.name!r} is no plain file name", REBUILD)
     name = index_path(Path(shard.name)).name

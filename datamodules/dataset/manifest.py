@@ -1,4 +1,4 @@
-"""`manifest.json`: what a data set holds, its checks and its statistics; it is what makes a folder a data set."""
+"""`manifest.json`: what a data set holds, its checksums and its statistics. It makes a folder a data set."""
 
 import hashlib
 import json
@@ -34,12 +34,12 @@ class Shard:
 
 @dataclass
 class SplitSummary:
-    """What a split holds: clips, seconds, clips of each identity, clips of each emotion and level."""
+    """The content of a split: clips, seconds, clips of each identity, clips of each emotion and level."""
 
     clips: int = 0
     seconds: float = 0.0
     identities: dict[str, int] = field(default_factory=dict)
-    emotions: dict[str, dict[str, int]] = field(default_factory=dict)  # "none" where a clip has no label
+    emotions: dict[str, dict[str, int]] = field(default_factory=dict)  # "none" if a clip has no label
 
 
 @dataclass
@@ -132,7 +132,7 @@ def parse_json(data: bytes, path: Path | str) -> dict[str, Any]:
 
 
 def check_version(content: Mapping[str, Any], path: Path | str) -> None:
-    """Refuse another format version."""
+    """Raise UserError for another format version."""
     version = content.get("version")
     if version != FORMAT_VERSION:
         raise UserError(
@@ -143,7 +143,7 @@ def check_version(content: Mapping[str, Any], path: Path | str) -> None:
 
 
 def describe_shard(path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> Shard:
-    """What the manifest says of a finished tar, `path` being where it lies now."""
+    """The manifest's entry for a finished tar, which lies at `path` now."""
     groups = Counter(group_name(record["emotion"], record["level"], record["view"]) for record in records)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

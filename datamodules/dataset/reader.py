@@ -1,8 +1,8 @@
 """Random access to the clips of one data set: every read goes straight to its bytes in the tar.
 
 T frames of a clip, S pixels a side (as stored, or as asked for), D values of motion, I identity coefficients.
-Reading is by offsets of the index, so a reader may be used after a fork and sent to a spawned process. Where the data
-set lies (a local folder, a URL) is storage/folder.py's business.
+Reading is by offsets of the index, so a reader may be used after a fork and sent to a spawned process. The data set
+may lie in a local folder or at a URL: see storage/folder.py.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ class StoredClip:
         return images.transpose(0, 3, 1, 2)  # (n, 3, S, S)
 
     def ranges(self) -> np.ndarray | None:
-        """Where in the mp4 the JPEG of each frame lies: uint32 (T, 3) of offset, bytes, CRC-32. None in H.264."""
+        """The place of each frame's JPEG in the mp4: uint32 (T, 3) of offset, bytes, CRC-32. None in H.264."""
         if "ranges" not in self.record:
             return None
         try:
@@ -103,7 +103,7 @@ class StoredClip:
             raise self.error("mp4", f"the ranges of its frames in the index are damaged; {REBUILD}") from None
 
     def decode_frames(self, indices: Sequence[int], out: Sequence[np.ndarray] | np.ndarray) -> None:
-        """Decode frames into arrays of the caller, each uint8 (S, S, 3), whose S they are resized to."""
+        """Decode frames into arrays of the caller, each uint8 (S, S, 3); frames are resized to that S."""
         assert all(0 <= index < self.num_frames for index in indices), f"{self.key}: {indices} of {self.num_frames}"
         if (ranges := self.ranges()) is not None:
             for index, image in zip(indices, out, strict=True):
@@ -133,7 +133,7 @@ class StoredClip:
         return self._array("landmarks.npy", (self.num_frames, NUM_LANDMARKS, 2))
 
     def landmarks_at(self, frame: int) -> np.ndarray:
-        """float16 (68, 2), those of one frame: only their bytes are read where the index has a checksum of them."""
+        """float16 (68, 2), those of one frame: only their bytes are read if the index has a checksum of them."""
         sums = self.record.get("landmark_rows", "")[CHECKSUM_DIGITS * frame :][:CHECKSUM_DIGITS]
         if not sums:
             return self.landmarks()[frame]
@@ -151,7 +151,7 @@ class StoredClip:
         return DamagedClip(shard=self.shard.address, key=self.key, member=member, problem=problem)
 
     def decode(self, name: str, decode: Callable[[bytes], Any]) -> Any:
-        """A member as `decode` makes it of its bytes."""
+        """The result of `decode` for the bytes of a member."""
         data = self.member(name)
         try:
             return decode(data)
@@ -191,7 +191,7 @@ class StoredClip:
             raise self.error(
                 "mp4", f"the frame at byte {start} differs from the index; copy or prepare the shard again"
             )
-        side, place = len(out), out if len(out) == self.size else None  # in place where it need not be resized
+        side, place = len(out), out if len(out) == self.size else None  # in place if it need not be resized
         # A smaller size is decoded from fewer coefficients, down to the nearest the codec offers.
         least = {} if place is not None else {"min_height": side, "min_width": side}
         try:
@@ -207,7 +207,7 @@ class StoredClip:
 class ClipReader:
     """The clips of one prepared folder, by key or by (shard, position).
 
-    Raises UserError if the folder is no data set, of another version, or where bytes are damaged.
+    Raises UserError if the folder is no data set, or one of another version, or if bytes are damaged.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Man
     """Write the index of every tar in a folder, and the manifest, from the tars and `facemodel.npz` alone.
 
     The tars are left as they are. What an existing manifest says of rejected clips and of the preparation is kept.
-    Raises UserError if there is no tar or no face model, or where a tar does not hold clips of this format.
+    Raises UserError if there is no tar or no face model, or if a tar does not hold clips of this format.
     """
     folder = Path(folder)
     tars = sorted(folder.glob("*.tar"))

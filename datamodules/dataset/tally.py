@@ -1,4 +1,4 @@
-"""What there is in shards, added up clip by clip: counts and motion statistics. A data set's tally makes its manifest.
+"""The content of shards, added up clip by clip: counts and motion statistics. A data set's tally makes its manifest.
 
 Tallies of parts of a data set merge, and can be written down until then. Order and parts do not matter: sums of motion
 are exact fractions, which come to the same digits in any order, as floating-point numbers do not. D values of motion.
@@ -70,7 +70,7 @@ class Tally:
             self.motion.add(motion)
 
     def add_shard(self, path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Count a finished tar, `path` being where it lies now."""
+        """Count a finished tar, which lies at `path` now."""
         self.shards.append(describe_shard(path, name, split, records))
 
     def merge(self, other: "Tally") -> None:
@@ -81,13 +81,13 @@ class Tally:
         self.motion.merge(other.motion)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it, fractions as texts."""
+        """The tally as JSON can hold it, fractions as texts."""
         sums = {"total": [str(value) for value in self.motion.total], "square": [str(v) for v in self.motion.square]}
         return asdict(self) | {"motion": {"count": self.motion.count} | sums}
 
     @classmethod
     def of_dict(cls, content: Mapping[str, Any]) -> "Tally":
-        """What `as_dict` made."""
+        """The tally that `as_dict` was called on."""
         motion = content["motion"]
         return cls(
             [Shard(**shard) for shard in content["shards"]],

@@ -97,7 +97,7 @@ def sample_record(key: str, members: Mapping[str, bytes], offsets: Mapping[str, 
 def row_checksums(landmarks: bytes, num_frames: int) -> dict[str, str]:
     """CRC-32 of the landmarks of each frame, so that those of one frame are read without the rest of the clip.
 
-    As one text of 8 hexadecimal digits a frame, see `pack_ranges`. Nothing where the array is not as it should be.
+    As one text of 8 hexadecimal digits a frame, see `pack_ranges`. Empty if the array is not as it should be.
     """
     try:
         array = load_npy(landmarks)
@@ -112,19 +112,19 @@ def pack_ranges(video: bytes) -> str:
     """(offset in the member, bytes, CRC-32) of every frame of a Motion-JPEG video: uint32 (T, 3) in base64.
 
     One text: as lists of numbers they would be most of the index, and parsing them took as long as reading the clips
-    where many workers each read a few clips of every shard.
+    when many workers each read a few clips of every shard.
     """
     spans = [(start, size, zlib.crc32(video[start : start + size])) for start, size in packet_ranges(video)]
     return base64.b64encode(np.array(spans, "<u4").reshape(-1, 3).tobytes()).decode()
 
 
 def unpack_ranges(packed: str) -> np.ndarray:
-    """What `pack_ranges` wrote, uint32 (T, 3); raises ValueError or TypeError."""
+    """The text that `pack_ranges` made -> uint32 (T, 3); raises ValueError or TypeError."""
     return np.frombuffer(base64.b64decode(packed), "<u4").reshape(-1, 3)
 
 
 def packed_length(frames: int) -> int:
-    """Characters that `pack_ranges` makes of so many frames: 12 bytes each, three of which are four characters."""
+    """Characters that `pack_ranges` makes of so many frames: 12 bytes each, and four characters for three bytes."""
     return 16 * frames
 
 

@@ -29,8 +29,8 @@ class FaceTracker:
             self._mesh = _mediapipe().solutions.face_mesh.FaceMesh(
                 static_image_mode=not video, refine_landmarks=True, max_num_faces=max_faces
             )
-            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its networks load, and speak, with the first picture
-        self._warm = False  # whether a face was found, upon which they speak once more
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its networks load, and print, with the first picture
+        self._warm = False  # whether a face was found: the networks print once more then
         self._square = np.zeros((0, 0, 3), np.uint8)  # what is shown to the networks
         self._shape: tuple[int, ...] = (0, 0, 3)  # of the frame in it
 
@@ -90,7 +90,7 @@ def crop_square(frame: np.ndarray, box: tuple[int, int, int], size: int) -> np.n
 
 
 def to_crop_units(points: np.ndarray, box: tuple[float, float, float]) -> np.ndarray:
-    """Points (..., 2 or 3) in pixels of the picture -> crop units, where the crop spans [-1, 1]."""
+    """Points (..., 2 or 3) in pixels of the picture -> crop units: the crop spans [-1, 1]."""
     left, top, side = box
     origin = np.array([left + side / 2, top + side / 2, 0.0][: points.shape[-1]])
     return ((points - origin) * (2 / side)).astype(np.float32)

@@ -67,7 +67,7 @@ def _parts(image: np.ndarray, zoom: int) -> list[Part]:
 
 
 def _read_image(path: Path | str) -> np.ndarray:
-    """Any image that PIL reads as uint8 (H, W, 3), upright, on white where it is transparent."""
+    """Any image that PIL reads as uint8 (H, W, 3), upright, with transparent parts on white."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)

@@ -27,9 +27,9 @@ RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted
 
 @dataclass
 class MediaInfo:
-    """What a media file says of itself. Sizes are those of the picture with square pixels, as stored (not turned)."""
+    """The header of a media file. Sizes are those of the picture with square pixels, as stored (not turned)."""
 
-    duration: float  # seconds; 0 where the file does not say
+    duration: float  # seconds; 0 if the file does not say
     has_audio: bool
     has_video: bool
     width: int = 0
@@ -68,7 +68,7 @@ def iterate_video(
 ) -> Iterator[np.ndarray]:
     """Frames start..stop of the video at a constant rate, each uint8 (H, W, 3): the source frame nearest in time.
 
-    Frame k shows the time origin + k / fps. Only what is needed is decoded where the container has an index.
+    Frame k shows the time origin + k / fps. Only what is needed is decoded if the container has an index.
     Raises UserError if the file is unreadable, damaged, without video or (without `stop`) cut short: a tenth of
     its stated length or more is missing.
     """
@@ -133,7 +133,7 @@ def _indexed(container: Any) -> bool:
 def _leap(container: Any, stream: Any, begin: float) -> float | None:
     """Go to a key frame before `begin`; returns the time stamp of the video's first frame, None if it has none.
 
-    Where no frame lies before `begin` after the leap, decoding starts over at the beginning.
+    If the leap does not land at or before `begin`, decoding starts over at the beginning.
     """
     first = next((frame.time for frame in container.decode(stream)), None)
     if first is not None:
@@ -165,10 +165,10 @@ def read_audio(
 ) -> np.ndarray:
     """The first sound track of any audio or video file as float32 (N,), mono, at `sample_rate`.
 
-    With `aligned`, time zero is that of the first video frame; else the first sample, or the file's own zero where
-    `start` and `stop` (seconds) choose an interval. An interval begins with silence where the sound begins later; it
-    ends with the sound. Raises UserError if the file is missing, unreadable, without sound, or where its sound
-    track or the interval is empty.
+    With `aligned`, time zero is that of the first video frame; else the first sample, or the file's own zero if `start`
+    and `stop` (seconds) choose an interval. If the sound begins later than the interval, silence comes first; the
+    interval ends with the sound at the latest. Raises UserError if the file is missing, unreadable or without sound, or
+    if its sound track or the interval is empty.
     """
     with _open(path) as container:
         if not container.streams.audio:

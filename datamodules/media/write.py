@@ -101,7 +101,7 @@ def encode_flac(speech: np.ndarray) -> bytes:
 
 
 def decode_flac(data: bytes) -> np.ndarray:
-    """What `encode_flac` wrote, float32 (N,); raises soundfile.LibsndfileError on damaged bytes."""
+    """The bytes that `encode_flac` wrote -> float32 (N,); raises soundfile.LibsndfileError on damaged bytes."""
     speech, rate = soundfile.read(io.BytesIO(data), dtype="float32")
     assert rate == SAMPLE_RATE
     return speech

@@ -41,7 +41,7 @@ def read_coefficients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A `.mat` -> identity (80,), the mean over frames, and motion (N, 64 + 6) in units of `crop`.
 
-    Without a `crop` it is the centred square as wide as the picture's longer side: the whole of a square picture.
+    Without a `crop`, the crop is the centred square as wide as the picture's longer side: all of a square picture.
     Raises UserError if the file is damaged, has another layout or was made of pictures of another size.
     """
     arrays = load_mat(path, "coeff", "transform_params")
@@ -76,7 +76,7 @@ def read_coefficients(
 
 
 def _in_picture(translation: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the face's origin is, pixels of the picture (N, 2) with y down, and the pixels of a face unit (N,)."""
+    """The face's origin in pixels of the picture (N, 2), y down, and the pixels of a face unit (N,)."""
     size, s, t = transform[:, :2], transform[:, 2:3], transform[:, 3:5] * (1, -1)
     resized = np.trunc(size * s)  # (N, 2)
     origin = np.trunc(resized / 2 - CENTRE + (t - size / 2 * (1, -1)) * s)  # left and up of their crop

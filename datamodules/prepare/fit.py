@@ -55,7 +55,7 @@ Refusal = tuple[int, int, Rejected]  # number of the source, of the piece
 
 @dataclass
 class Plan:
-    """`plan.json`: what is packed where."""
+    """`plan.json`: the clips to be packed, by shard."""
 
     inputs: str  # digest of options, source list and media
     described: dict[str, Any]
@@ -131,7 +131,7 @@ def _piece(content: dict[str, Any]) -> Piece:
 
 
 def load_track(work: WorkFolder, key: str) -> Track | Rejected:
-    """What the first pass has left."""
+    """The track that the first pass has left for a source, or why there is none."""
     path = work.tracks / f"{key}.npz"
     if path.is_file():
         return Track.load(path)
@@ -190,7 +190,7 @@ def assign_shards(pieces: list[Piece], listing: SourceList, clips_per_shard: int
 
 
 class FrameSample:
-    """Frames evenly spread over all that are added, at most `limit`: each n-th, where n doubles as they get many."""
+    """Frames evenly spread over all that are added, at most `limit`: each n-th; n doubles as they get many."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.step, self.seen, self.held = limit, 1, 0, 0
@@ -207,7 +207,7 @@ class FrameSample:
                 self._keep(*part)
 
     def clips(self) -> tuple[list[np.ndarray], list[str]]:
-        """The points that were kept, and whose they are."""
+        """The points that were kept, and the person of each."""
         return [points for _, _, points in self._parts], [person for person, _, _ in self._parts]
 
     def _keep(self, person: str, frames: np.ndarray, points: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""What there is to prepare: the reader of each data set lists its videos as `Source`s."""
+"""The videos to prepare: the reader of each data set lists them as `Source`s."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ class Source:
     path: Path
     name: str  # as reports call it: unique in the data set, usually the path inside its folder
     identity: str
-    audio: Path | None = None  # the sound, where it lies in a file of its own
+    audio: Path | None = None  # the sound, if it lies in a file of its own
     start: float = 0.0  # seconds of the interval in the file
     stop: float | None = None  # None: to the end
     crop: tuple[int, int, int, int] | None = None  # left, top, width, height in pixels: where annotation puts the face

@@ -74,7 +74,7 @@ def pack_jobs(
 
 
 def read_packed(work: WorkFolder, name: str, plan: str) -> PackedShard | None:
-    """What is known of a finished shard; None if it is not finished, or by another plan."""
+    """The note on a finished shard; None if it is not finished, or was packed by another plan."""
     path = work.packed / f"{name}.json"
     if not path.is_file():
         return None
@@ -91,7 +91,7 @@ def read_packed(work: WorkFolder, name: str, plan: str) -> PackedShard | None:
 
 
 def pack_shard(job: PackJob) -> PackedShard:
-    """Pack a shard. Its tar is written aside; tar, index and the note that both are finished appear in this order."""
+    """Pack a shard. Its tar is written aside. Tar, index and the note that both are finished appear in this order."""
     work, name = WorkFolder(job.out), f"{job.name}.tar"
     split, config = job.pieces[0].split, job.config
     partial = work.partial(name)

@@ -29,14 +29,14 @@ MAX_TRACKING = 3600.0  # seconds for one source; a decoder that hangs must not h
 
 @dataclass
 class PrepareReport:
-    """What became of every video."""
+    """The outcome of a preparation: clips kept and rejected, and what is left to do."""
 
     out: Path
     kept: list[ClipInfo] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # wall time of each pass of this run
     frames: int = 0  # tracked, those of rejected clips included
-    open: str = ""  # what is left to do, where other passes or parts have to follow; empty: the data set is finished
+    open: str = ""  # what is left to do, if other passes or parts have to follow; empty: the data set is finished
 
 
 def prepare_sources(
@@ -51,8 +51,8 @@ def prepare_sources(
 ) -> PrepareReport:
     """Run the passes, or `only` one of them and of that one part (i of n), and say what came out.
 
-    The same call again goes on where the last one was killed. Raises UserError if the pass before is not finished,
-    where `out` holds another data set or the work of other options, and where no clip is left.
+    The same call again goes on where the last one was killed. Raises UserError if the pass before is not finished, if
+    `out` holds another data set or the work of other options, or if no clip is left.
     """
     _check(listing, config, only, part)
     run = _Run(listing, WorkFolder(out), config, workers, part, progress)
@@ -198,7 +198,7 @@ class _Run:
     # -- what is there already
 
     def known(self) -> PrepareReport:
-        """The report of a data set that is finished; raises UserError if it is another one."""
+        """The report of a data set that is finished; raises UserError if it is another data set."""
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
         if {name: manifest.preparation.get(name) for name in same} != same:
@@ -237,7 +237,7 @@ class _Run:
 
 
 def _short(value: Any, other: Any) -> Any:
-    """Of two differing tables only what differs."""
+    """The entries of a table that differ in the other one; anything else as it is."""
     if isinstance(value, dict) and isinstance(other, dict):
         return {name: item for name, item in value.items() if other.get(name) != item}
     return value

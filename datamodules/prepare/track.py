@@ -1,4 +1,4 @@
-"""What the first pass of a preparation finds out about a source, and the small file that keeps it."""
+"""The first pass of a preparation: the track of a source, and the small file that keeps it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ MIN_DECODED = 0.9  # share of an interval's frames that must be there
 class Track:
     """The face and the sound of a source, T frames."""
 
-    points: np.ndarray  # float32 (T, 468, 3) in pixels of the picture; nan where no face was found
+    points: np.ndarray  # float32 (T, 468, 3) in pixels of the picture; nan if no face was found
     found: np.ndarray  # bool (T,)
     several: np.ndarray  # bool (T,), more than one face
     changes: np.ndarray  # float32 (T,), share of the picture whose colours differ from the frame before

@@ -1,4 +1,4 @@
-"""What is prepared, how, and the folder in which the passes of a preparation leave their work to each other.
+"""The options of a preparation, and the folder in which its passes leave their work to each other.
 
     OUT/.work/tracks/<key>.npz or .json   pass track: the track of a source, or why it has none
     OUT/.work/facemodel.npz, plan.json    pass fit
@@ -85,7 +85,7 @@ def load_face_model(choice: str) -> FaceModel | None:
 
 
 def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
-    """All that decides the result but the media files: for the manifest, and to know a command again."""
+    """All that decides the result, except the media files: for the manifest, and to recognise the same command."""
     model = load_face_model(config.face_model)
     sources = [
         asdict(source) | {"path": source.path.name, "audio": source.audio and source.audio.name}
@@ -127,7 +127,7 @@ def _state(path: Path) -> list[int]:
 
 
 class WorkFolder:
-    """Where everything lies. `OUT` is made on first use, `close` removes the work."""
+    """The folders of a preparation. `OUT` is made on first use, `close` removes the work."""
 
     def __init__(self, out: Path | str) -> None:
         self.out = Path(out)
@@ -147,7 +147,7 @@ class WorkFolder:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def drop_partials(self) -> None:
-        """Remove what a killed run was writing; only where no other part can be at work."""
+        """Remove what a killed run was writing; only if no other part can be at work."""
         for path in (self.root / "partial").glob("*"):
             path.unlink(missing_ok=True)
 

@@ -2,8 +2,8 @@
 
 Blocks are files named after the content they belong to (the checksum of the tar), so data that was prepared again is
 never mixed with what was there before. A block is written aside and renamed. The bound is kept by one lock file, which
-holds the bytes in use: a process adds to it before it writes, and deletes the blocks that were longest unused where
-the sum would pass the bound. A process that has an evicted block open reads on.
+holds the bytes in use: a process adds to it before it writes. If the sum would pass the bound, it deletes the blocks
+that were longest unused. A process that has an evicted block open reads on.
 """
 
 import fcntl
@@ -66,7 +66,7 @@ class Cache:
         path.unlink(missing_ok=True)
 
     def read(self, content: str, offset: int, size: int, fetch: Callable[[int, int], bytes]) -> bytes:
-        """Bytes of a file, fewer only where it ends; `fetch(offset, size)` gets what the cache lacks."""
+        """Bytes of a file, fewer only at its end; `fetch(offset, size)` gets what the cache lacks."""
         parts = []
         for block in range(offset // self.block, -(-(offset + size) // self.block)):
             first = block * self.block

@@ -1,8 +1,8 @@
 """Ranges of bytes from a URL: http(s) by urllib3, everything else (`s3://`, `gs://`, …) by fsspec.
 
-What may pass (no connection, a stall, an answer cut short, HTTP 429 and 5xx) is tried again, each time after twice the
-wait; what will not pass (no such file, no permission) is said at once. Connections belong to one process: after a fork
-new ones are made.
+Faults that may pass (no connection, a stall, an answer cut short, HTTP 429 and 5xx) are tried again, each time after
+twice the wait; others (no such file, no permission) are reported at once. Connections belong to one process: after a
+fork new ones are made.
 """
 
 import os
@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
 from ...models.errors import UserError
 
 SLOWEST = 10_000  # bytes a second, on average after the first `stall` seconds: below it an answer counts as stalled
-LARGEST_WHOLE = 64_000_000  # bytes of a file that is read through for a range, where a server knows no ranges
+LARGEST_WHOLE = 64_000_000  # bytes of a file that is read through for a range, if a server knows no ranges
 PASSING_STATUS = (408, 425, 429)  # and all from 500 on
 REDIRECTS = urllib3.Retry(
     total=None, connect=0, read=0, redirect=5, status=0, other=0, respect_retry_after_header=False
@@ -36,7 +36,7 @@ class Patience:
 
 
 class PassingError(Exception):
-    """Worth another attempt, after `wait` seconds where the server asks for it."""
+    """Worth another attempt, after `wait` seconds if the server asks for that."""
 
     def __init__(self, problem: str, wait: float = 0.0) -> None:
         super().__init__(problem)
@@ -55,9 +55,9 @@ class Fetcher(ABC):
         return self.__dict__ | {"_client": None, "_process": -1}
 
     def fetch(self, url: str, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes from `offset` (None: the whole file), fewer only where the file ends.
+        """`size` bytes from `offset` (None: the whole file), fewer only at the end of the file.
 
-        Raises FileNotFoundError at once where there is no such file, UserError for everything else that is wrong.
+        Raises FileNotFoundError at once if there is no such file, UserError for everything else that is wrong.
         """
         patience, started, problem = self.patience, time.monotonic(), ""
         wait = patience.first_wait * (0.75 + os.getpid() % 64 / 128)  # so that workers do not all ask again at once
@@ -140,7 +140,7 @@ class HttpFetcher(Fetcher):
         return body
 
     def _body(self, response: Any, length: int | None, started: float) -> bytes:
-        """The body, of `length` bytes where that is known."""
+        """The body, of `length` bytes if that is known."""
         parts, received = [], 0
         while part := response.read1(1 << 20):
             parts.append(part)

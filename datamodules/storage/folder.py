@@ -1,4 +1,4 @@
-"""Where a data set lies: a local folder, or the address of one (`https://…`, `s3://…`), which may be cached."""
+"""The folder of a data set: a local one, or one at an address (`https://…`, `s3://…`), which may be cached."""
 
 import os
 import re
@@ -17,9 +17,9 @@ class OpenFile(ABC):
 
     @abstractmethod
     def read(self, offset: int, size: int, *, fresh: bool = False) -> bytes:
-        """`size` bytes from `offset`, fewer only where the file ends; `fresh` passes by what a cache holds.
+        """`size` bytes from `offset`, fewer only at the end of the file; `fresh` does not ask the cache.
 
-        Raises OSError where a disk fails, UserError if a server does.
+        Raises OSError if a disk fails, UserError if a server does.
         """
 
 
@@ -34,7 +34,7 @@ class Folder(ABC):
 
     @abstractmethod
     def read(self, name: str, content: str | None = None) -> bytes:
-        """A whole small file, from the cache where `content` names what it belongs to; raises FileNotFoundError."""
+        """A whole small file, from the cache if `content` names what it belongs to; raises FileNotFoundError."""
 
     @abstractmethod
     def open(self, name: str, content: str) -> OpenFile:

@@ -24,7 +24,7 @@ LISTED = 10
 class BadSamples:
     """The bad samples of one order, `use` (train or val), over `num_clips` clips. Without a path they are only counted.
 
-    A run goes on with up to BORNE of them, or `max_share` of the clips where that is more, but never with no good one.
+    A run goes on with up to BORNE of them, or `max_share` of the clips if that is more, but never without a good one.
     """
 
     path: Path | None
@@ -39,7 +39,7 @@ class BadSamples:
         return min(max(BORNE, int(self.max_share * self.num_clips)), self.num_clips - 1)
 
     def add(self, error: DamagedClip, place: Place, **where: int) -> None:
-        """Note one, `where` being its position, attempt, rank and worker; raises UserError if they are too many."""
+        """Note a bad sample; `where`: its position, attempt, rank and worker. Raises UserError if they are too many."""
         sample = {"key": error.key, "shard": error.shard, "member": error.member, "reason": error.fault}
         entry: dict[str, Any] = sample | {"use": self.use, "epoch": place.epoch} | where
         self._count(entry)

@@ -1,6 +1,6 @@
 """From a stored clip to a sample of each stage. Random choices come from the generator that is passed in.
 
-Pictures are decoded to where they stay: a sample asks its `Room` for the place of each, in the end a row of the batch.
+Pictures are decoded into their final place, a row of the batch: a sample asks its `Room` for the place of each.
 S pixels a side, T = window_frames, D values of motion, I identity coefficients, W = 27 frames around a target frame.
 motion[t] belongs to speech[640 t : 640 (t + 1)].
 """
@@ -104,7 +104,7 @@ def face_sample(clip: StoredClip, rng: np.random.Generator, *, cross_clip: float
 
 
 def draw_lender(clip: StoredClip, rng: np.random.Generator, share: float) -> StoredClip:
-    """The clip that a portrait is taken of: for a share of the draws a relative, where there is one, else its own.
+    """The clip that a portrait is taken from: for a share of the draws a relative if there is one, else its own.
 
     A share of 0 draws nothing, so that all other draws are the same with and without it.
     """
@@ -114,12 +114,12 @@ def draw_lender(clip: StoredClip, rng: np.random.Generator, share: float) -> Sto
 
 
 def draw_start(num_frames: int, window_frames: int, rng: np.random.Generator) -> int:
-    """The first frame of a window; 0 where the clip is no longer than the window."""
+    """The first frame of a window; 0 if the clip is no longer than the window."""
     return int(rng.integers(max(0, num_frames - window_frames) + 1))
 
 
 def draw_pair(num_frames: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Two different frames, twice the same where there is only one."""
+    """Two different frames; the same one twice if there is only one."""
     first = int(rng.integers(num_frames))
     return first, (first + int(rng.integers(1, num_frames))) % num_frames if num_frames > 1 else first
 
@@ -133,7 +133,7 @@ def motion_window(motion: np.ndarray, centre: int, width: int = MOTION_WINDOW) -
 
 
 def collate(samples: Sequence[Sample], slot: Slot) -> None:
-    """Put together what is not in the slot of the batch yet: arrays and numbers are stacked, strings are listed."""
+    """Put together what is not yet in the slot of the batch: arrays and numbers are stacked, strings are listed."""
     for name, value in samples[0].items():
         if name in slot.made:
             continue

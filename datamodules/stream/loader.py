@@ -95,7 +95,7 @@ class BatchStream(IterableDataset):
         return self.memory.finish(slot)
 
     def sample(self, position: int, room: Room, worker: int = 0) -> dict[str, Any]:
-        """The sample of a position, or what stands in for it; raises UserError if too many are bad."""
+        """The sample of a position, or its replacement; raises UserError if too many are bad."""
         for attempt in range(MAX_ATTEMPTS):
             place = self.order.replacement(position, attempt) if attempt else self.order.sample_at(position)
             try:
@@ -124,7 +124,7 @@ class FiniteBatchStream(BatchStream):
 
 
 class StreamLoader(DataLoader):
-    """Asks where to start each time it is iterated, when a checkpoint has been restored by then."""
+    """Asks for the first batch each time it is iterated: by then a checkpoint has been restored."""
 
     def __init__(self, stream: BatchStream, start: Callable[[], int], **arguments: Any) -> None:
         super().__init__(stream, batch_size=None, collate_fn=as_it_is, **arguments)
@@ -136,7 +136,7 @@ class StreamLoader(DataLoader):
 
 
 def as_it_is(batch: Any) -> Any:
-    """What the stream yields is a batch already; the default would look at every string in it."""
+    """Return the batch unchanged: the stream has collated it, and the default would look at every string in it."""
     return batch
 
 
@@ -153,18 +153,18 @@ class Batches:
         made = next(self.iterator)
         if isinstance(made, FailedBatch):
             raise UserError(made.where, made.problem, made.remedy)
-        return made.open() if isinstance(made, MadeBatch) else made  # opened already where it was pinned
+        return made.open() if isinstance(made, MadeBatch) else made  # opened already if it was pinned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.iterator, name)
 
 
 def start_worker(worker: int) -> None:
-    """Workers share the cores with the trainer, and leave signals that are sent to the whole job to it.
+    """Workers share the cores with the trainer, and leave signals to it that are sent to the whole job.
 
-    A scheduler that preempts signals every process of a job, and Ctrl-C every process of a terminal. A worker that died
-    of it would fail the trainer in the very step in which it is to save; the parent's own SIGTERM, at its exit, still
-    ends the worker.
+    A scheduler that preempts signals every process of a job, and Ctrl-C every process of a terminal. If a worker died
+    of it, the trainer would fail in the step in which it must save. The parent's own SIGTERM, at its exit, still ends
+    the worker.
     """
     torch.set_num_threads(1)
     gc.freeze()  # what the trainer made is neither collected here nor, by being looked at, copied

@@ -18,12 +18,12 @@ from torch.utils.data import get_worker_info
 
 from ..batch import Batch
 
-ALIGN = 64  # bytes that every array begins at a multiple of; as many at the end of a slot say whether it is in use
+ALIGN = 64  # every array begins at a multiple of so many bytes; as many at the end of a slot say whether it is in use
 
 
 @dataclass
 class SlotArray:
-    """Where in a slot an array lies."""
+    """The place of an array in a slot."""
 
     offset: int
     size: int  # bytes
@@ -99,7 +99,7 @@ class MadeBatch:
         return batch
 
     def pin_memory(self, device: Any = None) -> Batch:
-        """Called by the loader where there is a GPU: the batch in pinned memory."""
+        """Called by the loader if there is a GPU: the batch in pinned memory."""
         return {name: v.pin_memory() if isinstance(v, Tensor) else v for name, v in self.open().items()}
 
 
@@ -124,10 +124,10 @@ class BatchMemory:
         return self.slots[-1]
 
     def finish(self, slot: Slot) -> MadeBatch:
-        """What was put into a slot, ready to be sent."""
+        """The batch in a slot, ready to be sent."""
         self.size = max(self.size, slot.used)
         return MadeBatch(slot.made, slot.memory)
 
     def give_back(self, slot: Slot) -> None:
-        """A slot whose batch could not be made."""
+        """Take back a slot whose batch could not be made."""
         release(slot.memory)

@@ -1,4 +1,4 @@
-"""The order of a mixture: several data sets by weight, as exact and as independent of ranks and workers as one."""
+"""The order of a mixture of data sets by weight, as exact and as independent of ranks and workers as that of one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +41,7 @@ class MixedOrder(Order):
         return self._outer(self.orders[number].sample_at(inner), number, position)
 
     def replacement(self, position: int, attempt: int) -> Place:
-        """From the same data set."""
+        """A sample of the same data set."""
         number, inner = self._inner(position)
         return self._outer(self.orders[number].replacement(inner, attempt), number, position)
 
@@ -60,7 +60,7 @@ class MixedOrder(Order):
 def interleave(shares: Sequence[int]) -> np.ndarray:
     """A pattern (sum(shares),) in which i comes shares[i] times, and in any beginning of it its quota to within one.
 
-    Balinski and Young's quota method (1975): of those that would not pass their upper quota, the one next due.
+    Balinski and Young's quota method (1975): of those that would not pass their upper quota, take the one next due.
     """
     share = np.asarray(shares, np.int64)
     counts, period = np.zeros_like(share), int(share.sum())

@@ -3,8 +3,8 @@
 Shards are permuted, then the samples within windows of shards: near to a full shuffle, while only a window of indexes
 is in use at a time. Positions run on without end; position p lies in epoch p // num_samples.
 
-A sample that turns out to be bad is replaced by another, which depends on nothing but its position and on how many
-replacements were bad as well: an order is the same whatever was found before, and by whom.
+A sample that turns out to be bad is replaced by another, which depends only on its position and on how many
+replacements were bad as well: an order is the same whatever was found before, and by whichever process.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Place:
-    """Where the sample of a position lies, and what its random choices are drawn from."""
+    """The place of the sample of a position, and the numbers that its random choices are drawn from."""
 
     epoch: int
     index: int  # within the epoch
@@ -36,7 +36,7 @@ class Order(ABC):
 
     @abstractmethod
     def replacement(self, position: int, attempt: int) -> Place:
-        """The sample that stands in where the one at a position and `attempt` - 1 replacements of it are bad."""
+        """The sample that stands in if the one at a position and `attempt` - 1 replacements of it are bad."""
 
 
 class EpochOrder(Order):

@@ -1,4 +1,4 @@
-"""Which clips are read: the selection, and the checks that it leaves something and that data sets fit together."""
+"""The selection of clips, and the checks that it leaves something and that data sets fit together."""
 
 from dataclasses import dataclass
 
@@ -30,8 +30,8 @@ class SelectedClips:
 class ClipSource:
     """The selected clips of several data sets as one list of shards.
 
-    Where `cross_clip` is above 0, clips know their relatives: the other selected clips of their shard that show the
-    same person from the same view.
+    If `cross_clip` is above 0, clips know their relatives: the other selected clips of their shard that show the same
+    person from the same view.
     """
 
     def __init__(

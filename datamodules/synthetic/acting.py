@@ -1,4 +1,4 @@
-"""What the people of the synthetic corpus act and say: emotions as action units, posture and voice; a tiny language."""
+"""Acting and speech of the synthetic corpus: emotions as action units, posture and voice; a tiny language."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

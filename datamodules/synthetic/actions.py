@@ -1,8 +1,7 @@
 """Facial actions without an emotion: combinations of the upper and the lower face, with any manner of speaking.
 
-They teach what the words for single actions mean, so that an emotion that was never seen can be described by them. A
-quarter of the combinations is never shown by people of the train and val splits; that of fear and that of disgust are
-among it.
+They teach what the words for single actions mean, so that these words can describe an emotion that was never seen.
+People of the train and val splits never show a quarter of the combinations; those of fear and disgust are among it.
 """
 
 import numpy as np

@@ -45,7 +45,7 @@ SWAY = np.array((0.045, 0.11, 0.04, 0.025, 0.02, 0.012))
 
 @dataclass(kw_only=True)
 class SyntheticConfig:
-    """What to make. Whole identities are held out: the last ones are the test split, before them validation."""
+    """The corpus to make. Whole identities are held out: the last ones are for test, the ones before for validation."""
 
     identities: int = 20
     clips: int = 160  # in all; each identity cycles through the 24 of COMBINATIONS, shuffled
@@ -120,8 +120,8 @@ def _in_order(make: Callable[[Script], Made], scripts: list[Script], workers: in
 
 @contextmanager
 def _children_without_interrupts() -> Iterator[None]:
-    """Processes started within do not hear Ctrl-C, not even while they import: the parent, which does, ends them."""
-    if threading.current_thread() is not threading.main_thread():  # where Python sets no handlers
+    """Processes started within ignore Ctrl-C, even while they import: the parent hears it and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # there Python sets no handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

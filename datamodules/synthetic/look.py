@@ -1,4 +1,4 @@
-"""What one person of the synthetic corpus looks like beside the shape of the face: colours and styles."""
+"""The look of one person of the synthetic corpus apart from the shape of the face: colours and styles."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a clip of the synthetic corpus shows and sounds like, in words."""
+"""Sentences about the look and sound of a clip of the synthetic corpus."""
 
 import numpy as np
 
@@ -63,14 +63,14 @@ def describe_voice(manner: Manner) -> str:
 
 
 def _phrases(motion: np.ndarray) -> tuple[list[str], str]:
-    """What shows, and "slightly " where all of it is weak."""
+    """Phrases for the actions that show, and "slightly " if all of them are weak."""
     shown = _shown(motion)
     degree = "slightly " if shown and max(value for _, value in shown) < SLIGHT else ""
     return [phrase for phrase, _ in shown], degree
 
 
 def _shown(motion: np.ndarray) -> list[tuple[str, float]]:
-    """What shows and how much: lip corners where both are up, then the rest, strongest first."""
+    """The actions that show, each with its strength: lip corners if both are up, then the rest, strongest first."""
     typical = np.median(motion[:, : len(ACTION_UNITS)], axis=0)
     typical[AU["lip_press"]] *= 0.8
     shown = {name: float(typical[AU[name]]) for name in _WORDS if typical[AU[name]] > SHOWS}
