@@ -134,8 +134,7 @@ class DistillStage(Stage[DistillStageConfig]):
     def text_loss(self, distance: Tensor, own: int) -> Tensor:
         """The mean of the distances (B + picks,), `own` of them of this batch's prompts.
 
-        All parts of a global batch share their picks. Weighted in this way, the mean over the parts is that of the whole
-        global batch.
+        All parts of a global batch share their picks. Weighted so, the mean over the parts is that of the whole batch.
         """
         total = own * self.config.trainer.accumulate * self.num_ranks if self.training else own
         return (distance[:own].mean() * total + distance[own:].sum()) / (total + NUM_PICKS)

@@ -142,7 +142,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
         return self.contrast(all_rows(text), all_rows(image), all_rows(audio), weights, rows)
 
     def prior_loss(self, picks: Tensor) -> Tensor:
-        """How far the similarities among some sentences of the bank, by number (B,), have drifted from those in CLIP."""
+        """How far the similarities among some sentences of the bank, by number (B,), have drifted from CLIP's."""
         assert self.original is not None
         now = self.network.encode_text([self.bank[pick] for pick in picks.tolist()])
         return relation_loss(all_rows(now), all_rows(self.original[picks.to(now.device)]), own_rows(len(now)))

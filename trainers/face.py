@@ -219,7 +219,7 @@ class FaceStage(Stage[FaceStageConfig]):
         return losses, output
 
     def _portrait_losses(self, features: PortraitFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Losses of the coefficients of portraits and targets, and of where these and the encoder's maps put the face's points."""
+        """Losses of the coefficients in both pictures, and of the face's points by these and by the encoder's maps."""
         network, window = self.network, batch["target_motion"]
         identity = torch.cat([batch["portrait_identity"], batch["identity"]])
         motion = torch.cat([batch["portrait_motion"], window[:, window.shape[1] // 2]])

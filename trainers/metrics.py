@@ -12,7 +12,8 @@ def psnr(frames: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], in dB each (B,).
 
     What lies outside the range is clipped, as in a video. The figure is the textbook's, so that it can be compared with
-    those of papers: nothing is added to the error. That would take 0.01 dB at 25 dB and 3 dB at 50 dB. A picture that is equal to the true one has 106 dB, since infinity has no mean.
+    those of papers: nothing is added to the error. That would take 0.01 dB at 25 dB and 3 dB at 50 dB. A picture that
+    is equal to the true one has 106 dB, since infinity has no mean.
     """
     error = (frames.float().clamp(-1, 1) - truth.float()).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp(min=LEAST_ERROR))

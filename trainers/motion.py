@@ -221,7 +221,7 @@ class MotionStage(Stage[MotionStageConfig]):
         return self.teacher.space.encode_speech(batch["speech"][rows])
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """From speech alone, its emotion too; if `emotion_from` lacks speech, the emotion comes from its first entry."""
+        """From speech alone, its emotion too; if `emotion_from` lacks speech, the emotion is by its first entry."""
         c, identity = self.config, batch["identity"]
         modality = "audio" if "audio" in c.emotion_from else c.emotion_from[0]
         emotion = self.embed(batch, modality, torch.arange(len(identity)))

@@ -287,7 +287,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         return world_size(self)
 
     def autocast(self) -> Any:
-        """Around forward passes: reduced precision as configured. A new one for each pass, since its cache holds cast weights."""
+        """Around forward passes: reduced precision as configured. One for each pass: its cache holds cast weights."""
         dtype = REDUCED.get(self.config.trainer.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 

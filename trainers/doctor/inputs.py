@@ -33,7 +33,7 @@ def inputs(stage_type: type[Stage], config: Any) -> list[Finding]:
 
 
 def export(start: Start, config: Any) -> Finding:
-    """Whether the file is an export of another stage, and fits the network of that kind if that network is known here."""
+    """Whether the file is an export of another stage, and fits the network of that kind, if it is known here."""
     key, path = f"{start.key}=", start.file(config)
     try:
         values = header_config(config, start)

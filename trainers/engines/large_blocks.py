@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from ...models.audio import Block
 from ...models.face import Level
 
-# The last one is open_clip's. Blocks with batch statistics are left out: a second forward pass would count a batch twice.
+# The last one is open_clip's. Blocks with batch statistics are left out: a second pass would count a batch twice.
 NAMES = {Block.__name__, Level.__name__, "ResidualAttentionBlock"}
 
 

@@ -1,7 +1,7 @@
 """The meaning of `trainer.precision: auto` on the device of a run, and the settings that a device only emulates.
 
 A processor without bfloat16 arithmetic takes 6 to 8 times as long in bf16-mixed as in float32: it unpacks every number,
-computes in float32 and packs the result. PyTorch's operators and oneDNN do so silently, so this module asks torch beforehand.
+computes in float32 and packs the result. PyTorch's operators and oneDNN do so silently, so torch is asked first.
 """
 
 import torch
@@ -33,8 +33,8 @@ def settled(precision: str, accelerator: str) -> str:
 def cpu_multiplies(dtype: torch.dtype) -> bool:
     """Whether this CPU has arithmetic of a 16-bit type, and oneDNN makes use of it.
 
-    It takes two questions, since each answer alone misleads: oneDNN calls bfloat16 supported on any AVX-512, and the processor's
-    list still names instructions that ONEDNN_MAX_CPU_ISA forbids.
+    It asks two questions, since each answer alone misleads: oneDNN calls bfloat16 supported on any AVX-512, and the
+    CPU's list still names instructions that ONEDNN_MAX_CPU_ISA forbids.
     """
     known = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     if not torch.backends.mkldnn.is_available() or not getattr(torch.ops.mkldnn, known[dtype])():

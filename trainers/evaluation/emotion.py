@@ -38,7 +38,7 @@ def evaluate_emotion(
     the others are reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions.
     `description_image_top1` and `description_audio_top1`, if clips have descriptions of their own: those of every other
     clip are the queries for images and speech of the rest. They describe face and voice without naming an emotion.
-    `image_accuracy_happy_3` and its like: share of clips of an emotion and level for which the nearest text is that emotion.
+    `image_accuracy_happy_3` and its like: share of that emotion and level whose nearest text is that emotion.
     """
     rng = np.random.default_rng(seed)
     images, voices, labels, levels, descriptions = [], [], [], [], []

@@ -22,8 +22,8 @@ RECOUNT = 1000  # steps between two counts of a step's work, which changes when 
 class WorkCounter(FlopCounterMode):
     """Counts the FLOPs of what is done inside, as a whole.
 
-    By itself torch's counter also follows modules, by hooks on their inputs. The hooks fail if the gradient with respect
-    to an input is asked for, as R1 does.
+    By itself torch's counter also follows modules, by hooks on their inputs. They fail if the gradient with respect to
+    an input is asked for, as R1 does.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ class Saver:
         stage.trainer.strategy.barrier()
 
     def keep_if_best(self, stage: Stage, values: dict[str, float]) -> None:
-        """Save if the stage's figure of this validation is among the best; drop checkpoints beyond the number to keep."""
+        """Save if the stage's figure of this validation is among the best; drop checkpoints that are too many."""
         name, sign = stage.monitor.removeprefix("-"), -1 if stage.monitor.startswith("-") else 1
         score = values.get(name)
         if score is None or not math.isfinite(score) or not stage.num_batches:
