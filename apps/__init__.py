@@ -1,1 +1,1 @@
-"""What a person runs: the `emohead` command."""
+"""The `emohead` command, which a person runs."""

@@ -22,7 +22,7 @@ def panels(curves: dict[str, Curve]) -> list[str]:
 def panel(name: str, train: Curve, val: Curve) -> str:
     """A metric over the steps: training as it was and smoothed, validation with a dot for each pass."""
     smooth = smoothed(train)
-    # The first raw values can dwarf all the rest: the scale is that of what is to be read.
+    # The first raw values can dwarf all the rest, so the scale follows the curves that are to be read.
     values = [value for _, value in smooth + val]
     log = min(values) > 0 and max(values) / min(values) > LOG_FROM
     low, high = _range(values, log)
@@ -94,7 +94,7 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 def _range(values: list[float], log: bool) -> tuple[float, float]:
-    """What the axis spans: the values and a little air."""
+    """The range of the axis: the values and a little space."""
     low, high = min(values), max(values)
     if log:
         air = (high / low) ** 0.06

@@ -54,7 +54,7 @@ def demo(
 ) -> None:
     """The whole chain on a made-up corpus, on a CPU, in minutes: corpus, four stages, videos, report.
 
-    It says at the start how long it will take here. After Ctrl-C the same command goes on.
+    It says at the start how long it will take here. After Ctrl-C the same command resumes.
     """
     if quick and tiny:
         raise UserError("demo", "--quick and --tiny are two sizes", "give one of them")
@@ -97,7 +97,7 @@ def shards_transcode(
     size: Annotated[Optional[int], typer.Option(min=32, max=1024, help="Pixels a side; default: as they are.")] = None,  # noqa: UP045
     workers: Workers = 2,
 ) -> None:
-    """The same data set in another codec or size, without tracking again. The same command again goes on."""
+    """Write the data set in another codec or size, without tracking again. The same command again resumes."""
     from .shards import transcode
 
     transcode(source, out, codec=codec, size=size, workers=workers)
@@ -156,7 +156,7 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
-    """Train one stage and export it. The same command again resumes; exit code 75 says that it is to be given again."""
+    """Train one stage and export it. The same command again resumes it; exit code 75 asks for that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
     from ..trainers.run.preemption import INTERRUPTED, Preempted
     from ..trainers.run.train import train as train_stage
@@ -197,7 +197,7 @@ def doctor(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, as for train.")] = None,  # noqa: UP045
     config: Configs = None,
 ) -> None:
-    """Check a run before it starts: settings, inputs, data, folders, job, GPUs. Takes what train takes, and seconds."""
+    """Check a run in seconds before it starts: settings, inputs, data, folders, job, GPUs. Takes train's arguments."""
     from .doctor import diagnose
 
     wrong = diagnose(stage, config or [], overrides or [])
@@ -254,7 +254,7 @@ def evaluate(
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files (pip install 'emohead[judges]'); their
-    inputs are described in trainers/evaluation/judges.py. Those not given are named as not measured.
+    inputs are described in trainers/evaluation/judges.py. Figures without their network are named as not measured.
     """
     from .evaluate import run_evaluation
 

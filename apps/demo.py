@@ -143,7 +143,7 @@ def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: 
     clips = [reader.info(key) for key in reader.keys(SPLIT)]
 
     def example(emotion: str) -> str:
-        """The strongest clip of an emotion by somebody else, where there is somebody else."""
+        """The strongest clip of an emotion by another person, if there is another."""
         found = [clip for clip in clips if clip.emotion == emotion]
         return max(found, key=lambda clip: (clip.identity != someone.info.identity, clip.level or 0)).key
 

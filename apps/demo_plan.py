@@ -29,7 +29,7 @@ class Plan:
     name: str
     corpus: dict[str, int]
     stages: dict[str, list[str]] = field(default_factory=dict)  # changes of a stage's debug configuration
-    not_shown: str = ""  # what this size says nothing about
+    not_shown: str = ""  # what this size does not show
 
     def overrides(self, stage: str) -> list[str]:
         return self.stages.get(stage, [])
@@ -79,7 +79,7 @@ PROBE_SECONDS = {"draw": 0.039, "tokens": 0.027, "maps": 0.27}
 
 @dataclass(frozen=True)
 class Work:
-    """A part of the demo: how much it is, and what it is like."""
+    """A part of the demo: how much work it is, and of which kind."""
 
     like: str  # the probe whose pace it has
     units: float
@@ -161,12 +161,12 @@ def maps_probe() -> Callable[[], object]:
 
 
 def training_device() -> torch.device:
-    """Where a stage of the demo is trained."""
+    """The device on which a stage of the demo is trained."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def trained_step(network: nn.Module, forward: Callable[[], torch.Tensor], precision: str) -> float:
-    """Forward and backward pass -> a gradient's sum, which waits until all of it is done."""
+    """Forward and backward pass -> the sum of a gradient; reading it waits until all work is done."""
     dtype = REDUCED.get(settled(precision, "auto"))
     with torch.autocast(training_device().type, dtype=dtype, enabled=dtype is not None):
         loss = forward().float().square().mean()

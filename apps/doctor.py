@@ -1,4 +1,4 @@
-"""`emohead doctor`: what is wrong with a run before it takes a GPU, and what to write instead."""
+"""`emohead doctor`: names the faults of a run before it takes a GPU, and what to write instead."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ COMPARED = {  # columns of the table of videos against the true ones, in this or
     "f_lmd": "F-LMD",
     "mouth_correlation": "mouth",
 }
-JUDGED = {  # and of that of what the chain's own judges see in them: both in one would be too wide for a terminal
+JUDGED = {  # and of the table by the chain's own judges: both in one would be too wide for a terminal
     "emotion_accuracy": "emotion",
     "seen_emotion_accuracy": "seen",
     "unseen_emotion_accuracy": "unseen",
@@ -66,7 +66,7 @@ def run_evaluation(
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
 ) -> None:
-    """Print the metrics; where `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
+    """Print the metrics; if `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
     jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
@@ -163,7 +163,7 @@ def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
 
 
 def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[str, Maker]:
-    """What draws videos: the checkpoint itself, and its teachers."""
+    """The networks that draw videos: the checkpoint itself, and its teachers."""
     makers = {}
     if parts.face:
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
@@ -183,7 +183,7 @@ def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[st
 
 
 def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
-    """The three stages by kind; raises UserError where they cannot be those that the talker learned from."""
+    """The three stages by kind; raises UserError if they cannot be those that the talker learned from."""
     face = FaceGenerator.from_checkpoint(paths["face"]).eval()
     motion = AudioTo3DMM.from_checkpoint(paths["motion"]).eval()
     emotion = EmotionSpace.from_checkpoint(paths["emotion"]).eval()
@@ -203,7 +203,7 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
 
 
 def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
-    """The jury at `path`; raises UserError where it judges other motion or another emotion space."""
+    """The jury at `path`; raises UserError if it judges other motion or another emotion space."""
     jury = MotionCritics.from_checkpoint(path).eval()
     its, coefficients = jury.config, reader.dims[0] - POSE_DIM
     if its.num_expression != coefficients:
@@ -233,7 +233,7 @@ def _table(title: str, metrics: dict[str, float]) -> RichTable:
 
 
 def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTable:
-    """Of the columns (figure to heading) those that were measured, and each way of making a video that has any."""
+    """The measured ones of the columns (figure to heading), and each way of making a video that has any of them."""
     names = [name for name in columns if any(name in figures for figures in videos.values())]
     table = RichTable(title=title)
     table.add_column("made from the first frame and")

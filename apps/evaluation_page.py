@@ -1,4 +1,4 @@
-"""What `emohead evaluate --out` leaves to look at: one HTML file with tables, bars and side-by-side videos inside."""
+"""The page that `emohead evaluate --out` writes: one HTML file with tables, bars and side-by-side videos inside."""
 
 from html import escape
 from pathlib import Path
@@ -41,7 +41,7 @@ def write_videos(name: str, maker: Maker, reader: ClipReader, split: str, folder
 
 
 def draw_rows(name: str, maker: Maker, reader: ClipReader, key: str) -> dict[str, np.ndarray]:
-    """A clip as itself, from its true motion and, if the maker hears, from speech: what the table of videos judges.
+    """The clip itself, then made from its true motion and, if the maker hears, from speech: rows of the video table.
 
     Frames (T, S, S, 3) by the row's name in that table.
     """
@@ -108,7 +108,7 @@ def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) ->
 
 
 def accuracies(metrics: dict[str, float]) -> str:
-    """A bar for each emotion and level: clips whose nearest text is that of their emotion. Nothing without any."""
+    """A bar for each emotion and level: clips whose nearest text is that of their emotion. Empty if there are none."""
     found = []
     for emotion in EMOTIONS:
         for level in LEVELS:

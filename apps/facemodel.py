@@ -46,7 +46,7 @@ def info(file: Path) -> None:
 
 
 def _check_out(out: Path) -> None:
-    """Refuse before hours of work what could not be written after."""
+    """Refuse an output path that cannot be written, before hours of work."""
     if out.suffix != ".npz":
         raise UserError(out, "the face model to write must end in .npz (the data sets come first)")
     if not out.absolute().parent.is_dir():

@@ -25,7 +25,7 @@ PROVENANCE = "AI-generated talking head made with emohead"
 
 @dataclass
 class Emotion:
-    """What the emotion is made of, and how strong it is."""
+    """The sources of the emotion, and how strong it is."""
 
     texts: Sequence[str] = ()
     images: Sequence[Path] = ()
@@ -83,7 +83,7 @@ def run_infer(
     """Write the video of `portrait` saying `speech`, as long as the speech to within one frame.
 
     Args:
-        device: cpu, cuda, cuda:1, …; auto is a GPU where there is one.
+        device: cpu, cuda, cuda:1, …; auto is a GPU if there is one.
         show: called with frames done, frames in all and a note, in place of a progress bar.
 
     Raises:
@@ -134,7 +134,7 @@ def write_talking_video(
 
 
 def device_of(name: str) -> torch.device:
-    """What --device means; raises UserError where this machine has no such device."""
+    """The device that --device names; raises UserError if this machine does not have it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

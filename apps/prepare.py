@@ -96,7 +96,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _print_report(report: "PrepareReport", title: str, console: Console) -> None:
-    """What was kept by split, the first rejected by name, and all rejected by code."""
+    """Print the kept clips by split, the first rejected ones by name, and all rejected ones by code."""
     kept = Table(title=title)
     for column in ("split", "clips", "minutes", "residual", "sound shifted"):
         kept.add_column(column, justify="left" if column == "split" else "right")

@@ -47,7 +47,7 @@ LARGE = PrepareOptions(size=512)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with its parameter `options` parted into those of PrepareOptions, which typer makes options of."""
+    """The command with one parameter for each field of PrepareOptions in place of `options`, as typer needs them."""
     parameters = dict(inspect.signature(command).parameters)
     usual = parameters.pop("options").default
     for field in fields(PrepareOptions):
@@ -76,7 +76,7 @@ def prepare_folder(
     *,
     options: PrepareOptions = USUAL,
 ) -> None:
-    """Any folder of talking-face videos: track, fit the face model, crop, pack. The same command again goes on."""
+    """Any folder of talking-face videos: track, fit the face model, crop, pack. The same command again resumes."""
     from .prepare import folder
 
     folder(source, out, options)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar with time left where there is one, a closing line where there is none."""
+"""Progress: a bar with the time left if there is a terminal, a closing line if there is none."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ from rich.text import Text
 Show = Callable[[int, int, str], None]  # done, in all, a note
 
 LINE_SECONDS = 60.0  # between lines in a log
-SURE_SECONDS = 20.0  # an expectation weighs as much as so long a time seen
+SURE_SECONDS = 20.0  # an expectation weighs as much as this much time seen
 
 
 def one_of(count: int, number: int, show: Show) -> Show:
@@ -71,7 +71,7 @@ class Speed(ProgressColumn):
 
 
 class Follow:
-    """A progress callback `(done, total, label)`: a bar for each pass; lines where there is no terminal."""
+    """A progress callback `(done, total, label)`: a bar for each pass; lines if there is no terminal."""
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stderr)
@@ -102,8 +102,8 @@ class Follow:
 class Parts:
     """One bar over parts of known length: where it stands, what goes on, and the time left for all of it.
 
-    The parts' lengths are expectations in seconds. What is over corrects those to come: a machine that took twice as
-    long so far is expected to go on so.
+    The parts' lengths are expectations in seconds. Finished parts correct those to come: a machine that took
+    twice as long so far is expected to do so to the end.
 
     Args:
         expected: seconds of each part, in their order.
@@ -129,7 +129,7 @@ class Parts:
 
     @contextmanager
     def part(self, name: str) -> Iterator[Show]:
-        """Yields what is to be called while the part goes on."""
+        """Yields the function to call while the part goes on."""
         started, self.spoken = time.monotonic(), 0.0
 
         def show(done: int, total: int, note: str = "") -> None:
@@ -152,7 +152,7 @@ class Parts:
             self.console.print(f"{self.label}: {percent:.0f} %, {told}  {note}", soft_wrap=True, highlight=False)
 
     def seconds_left(self, name: str, share: float, seconds: float) -> float:
-        """Of all parts, while one stands at `share` after `seconds`, of this start."""
+        """Seconds left for all parts, when one is at `share` after `seconds` in this start."""
         own = self.expected[name]
         rest = {part: (1 - self.done[part]) * value for part, value in self.expected.items()}
         seen = (share - self.done[name]) * own
@@ -162,5 +162,5 @@ class Parts:
 
 
 def pace(taken: float, expected: float, before: float = 1.0) -> float:
-    """How many times as long as expected it goes on taking: as `before` at first, and as seen the longer it is seen."""
+    """How many times as long as expected a part takes: `before` at first, then more and more the time seen so far."""
     return (taken + SURE_SECONDS * before) / (expected + SURE_SECONDS)

@@ -1,7 +1,7 @@
 """The demo's report: one HTML file that holds everything it shows, so that it can be mailed.
 
 It asks nothing of the network: pictures, videos, style and curves are inside. The sections are in report_sections.py;
-each names what it misses.
+each names the files that are missing.
 """
 
 import json
@@ -62,7 +62,7 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
     )
 
 
-# Whoever asked the system for less motion gets videos that wait to be started.
+# If the reader's system asks for less motion, videos wait to be started.
 STILL_IF_ASKED = (
     "<script>if(matchMedia('(prefers-reduced-motion: reduce)').matches)"
     "document.querySelectorAll('video').forEach(v=>{v.autoplay=false;v.pause()})</script>"
@@ -70,7 +70,7 @@ STILL_IF_ASKED = (
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """What the demo did, in one sentence with its numbers."""
+    """The demo's result, in one sentence with its numbers."""
     c, wanted = metrics["corpus"], [f for f in metrics["figures"] if f.get("target") is not None]
     facts = []
     if {"clips", "identities", "test_identities"} <= c.keys():

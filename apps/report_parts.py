@@ -29,7 +29,7 @@ def picture(path: Path, alt: str, caption: str) -> str:
 
 
 def sound(path: Path, caption: str) -> str:
-    """A sound with its caption; nothing where there is none."""
+    """A sound with its caption; nothing if there is none."""
     if not path.is_file():
         return ""
     player = f'<audio controls src="{data_uri(path)}" aria-label="{escape(caption)}"></audio>'

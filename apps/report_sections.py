@@ -26,7 +26,7 @@ TERMS = {"seconds": "seconds of film", "size": "pixels a side"}
 
 
 def videos(folder: Path) -> str:
-    """What went in on the left, the three videos beside it, their frames below."""
+    """The inputs on the left, the three videos beside them, their frames below."""
     portrait = picture(folder / "portrait.png", "The portrait, a drawn face", "The portrait")
     speech = sound(folder / "speech.wav", "The sentence")
     cards = "".join(video_card(folder, way) for way in WAYS)
@@ -81,7 +81,7 @@ def figures(rows: list[dict[str, Any]]) -> str:
 
 
 def figure_row(row: dict[str, Any]) -> str:
-    """One figure: value, baseline, and where there is a target a bar and whether it was reached."""
+    """One figure: value, baseline, and if there is a target, a bar and whether it was reached."""
     target, value = row.get("target"), row["value"]
     unit = f" <small>{escape(row.get('unit') or '')}</small>"
     note = f"<small>{escape(row['note'])}</small>" if row.get("note") else ""
@@ -146,7 +146,7 @@ def stage(folder: Path, name: str, text: str) -> str:
 
 
 def samples(folder: Path) -> str:
-    """Of each preview the last one, and the first one folded in."""
+    """The last picture of each preview; the first one can be unfolded."""
     steps: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.png")):
         steps.setdefault(re.sub(r"-\d+$", "", path.stem), []).append(path)
@@ -161,7 +161,7 @@ def samples(folder: Path) -> str:
 
 
 def corpus(folder: Path, facts: dict[str, Any]) -> str:
-    """What the data is, and what it looks like."""
+    """The data in words and pictures."""
     shown = {key: f"{value:,}" if isinstance(value, int) else str(value) for key, value in facts.items()}
     terms = "".join(
         f"<div><dt>{escape(TERMS.get(key, title_of(key)))}<dd>{escape(value)}</div>" for key, value in shown.items()
@@ -192,7 +192,7 @@ def timings(seconds: dict[str, float], machine: dict[str, Any]) -> str:
 
 
 def notes(folder: Path) -> str:
-    """What the figures do not say, and where the weights come from."""
+    """The limits of the figures, and where the weights come from."""
     items = [
         "The faces are drawn and the voices synthetic. Figures on them say that the chain learns; they say nothing "
         "about how it does on film of people.",

@@ -52,12 +52,12 @@ def _emotions(manifest: Manifest) -> Table:
 
 
 def _print_codecs(out: Path, console: Console) -> None:
-    """What each codec costs and gives."""
+    """Print the size and speed of each codec."""
     from ..datamodules.dataset.estimate import estimate_codecs
 
     try:
         estimates = estimate_codecs(out)
-    except UserError as error:  # what the manifest says is worth printing all the same
+    except UserError as error:  # the manifest's counts are worth printing all the same
         console.print(f"codecs not compared: {error}", highlight=False, markup=False)
         return
     table = Table(title="either codec, measured here and now on excerpts of a few clips")

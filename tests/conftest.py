@@ -1,4 +1,4 @@
-"""What several tests share: one tiny corpus, one tiny chain, the real clips where they are."""
+"""Fixtures that several tests share: one tiny corpus, one tiny chain, the real clips if there are any."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ REAL_DATA = Path(os.environ.get("EMOHEAD_DATA", ROOT.parent / "shared" / "data")
 # Under xdist a worker for each core; their tests' networks are too small for threads to help.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
-# Tests of a file share its fixtures and stay together, and those of the cluster too, of which there is one. The longest
+# Tests of a file share its fixtures, so they stay together; so do the tests of the one cluster. The longest
 # groups begin, so that no worker is left with one of them at the end.
 TOGETHER = {"test_slurm": "cluster", "test_slurm_survival": "cluster"}
 LONGEST = ["cluster", "test_survival", "test_engines", "test_chain", "test_stream_resume", "test_fuzz", "test_watchdog"]

@@ -1,4 +1,4 @@
-"""What the tests of streaming share: a data module on made-up clips, outside a trainer."""
+"""A data module on made-up clips, outside a trainer, for all tests of streaming."""
 
 import itertools
 import json

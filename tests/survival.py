@@ -34,7 +34,7 @@ def start(demo: Path, stage: str, run: Path, *overrides: str, group: bool = Fals
 
 
 def hear_interrupts() -> None:
-    """In a child, as at a terminal: what a shell starts in its background ignores SIGINT, and so do its children."""
+    """Called in a child, to act as at a terminal: a shell's background processes and their children ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -57,7 +57,7 @@ def rows(run: Path, kind: str = "train") -> dict[int, dict]:
 
 
 def losses(run: Path) -> dict[int, dict[str, float]]:
-    """What a step computed, without what it took."""
+    """The values that a step computed, without its time and speed."""
     kept = ("_loss", "/loss", "logit", "penalty")
     return {step: {k: v for k, v in row.items() if k.endswith(kept)} for step, row in rows(run).items()}
 

@@ -1,4 +1,4 @@
-"""The cache of remote blocks: fetched once, bounded, shared by processes, healed where it is damaged."""
+"""The cache of remote blocks: fetched once, bounded, shared by processes, repaired if it is damaged."""
 
 import fcntl
 import json

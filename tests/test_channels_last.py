@@ -1,4 +1,4 @@
-"""What a CPU does to channels-last maps gives the values and gradients of PyTorch's own operators."""
+"""On a CPU, operators on channels-last maps give the values and gradients of PyTorch's own operators."""
 
 import pytest
 import torch

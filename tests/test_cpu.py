@@ -1,4 +1,4 @@
-"""What a process that works on a CPU does without, seen from within one."""
+"""A process on a CPU keeps large blocks of memory and takes denormals as zero; measured inside such a process."""
 
 import subprocess
 import sys

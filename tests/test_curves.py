@@ -2,9 +2,10 @@
 
 EMOHEAD_WRITE_CURVES=1 writes those of the stages that are run; only a change that means to change training may do that.
 
-Processors add in another order. With AVX2 instead of AVX-512, terms of motion and distill move by 1e-4 at most, and so
-do those of face for ten steps: it starts with Adam without a first moment, which makes whole steps of the rounding of
-small gradients. Those of emotion part after the first step on some processors, by 1% within ten steps.
+Processors add numbers in different orders. With AVX2 instead of AVX-512, terms of motion and distill move by at most
+1e-4, and so do those of face for ten steps: it starts with Adam without a first moment, which turns the rounding of
+small gradients into whole steps. Those of emotion part after the first step on some processors, by 1% within ten
+steps.
 """
 
 import json
@@ -27,7 +28,7 @@ TOTAL = 0.02  # the most that is ever granted to a total
 
 
 def curves(name: str, folder: Path) -> dict[str, list[float | None]]:
-    """What a stage logs at each step, by name; None at a step without that term."""
+    """The terms that a stage logs at each step, by name; None at a step without that term."""
     stage = make(name, folder).train()
     stage.config.trainer.precision = "32-true"
     for (network, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):

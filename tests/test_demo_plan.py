@@ -1,4 +1,4 @@
-"""What a demo expects of the time, and the one bar over its parts."""
+"""The time that a demo expects to take, and the one bar over its parts."""
 
 from pathlib import Path
 

@@ -109,7 +109,7 @@ def test_a_student_hears_of_many_emotions_but_not_how_held_out_ones_are_asked_fo
 
 
 def test_a_student_knows_no_more_of_people_than_its_teacher(demo: Path, tmp_path: Path):
-    """Neither identity nor an emotion of picture or voice where the teacher's motion did without them."""
+    """It learns neither identity nor an emotion from picture or voice if the teacher's motion did without them."""
     exported = load_checkpoint(demo / "motion" / "export" / "motion.safetensors", kind="motion")
     network = AudioTo3DMM(AudioTo3DMMConfig(**exported.config | {"use_identity": False}))
     config = exported.provenance["config"] | {"emotion_from": ["text"]}

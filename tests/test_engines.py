@@ -24,7 +24,7 @@ Update = Callable[[str, Callable[[], Tensor]], None]
 
 
 def networks() -> dict[str, nn.Module]:
-    """Smooth ones: where a leaky ReLU bends, the order of a sum decides over a whole second derivative."""
+    """Smooth ones: at the bend of a leaky ReLU, the order of a sum decides over a whole second derivative."""
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Conv2d(3, 7, 3, padding=1), nn.SiLU(), nn.Conv2d(7, 3, 3, padding=1), nn.Tanh())
     down = [part for a, b in ((8, 12), (12, 16)) for part in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.SiLU())]

@@ -282,7 +282,7 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 def test_no_setting_changes_the_motion_window_behind_the_back_of_training(tmp_path):
-    """It was one that evaluation and inference obeyed, while training cut MOTION_WINDOW frames whatever it said."""
+    """There was such a setting: evaluation and inference obeyed it, while training always cut MOTION_WINDOW frames."""
     with pytest.raises(UserError, match=r"unknown key 'network\.window'"):
         load_config(FaceStageConfig, [], ["network.window=13"])
     for window, known in ((27, True), (13, False)):  # the config.yaml of an earlier run names it

@@ -22,7 +22,7 @@ from .shard_clips import face_model, make_clip, write_clips
 
 
 def one_axis(name: str, value: float = 0.5) -> dict[str, float]:
-    """The columns that are not zero where one axis of the model is at `value`."""
+    """The columns that are not zero when one axis of the model is at `value`."""
     expression = np.zeros((1, len(ICT_EXPRESSIONS)), np.float32)
     expression[0, ICT_EXPRESSIONS.index(name)] = value
     row = arkit_blendshapes(expression)[0]

@@ -121,7 +121,7 @@ def test_jaw_lies_where_the_tracker_puts_it(ict: FaceModel, real_data: Path) -> 
 
 
 def test_fit_of_blendshapes_stays_within_bounds() -> None:
-    """Also where the truth does not, and then with the nearest bound."""
+    """Also if the true values do not; the fit then ends at the nearest bound."""
     arrays = made_up_model().arrays()
     model = FaceModel(**arrays, kind="ict")
     rng = np.random.default_rng(3)

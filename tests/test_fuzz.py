@@ -66,7 +66,7 @@ def overwrite_header(data: bytearray, draw: random.Random) -> bytearray:
 
 
 def rewrite(data: bytearray, change: Callable[[tarfile.TarInfo, bytes], bytes | None]) -> bytearray:
-    """The tar packed again, each entry and its bytes as `change` leaves them; without the entry where it gives None."""
+    """The tar packed again, each entry and its bytes as `change` returns them; None leaves the entry out."""
     out = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(bytes(data))) as old, tarfile.open(fileobj=out, mode="w") as new:
         for entry in old:
@@ -124,7 +124,7 @@ def damaged(original: Path, out: Path, number: int) -> bool:
 
 
 def wrong_clips(folder: Path, original: Path, but: Sequence[str] = ()) -> set[str]:
-    """Clips of which a member (`but` those) is not what it was: what a reader that goes by the index can find out."""
+    """Clips with a changed member, except the members in `but`, as far as a reader that uses the index can tell."""
     before, after = (original / TAR).read_bytes(), (folder / TAR).read_bytes()
     samples = json.loads((original / TAR.replace(".tar", ".index.json")).read_text())["samples"]
     members = [(sample["key"], name, *span) for sample in samples for name, span in sample["members"].items()]
@@ -133,7 +133,7 @@ def wrong_clips(folder: Path, original: Path, but: Sequence[str] = ()) -> set[st
 
 
 def check_stream(folder: Path, log: Path, wrong: set[str], whole: set[str], decoder: str) -> None:
-    """Every epoch goes on with the sound clips, and those are named of which a member that is read whole is wrong."""
+    """Every epoch goes on with the sound clips, and names each clip whose wrong member is read whole."""
     data = data_of(folder, stage="distill", batch_size=5, decoder=decoder, bad_samples=log)
     keys = keys_of(take(data.train_dataloader(), 6))
     named = {json.loads(line)["key"] for line in log.read_text().splitlines()} if log.exists() else set()
@@ -153,7 +153,7 @@ def check_verify(folder: Path, wrong: set[str], changed: bool) -> None:
 
 
 def refused(call: Callable[[], object]) -> str:
-    """What a user is told, nothing where all is well."""
+    """The message that a user gets; empty if all is well."""
     try:
         call()
     except UserError as error:
@@ -162,7 +162,7 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def check_index(folder: Path) -> None:
-    """Either the tar is refused by name, or what is indexed can be read, and what cannot is named."""
+    """Either the tar is refused by name, or the indexed clips can be read, and all others are named."""
     for index in folder.glob("*.index.json"):
         index.unlink()
     (folder / "manifest.json").unlink()

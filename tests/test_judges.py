@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from .onnx_networks import BRIGHTNESS, mean, pair, save, save_colours, save_pixels, save_squared, save_sync
 
-CENTRES = torch.tensor(ARCFACE_POINTS) + 0.5  # the same points where pixel i covers [i, i + 1)
+CENTRES = torch.tensor(ARCFACE_POINTS) + 0.5  # the same points if pixel i covers [i, i + 1)
 # The first, second and last row of mfcc() of python_speech_features 0.6 for the chirp of the test below.
 REFERENCE = (
     (17.8487, 9.606, -31.5499, -38.6245, -8.6086, 18.7921, 16.66, -2.1013, -8.464, -0.0518, 6.8281, 1.7628, -5.8395),

@@ -232,7 +232,7 @@ def test_official_split_counts_the_numbers_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["official", "identity", "random"])
 def test_a_sentence_is_in_the_same_split_from_every_view(tmp_path: Path, split: str) -> None:
-    """Also where the views have different gaps, and whichever of them are asked for."""
+    """Also if the views have different gaps, and whichever views are asked for."""
     actors = ["M003", "M005", "M029", "W009", "W011", "W014", "W018"]
     names = [name for actor in actors for view in VIEWS for name in actor_files(actor, view)]
     names = [n for n in names if "top/angry/level_1/012" not in n and "front/angry/level_1/011" not in n]

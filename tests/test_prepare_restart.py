@@ -88,7 +88,7 @@ prepare_sources(read_folder(Path(sys.argv[1])), sys.argv[2], PrepareConfig(size=
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, people: Path) -> None:
-    """Libraries of linear algebra sum in another order on more threads, and take as many as there are cores."""
+    """Libraries of linear algebra sum in another order on more threads, and use a thread for each core."""
     for number in ("1", "2"):
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), number)
         command = [sys.executable, "-c", RUN, str(people), str(tmp_path / number)]
@@ -97,7 +97,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path, people: Path) -> 
 
 
 def killed_when(command: list[str], moment: Callable[[], bool]) -> bool:
-    """Run a command and kill it (SIGKILL) at a moment; False where it ended before."""
+    """Run a command and kill it (SIGKILL) at a moment; False if it ended before."""
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             if moment():

@@ -22,7 +22,7 @@ FIGURES = [
 
 
 class Page(HTMLParser):
-    """What a reader's browser would find: ids, text, and everything that could be loaded."""
+    """A page as a reader's browser would find it: ids, text, and everything that could be loaded."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from .talking_clips import snapshot
 STAGES = ("emotion", "motion", "face", "distill")
 
 
-# Stands in for emohead where only the layout of jobs matters: says what it was given, writes what a stage exports, and
+# Stands in for emohead if only the layout of jobs matters: says what it was given, writes what a stage exports, and
 # does once what $PRETEND says.
 PRETENDER = """#!/usr/bin/env bash
 if [ "$1" = stages ]; then
@@ -75,7 +75,7 @@ def call(script: str, *arguments: object, folder: Path, env: dict[str, str]) -> 
 
 
 def ended(cluster: dict[str, str], job: str, folder: Path) -> str:
-    """The state in which a job ends; what it printed where it was not COMPLETED."""
+    """The state in which a job ends, and its output if that is not COMPLETED."""
     state = " ".join(job_states(cluster, job).values())
     if state != "COMPLETED":
         print("\n".join(path.read_text() for path in folder.rglob("*.out")))

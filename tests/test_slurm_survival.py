@@ -1,4 +1,4 @@
-"""Jobs on two nodes of a real cluster that are preempted in every way there is come back and end as they should."""
+"""Jobs on two nodes of a real cluster are preempted in every possible way; they come back and end as they should."""
 
 import os
 import random

@@ -205,7 +205,7 @@ def test_the_export_needs_no_folder(kind: str, tmp_path: Path):
 
 
 def test_zero_3_names_the_module_that_reaches_into_its_children(folders: dict[str, str]):
-    """trainers/engines/deepspeed.py knows it by this name alone, and no error says that it has another."""
+    """trainers/engines/deepspeed.py knows it by this name alone, and no error would tell if the name changed."""
     encoder = make_listener(folders["wavlm"]).encoder
     assert {type(layer.attention).__name__ for layer in encoder.encoder.layers} == {"WavLMAttention"}
 

@@ -1,4 +1,4 @@
-"""Pairs across clips: whose frame serves as the portrait, and what such pairs leave as it is."""
+"""Pairs across clips: whose frame serves as the portrait, and what such pairs leave unchanged."""
 
 import json
 from collections.abc import Iterable

@@ -81,7 +81,7 @@ for batch in data.train_dataloader():
 
 
 def test_a_killed_process_loses_and_repeats_nothing(corpora: list[Path]) -> None:
-    """SIGKILL in the middle of training; the steps that were finished are all that is known of it."""
+    """SIGKILL in the middle of training; only the number of finished steps is known of it."""
     keys: list[str] = []
     for stop in (4, 9, 13) if SOAK else (5,):
         command = [sys.executable, "-c", TRAINING, str(Path(__file__).parent.parent), str(corpora[0])]

@@ -29,7 +29,7 @@ def _threads():
 
 @pytest.fixture(scope="module")
 def undisturbed(demo: Path, tmp_path_factory: pytest.TempPathFactory):
-    """The run folder of a stage, in some shape, that nothing happened to; each is made once."""
+    """The run folder of an undisturbed run of a stage, in some shape; each is made once."""
     folder, made = tmp_path_factory.mktemp("undisturbed"), {}
 
     def run_of(stage: str, *shape: str) -> Path:

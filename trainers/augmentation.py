@@ -43,8 +43,8 @@ def augment_speech(speech: Tensor, strength: float, draws: Draws) -> Tensor:
 def augment_mel(mel: Tensor, strength: float, draws: Draws) -> Tensor:
     """Another vocal tract, microphone and noise floor for log-mel (B, M, T); a stretch of bands and of time is hidden.
 
-    The time axis keeps its place, for lips go with it. After SpecAugment (Park et al. 2019) and vocal tract length
-    perturbation (Jaitly & Hinton 2013); here all on the log-mel.
+    The time axis does not move, since lips follow it. After SpecAugment (Park et al. 2019) and vocal tract length
+    perturbation (Jaitly & Hinton 2013); here both work on the log-mel.
     """
     _, bands, length = mel.shape
     tract, tilt, floor, band, bands_hidden, time, time_hidden = draws.uniform(7, 1).unbind(1)  # (B, 1) each

@@ -15,7 +15,7 @@ from ..models.timing import MOTION_WINDOW
 
 T = TypeVar("T")
 
-# Settings that the config.yaml of an earlier run names, by the one value that training ever obeyed.
+# Settings that the config.yaml of an earlier run may name, each with the one value that training ever used.
 RETIRED = {("network", "window"): MOTION_WINDOW, ("network", "face", "window"): MOTION_WINDOW}
 
 
@@ -90,7 +90,7 @@ def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str
 
 
 def _check_keys(content: Any, schema: type, *, prefix: str, where: str) -> None:
-    """Refuse keys that the dataclass has not, naming the nearest that it has."""
+    """Refuse keys that the dataclass does not have; the error names the nearest one that it has."""
     hints = get_type_hints(schema)
     valid = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     for key, value in content.items():

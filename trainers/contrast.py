@@ -27,8 +27,8 @@ def match_weights(emotion: Tensor, level: Tensor, other_level: float, rows: slic
 def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor | float, rows: slice = ALL) -> Tensor:
     """Symmetric InfoNCE of unit vectors a, b (B, E) with soft targets proportional to `weights` (rows, B).
 
-    rows: the clips that ask, both ways; a rank brings its own, so that no rank holds B x B numbers. The mean over ranks
-    is the loss of the whole batch.
+    rows: the clips that are compared with all others, in both directions; a rank brings its own, so that no rank holds
+    B x B numbers. The mean over ranks is the loss of the whole batch.
     """
     targets = weights / weights.sum(dim=1, keepdim=True)  # both ways, as the weights are symmetric
     there = F.cross_entropy(a[rows] @ b.T / temperature, targets)

@@ -1,12 +1,12 @@
 """Stage 4: one small student of the three teachers, which becomes the one inference checkpoint.
 
-Each of the student's parts learns from its teacher and, where the data knows the answer, from the data:
+Each of the student's parts learns from its teacher and, if the data knows the answer, from the data:
 
     emotion   the teacher's embedding of the same text, image and speech (cosine)
     motion    the teacher's motion for the same speech, with the student's own emotion; and the tracked motion
     face      the teacher's frame for the same portrait and motion; and the true frame
 
-The abstract of arXiv:2305.02572 has no such stage: all of it is our own choice.
+The abstract of arXiv:2305.02572 has no such stage: all of this is our own choice.
 Shapes: B clips, E embedding, T frames of speech, D values of motion.
 """
 
@@ -106,7 +106,7 @@ class DistillStage(Stage[DistillStageConfig]):
             copy_matching(self.network.motion, motion)
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
-        # All that the teacher kept of CLIP's knowledge of words, but how emotions that are held out are asked for.
+        # All sentences by which the teacher kept CLIP's knowledge of words, except those for held-out emotions.
         hidden = {p for e in config.data.holdout_emotions for level in LEVELS for p in prompts_for(e, level)}
         self.sentences = [sentence for sentence in emotion_sentences() if sentence not in hidden]
 
@@ -118,7 +118,7 @@ class DistillStage(Stage[DistillStageConfig]):
 
     def emotion_losses(self, batch: Batch) -> dict[str, Tensor]:
         student, teacher = self.network.emotion, self.teachers.space
-        # Beside the batch's own prompts some of many sentences: text is cheap, and the student has no tower.
+        # Some of many sentences beside the batch's own prompts: text is cheap, and the student has no tower.
         picks = torch.randperm(len(self.sentences), generator=self.generator())[:NUM_PICKS]
         texts = list(batch["prompt"]) + [self.sentences[int(i)] for i in picks]
         images = torch.cat([batch["image"], batch["portrait"], batch["target"]])  # every frame there is shows one
@@ -134,7 +134,7 @@ class DistillStage(Stage[DistillStageConfig]):
     def text_loss(self, distance: Tensor, own: int) -> Tensor:
         """The mean of the distances (B + picks,), `own` of them of this batch's prompts.
 
-        All parts of a global batch share their picks: weighted so, their mean is that of the global batch in one piece.
+        All parts of a global batch share their picks. Weighted so, the mean over the parts is that of the whole batch.
         """
         total = own * self.config.trainer.accumulate * self.num_ranks if self.training else own
         return (distance[:own].mean() * total + distance[own:].sum()) / (total + NUM_PICKS)

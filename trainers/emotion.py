@@ -28,7 +28,7 @@ from .engines.ranks import all_objects, all_rows, own_rows
 from .metrics import emotion_retrieval
 from .stage import Stage, StageConfig, decay_groups
 
-MIN_TEMPERATURE = 0.02  # a sharper softmax chases single pairs
+MIN_TEMPERATURE = 0.02  # with a sharper softmax single pairs dominate
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Contrast(nn.Module):
 
 
 class EmotionStage(Stage[EmotionStageConfig]):
-    """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
+    """Trains EmotionSpace. With trainer.accumulate > 1 the contrast is over each part of the global batch."""
 
     name = "emotion"
     config_type = EmotionStageConfig
@@ -96,7 +96,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
         return {"network": nn.ModuleDict({"contrast": self.contrast, "space": self.network})}
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Blocks of a pretrained CLIP have a rate of their own and no decay, which would pull them towards zero."""
+        """Blocks of a pretrained CLIP have their own learning rate and no decay, which would pull them towards zero."""
         c = self.config.optimizer
         (both,) = self.trained().values()
         groups = decay_groups(both, c.weight_decay)
@@ -110,7 +110,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
 
     @torch.no_grad()
     def original_text(self) -> Tensor:
-        """What the text tower, as it came, makes of the bank (S, E). Before any training, at a restart too."""
+        """The bank (S, E) as the original text tower embeds it. Called before any training, also at a restart."""
         assert self.network.tokenize is not None
         tokens = self.network.tokenize(self.bank)
         tower = self.network.text_tower.eval()
@@ -142,13 +142,13 @@ class EmotionStage(Stage[EmotionStageConfig]):
         return self.contrast(all_rows(text), all_rows(image), all_rows(audio), weights, rows)
 
     def prior_loss(self, picks: Tensor) -> Tensor:
-        """How far some sentences of the bank, by number (B,), have drifted from how CLIP had them to each other."""
+        """How far the similarities among some sentences of the bank, by number (B,), have drifted from CLIP's."""
         assert self.original is not None
         now = self.network.encode_text([self.bank[pick] for pick in picks.tolist()])
         return relation_loss(all_rows(now), all_rows(self.original[picks.to(now.device)]), own_rows(len(now)))
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Nothing yet: what a contrast is depends on the whole batch, of which this rank has a share."""
+        """No figures yet: a contrast needs the whole batch, and this rank has only a share."""
         found = {
             "text": self.network.encode_text(batch["prompt"]),
             "image": self.network.encode_image(batch["image"]),

@@ -46,7 +46,7 @@ class FaceLossConfig:
     places_loss: float = 1.0
     points_loss: float = 20.0
     coefficients_loss: float = 1.0
-    perceptual_loss: float = 1.0  # where `perceptual` names a network
+    perceptual_loss: float = 1.0  # used if `perceptual` names a network
     adversarial_loss: float = 0.1
 
 
@@ -114,7 +114,7 @@ class FaceStage(Stage[FaceStageConfig]):
 
     @classmethod
     def cautions(cls, config: FaceStageConfig) -> list[Caution]:
-        """The discriminator compares the clips of a group: a part without whole groups makes smaller ones of them."""
+        """The discriminator compares the clips of a group: a part that holds no whole groups gets smaller ones."""
         c, group = config.trainer, config.discriminator.group
         adversarial = config.loss.adversarial_loss > 0 and config.adversary.start < c.max_steps
         parts = c.nodes * c.devices * c.accumulate
@@ -154,7 +154,7 @@ class FaceStage(Stage[FaceStageConfig]):
         return self.trained() | {"average": self.average}
 
     def lr_scale(self, name: str) -> float:
-        """The discriminator warms up when it starts: its optimizer knows nothing then, and the rate is at its top."""
+        """The discriminator warms up when it starts: its optimizer has no state then, and the rate is at its top."""
         scale, warmup_steps = super().lr_scale(name), self.config.optimizer.warmup_steps
         if name != "discriminator" or not warmup_steps:
             return scale
@@ -193,7 +193,7 @@ class FaceStage(Stage[FaceStageConfig]):
             self.backpropagate("discriminator", loss)
         self.update("discriminator")
 
-        # R1: lazy, each penalty stands for those left out.
+        # R1 is lazy: each penalty stands for the steps without one.
         adversary = self.config.adversary
         if self.num_batches % adversary.r1_every == 0:
             for _, target in zip(self.parts(batch), reals, strict=True):
@@ -219,7 +219,7 @@ class FaceStage(Stage[FaceStageConfig]):
         return losses, output
 
     def _portrait_losses(self, features: PortraitFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Coefficients of portraits and targets, and where they and the encoder's maps put the points of the face."""
+        """Losses of the coefficients in both pictures, and of the face's points by these and by the encoder's maps."""
         network, window = self.network, batch["target_motion"]
         identity = torch.cat([batch["portrait_identity"], batch["identity"]])
         motion = torch.cat([batch["portrait_motion"], window[:, window.shape[1] // 2]])
@@ -263,7 +263,7 @@ class FaceStage(Stage[FaceStageConfig]):
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Exponential average in float32; shorter at the start, where the weights still travel."""
+        """Exponential average in float32; shorter at the start, when the weights still change much."""
         decay = min(self.config.ema_decay, (1 + self.num_batches) / (10 + self.num_batches))
         with self.engines["network"].whole():
             pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)

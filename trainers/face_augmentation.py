@@ -28,7 +28,7 @@ class FaceAugmentationConfig:
 
 
 def augmented(batch: Batch, config: FaceAugmentationConfig, draws: Draws) -> Batch:
-    """A batch of the face stage with float pictures in [-1, 1] and changed as `draws` say."""
+    """A batch of the face stage with float pictures in [-1, 1], changed as `draws` say."""
     draw = draws.normal
     roll, shift, log_scale = config.roll * draw(), config.shift * draw(2), config.scale * draw()
     matrix = similarity(roll, log_scale)  # (B, 2, 2)

@@ -9,8 +9,8 @@ from torch import nn
 class Frozen:
     """Base of a dataclass whose fields are networks, or None: in eval mode and without gradients, for good.
 
-    It is no module: what it holds is no part of the stage, so that neither `train()` nor an optimizer nor a checkpoint
-    reaches it. For the same reason the stage moves it to its device itself, in `on_fit_start`.
+    It is no module, so its networks are no part of the stage: `train()`, optimizers and checkpoints do not reach
+    them. For the same reason the stage moves it to its device itself, in `on_fit_start`.
     """
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ def set_launcher(strategy: DDPStrategy, launcher: "Launcher | None") -> None:
 class Launcher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine if nobody else does, and calls `look_after` on a thread of its own.
 
-    Lightning would kill all processes at once if one ends, whatever they have to say.
+    If one process ends, Lightning itself would kill the others at once, before they can report anything.
     """
 
     def __init__(self, look_after: "Callable[[Launcher], None]", *arguments: Any) -> None:

@@ -11,16 +11,16 @@ LEAST_ERROR = 1e-10  # mean square of a picture in [-1, 1]: with less, PSNR woul
 def psnr(frames: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of pictures (B, 3, S, S) in [-1, 1], in dB each (B,).
 
-    What lies outside the range is clipped, as in a video. The textbook's figure, so that it compares with those of
-    papers: nothing is added to the error, which would take 0.01 dB at 25 dB and 3 dB at 50, the more the better the
-    picture. A picture that is equal to the true one has 106 dB, since infinity has no mean.
+    What lies outside the range is clipped, as in a video. The figure is the textbook's, so that it can be compared with
+    those of papers: nothing is added to the error. That would take 0.01 dB at 25 dB and 3 dB at 50 dB. A picture that
+    is equal to the true one has 106 dB, since infinity has no mean.
     """
     error = (frames.float().clamp(-1, 1) - truth.float()).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp(min=LEAST_ERROR))
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's over the last axis, (..., T) each -> (...); 0 where one side does not move."""
+    """Pearson's over the last axis, (..., T) each -> (...); 0 if one side does not move."""
     a, b = a - a.mean(dim=-1, keepdim=True), b - b.mean(dim=-1, keepdim=True)
     return (a * b).sum(dim=-1) / (a.norm(dim=-1) * b.norm(dim=-1)).clamp(min=1e-8)
 
@@ -46,7 +46,7 @@ def emotion_retrieval(
         rounds: random galleries that the figure is averaged over.
 
     Returns:
-        The share of right answers; NaN where queries and gallery share no emotion.
+        The share of right answers; NaN if queries and gallery share no emotion.
     """
     rng = np.random.default_rng([seed, GALLERIES])
     emotions = sorted((set(query_labels.tolist()) & set(gallery_labels.tolist())) - {-1})

@@ -5,7 +5,7 @@ drives the network. The losses are our own choice; the abstract of arXiv:2305.02
 
 Beside the network two critics learn from true motion: whether lips go with speech, and which emotion a motion has. The
 network is then judged by them, as they are at that step (models/motion_critics.py). A jury of the same two, from other
-first weights, never tells the network anything: evaluation asks it, since who is taught by a judge learns to please it.
+first weights, never teaches the network: evaluation asks the jury, since a network learns to please its own critics.
 
 Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
 """
@@ -154,7 +154,7 @@ class MotionStage(Stage[MotionStageConfig]):
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
     def judge(self, critics: MotionCritics, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
-        """What critics find wrong in motion (B, T, D), of a network or true, for the speech and emotion (B, E)."""
+        """The critics' losses of motion (B, T, D), made or true, for its speech and emotion (B, E)."""
         expression = critics.normalise(motion)
         heard, seen = critics.sync(batch["speech"], expression)
         labels, levels = all_rows(batch["emotion"]), all_rows(batch["level"])
@@ -170,7 +170,7 @@ class MotionStage(Stage[MotionStageConfig]):
         noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
         gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
         start = draws.integers(SWAY_FRAMES).to(emotion.device)
-        # Of no effect on a pretrained encoder that normalises its speech, as most do.
+        # No effect on a pretrained encoder that normalises its speech; most do.
         features, keep = self.network.listen(batch["speech"] * gain.exp()), None
         if self.training:
             c, draws = self.config, self.draws(batch, 1, device=features.device)
@@ -196,7 +196,7 @@ class MotionStage(Stage[MotionStageConfig]):
             "vertex_loss": vertex_distance(error, self.vertex_gram),
             "lip_loss": vertex_distance(error, self.lip_gram),
             "velocity_loss": F.mse_loss(expression.diff(dim=1), true.diff(dim=1)),
-            # The mean pose is fitted too, so that a head kept still is one that suits the speech.
+            # The mean pose is fitted too, so that it suits the speech if the head is kept still.
             "pose_loss": (poses[0] + poses[1]) / 2,
         }
 
@@ -221,7 +221,7 @@ class MotionStage(Stage[MotionStageConfig]):
         return self.teacher.space.encode_speech(batch["speech"][rows])
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """From speech alone, its emotion as well; from the first of `emotion_from` where speech is not among them."""
+        """From speech alone, its emotion too; if `emotion_from` lacks speech, the emotion is by its first entry."""
         c, identity = self.config, batch["identity"]
         modality = "audio" if "audio" in c.emotion_from else c.emotion_from[0]
         emotion = self.embed(batch, modality, torch.arange(len(identity)))

@@ -1,4 +1,4 @@
-"""What the stages have in common: what they declare of themselves, one dict of loss terms, learning rate, export.
+"""The base of all stages: their declarations, one dict of loss terms, learning rate, export.
 
 To add a stage: subclass `Stage` in a file of its own here, list it in chain.py, name the keys of its batch in
 datamodules/batch.py, and ship a NAME-debug.yaml in configs/. Everything else about a run is in run/.
@@ -44,7 +44,7 @@ class OptimizerConfig:
 @dataclass
 class TrainerConfig:
     max_steps: int = 1000  # batches
-    precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed where it is computed, not emulated
+    precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed if it is computed, not emulated
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = 1  # processes on each node, one a device
     nodes: int = 1
@@ -170,11 +170,11 @@ class Stage(pl.LightningModule, Generic[Config]):
         self.rows: range | None = None  # of the global batch that are worked on, while training
         self.last_part = True  # of a rank's share of the batch
         self.logs: dict[str, Tensor] = {}  # of the latest step: what is logged, scalars
-        self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite where skipped
+        self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite if skipped
 
     @classmethod
     def given(cls, config: Config) -> list[Start]:
-        """Those of `starts_from` that the configuration must give a file for, or does."""
+        """Those of `starts_from` for which the configuration must give a file, or does."""
         return [start for start in cls.starts_from if start.needed or start.file(config)]
 
     def load_given(self) -> dict[str, Checkpoint]:
@@ -197,7 +197,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         return {name: value.detach() for name, value in self.losses(batch).items()}
 
     def metrics(self) -> dict[str, float]:
-        """What can be said only of the whole validation split, after its last batch; the same on all ranks."""
+        """Figures of the whole validation split, after its last batch; the same on all ranks."""
         return {}
 
     def preview(self, batch: Batch) -> dict[str, np.ndarray]:
@@ -205,11 +205,11 @@ class Stage(pl.LightningModule, Generic[Config]):
         return {}
 
     def trained(self) -> dict[str, nn.Module]:
-        """What is trained, an engine each, in the order of `configure_optimizers`."""
+        """The networks that are trained, an engine each, in the order of `configure_optimizers`."""
         return {"network": self.network}
 
     def saved(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds."""
+        """The networks that a checkpoint holds."""
         return self.trained()
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -246,7 +246,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         return learning_rate_scale(self.num_batches, **steps, final=c.optimizer.final_lr)
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
-        """A rank's share of a batch, cut into what is worked on at once."""
+        """A rank's share of a batch, cut into the parts that are worked on at once."""
         size, count = len(batch["key"]), self.config.trainer.accumulate
         first = self.global_rank * size
         for part in range(count):
@@ -268,7 +268,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         self.engines[name].backward(loss * share, last=self.last_part)
 
     def update(self, name: str, phase: str = "") -> bool:
-        """Step an engine and note its gradient norm; False where the step was left out."""
+        """Step an engine and note its gradient norm; False if the step was left out."""
         norm = self.engines[name].step()
         self.norms[phase or name] = norm
         return norm < math.inf
@@ -287,7 +287,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         return world_size(self)
 
     def autocast(self) -> Any:
-        """Around forward passes: reduced precision as configured. One each pass, for its cache holds casted weights."""
+        """Around forward passes: reduced precision as configured. One for each pass: its cache holds cast weights."""
         dtype = REDUCED.get(self.config.trainer.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
@@ -314,7 +314,7 @@ class Stage(pl.LightningModule, Generic[Config]):
 
 
 def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> None:
-    """Raises UserError where a stage holds out other emotions than one it builds on: what is unseen, no stage has seen.
+    """Raises UserError if a stage holds out other emotions than one it builds on: no stage may have seen them.
 
     where: the key of the checkpoint and its file.
     """

@@ -1,4 +1,4 @@
-"""How much disk the checkpoints of a stage will take, told without its weights."""
+"""How much disk the checkpoints of a stage will take, computed without its weights."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MOMENTS = 2 * 4  # bytes that AdamW remembers of a trained number
 
 
 class Uninitialised(TorchFunctionMode):
-    """Leaves parameters as they were allocated: what nobody writes to takes neither time nor memory."""
+    """Leaves parameters as they were allocated: memory that nobody writes to takes neither time nor space."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawn = func in (torch.Tensor.normal_, torch.Tensor.uniform_)

@@ -1,7 +1,7 @@
-"""What `emohead doctor` looks at before a run, and its checks of the configuration and the run folder.
+"""`emohead doctor` before a run: all its checks in order, and those of the configuration and the run folder.
 
 A check is a function that returns findings. None starts CUDA, reads weights or writes more than an empty file that is
-gone at once, so that all of them together take seconds and may run on a login node.
+gone at once, so all of them together take seconds and may run on a login node.
 """
 
 import os
@@ -30,7 +30,7 @@ GIGABYTE = 1e9
 def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]:
     """All findings about a run that `emohead train` would start with these arguments.
 
-    Raises UserError where there is no such stage.
+    Raises UserError if there is no such stage.
     """
     stage_type = find_stage(name)
     try:
@@ -94,7 +94,7 @@ def batch(stage_type: type[Stage], config: Any) -> list[Finding]:
 
 
 def folder(config: Any, run: Path) -> list[Finding]:
-    """Whether the run can be written, and goes on with what it was started with."""
+    """Whether the run folder can be written, and the configuration is the one that the run was started with."""
     parent = existing(run)
     try:
         if not parent.is_dir():
@@ -119,7 +119,7 @@ def folder(config: Any, run: Path) -> list[Finding]:
 
 
 def space(stage_type: type[Stage], config: Any, run: Path, facts: DataFacts | None) -> list[Finding]:
-    """Free disk against what the checkpoints will still take, with one more while it is written."""
+    """Free disk against what the checkpoints will still take, plus one more that is being written."""
     c = config.trainer
     free = shutil.disk_usage(existing(run)).free
     try:

@@ -1,4 +1,4 @@
-"""What a check of a setting found."""
+"""The finding of a check of a setting."""
 
 from dataclasses import dataclass
 from typing import Literal

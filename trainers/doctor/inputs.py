@@ -1,4 +1,4 @@
-"""What `emohead doctor` looks at of what a stage reads: checkpoints, weights of other networks, data sets."""
+"""Checks of `emohead doctor` on the files that a stage reads: checkpoints, weights of other networks, data sets."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def inputs(stage_type: type[Stage], config: Any) -> list[Finding]:
 
 
 def export(start: Start, config: Any) -> Finding:
-    """An export of another stage: whether it is one, and fits the network of that kind, if it is known here."""
+    """Whether the file is an export of another stage, and fits the network of that kind, if it is known here."""
     key, path = f"{start.key}=", start.file(config)
     try:
         values = header_config(config, start)
@@ -73,7 +73,7 @@ def towers(network: EmotionSpaceConfig) -> list[Finding]:
 
 
 def speech_encoder(where: str, network: AudioTo3DMMConfig) -> list[Finding]:
-    """The pretrained encoder that is heard instead of log-mel, if any; where: the key of the network."""
+    """The pretrained encoder that replaces log-mel, if any. `where` is the key of the network."""
     key, folder = f"{where}.speech_encoder=", network.speech_encoder
     if not folder:
         return []
@@ -88,7 +88,7 @@ def speech_encoder(where: str, network: AudioTo3DMMConfig) -> list[Finding]:
 
 
 def data(stage_type: type[Stage], config: Any) -> tuple[list[Finding], DataFacts | None]:
-    """Whether the data sets can be read and fit together; their facts where they do."""
+    """Whether the data sets can be read and fit together; also their facts if they do."""
     try:
         module = TalkingFaceData(stage_type.name, config.data, seed=config.seed)
         facts = module.facts

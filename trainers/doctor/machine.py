@@ -1,4 +1,4 @@
-"""What `emohead doctor` looks at of the machine: devices, driver, port, login at W&B, packages.
+"""Checks of `emohead doctor` on the machine: devices, driver, port, login at W&B, packages.
 
 GPUs are counted by NVML and described by nvidia-smi, a process of its own: no CUDA context is made.
 """
@@ -60,10 +60,10 @@ def devices(config: StageConfig) -> list[Finding]:
 
 @dataclass
 class Driver:
-    """What nvidia-smi says of this machine."""
+    """The answer of nvidia-smi about this machine."""
 
     version: str
-    cuda: tuple[int, int]  # the newest that it runs; (0, 0): it does not say
+    cuda: tuple[int, int]  # the newest version that it runs; (0, 0): unknown
     gpus: list[tuple[str, tuple[int, int]]]  # name, compute capability
 
 
@@ -111,7 +111,7 @@ def no_gpu(config: StageConfig) -> list[Finding]:
 
 
 def cpu_arithmetic(config: StageConfig) -> list[Finding]:
-    """Settings that this CPU can carry out but slowly, or not at all."""
+    """Settings that are slow on this CPU, or do not work on it at all."""
     c, found = config.trainer, []
     if slow := emulated_on_cpu(c.precision):
         found.append(Finding("CPU", "warning", slow, "trainer.precision=auto"))
@@ -125,7 +125,7 @@ def cpu_arithmetic(config: StageConfig) -> list[Finding]:
 
 
 def nvidia_smi() -> Driver | None:
-    """None where there is no such program, no driver or no GPU."""
+    """None if there is no such program, no driver or no GPU."""
     listed = told("--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
     gpus = [tuple(part.strip() for part in line.split(",")) for line in listed.splitlines()]
     known = [(g[0], whole(g[1])) for g in gpus if len(g) == 3]
@@ -143,7 +143,7 @@ def told(*options: str) -> str:
 
 
 def whole(text: str) -> tuple[int, int]:
-    """A version of two parts; (0, 0) where it is none."""
+    """A version as two numbers; (0, 0) if the text is no version."""
     found = re.match(r"(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 

@@ -1,4 +1,4 @@
-"""What `emohead doctor` looks at of a SLURM job: whether it has the shape of the configuration, and time to save."""
+"""Checks of `emohead doctor` on a SLURM job: whether it has the shape of the configuration, and time to save."""
 
 import os
 import re
@@ -16,7 +16,7 @@ PATIENCE = 3  # seconds for squeue
 
 
 def job(config: StageConfig) -> list[Finding]:
-    """Whether a SLURM job has the shape of the configuration; nothing outside of one."""
+    """Whether a SLURM job has the shape of the configuration; no findings outside of a job."""
     if "SLURM_JOB_ID" not in os.environ:
         return several_nodes(config)
     found = [*tasks(config), *job_gpus(config), *cpus(config), *time_left(config), *main_address(config)]
@@ -48,7 +48,7 @@ def tasks(config: StageConfig) -> list[Finding]:
 
 
 def job_gpus(config: StageConfig) -> list[Finding]:
-    """GPUs of a node of the job, where training is to be on GPUs."""
+    """GPUs of a node of the job, if training is to be on GPUs."""
     c = config.trainer
     given = given_gpus()
     remedy = f"sbatch --gpus-per-node {c.devices}"
@@ -61,7 +61,7 @@ def job_gpus(config: StageConfig) -> list[Finding]:
 
 
 def given_gpus() -> int:
-    """GPUs that a node of this job has, by what SLURM says or by what is there."""
+    """GPUs that a node of this job has, as SLURM says or as counted here."""
     listed = [part for part in os.environ.get("SLURM_JOB_GPUS", "").split(",") if part]
     return max(number("SLURM_GPUS_ON_NODE") or 0, len(listed)) or torch.cuda.device_count()
 
@@ -86,9 +86,9 @@ def time_left(config: StageConfig) -> list[Finding]:
 
 
 def job_end() -> float | None:
-    """When SLURM will end the job, as time.time(); None where it has no limit or does not answer.
+    """When SLURM will end the job, as time.time(); None if the job has no limit or SLURM does not answer.
 
-    In a batch script, where no step has begun yet, as well.
+    It also works in a batch script, before any step has begun.
     """
     if (told := number("SLURM_JOB_END_TIME")) is not None:
         return told
@@ -113,7 +113,7 @@ def counts(layout: str) -> list[int]:
 
 
 def number(name: str) -> int | None:
-    """An environment variable that holds a number; None where it is missing or holds something else."""
+    """The number in an environment variable; None if it is missing or holds something else."""
     value = os.environ.get(name, "")
     return int(value) if value.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""The parts of a stage's configuration, and the exports that it names, without anything of them being loaded."""
+"""The parts of a stage's configuration, and the configurations of the exports that it names; no weights are loaded."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def parts(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def without_files(config: Any) -> Any:
-    """The same configuration, whose networks are built without pretrained weights being read."""
+    """The same configuration, changed so that its networks are built without reading pretrained weights."""
     bare = deepcopy(config)
     for key, part in list(parts(bare)):
         if isinstance(part, EmotionSpaceConfig):
@@ -42,5 +42,5 @@ def header_config(config: Any, start: Start) -> dict[str, Any]:
 
 
 def given_configs(stage_type: type[Stage], config: Any) -> dict[str, Any]:
-    """That of each export that a stage starts from, by kind."""
+    """The configuration of each export that a stage starts from, by kind."""
     return {start.kind: header_config(config, start) for start in stage_type.given(config)}

@@ -1,1 +1,1 @@
-"""What happens between a loss and new weights, alike on any number of processes."""
+"""Engines: the way from a loss to new weights, the same on any number of processes."""

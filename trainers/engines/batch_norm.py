@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, on GPUs and CPUs (torch's SyncBatchNorm knows no CPU)."""
+"""Batch normalisation over the global batch, on GPUs and CPUs (torch's SyncBatchNorm does not work on CPUs)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from .ranks import mean, num_ranks
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics in training are those of all ranks' shares together, which are of equal size."""
+    """BatchNorm2d whose statistics in training are over the shares of all ranks, which must have equal size."""
 
     running_mean: Tensor  # with BatchNorm2d's defaults none of these is None
     running_var: Tensor
@@ -33,7 +33,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def use_global_statistics(module: nn.Module) -> None:
-    """Turn all BatchNorm2d of a network into this one; names and weights stay."""
+    """Replace every BatchNorm2d of a network by this one; names and weights stay."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = GlobalBatchNorm2d

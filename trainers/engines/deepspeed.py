@@ -4,8 +4,8 @@ Each network has a DeepSpeed engine of its own, in float32; mixed precision is a
 `bf16-mixed` means one thing. Forward passes go through the plain modules: a pass through two DeepSpeed engines for one
 batch fails at stages 0 and 2 and gives wrong gradients at stage 1.
 
-What DeepSpeed shards is gathered and scattered here through the addresses it keeps of every parameter, so that a
-checkpoint of any stage and number of ranks can be read by any other.
+DeepSpeed keeps the address of every parameter's shards. Here they are gathered and scattered through these addresses,
+so that a checkpoint of any ZeRO stage and number of ranks can be read by any other.
 """
 
 import logging
@@ -27,7 +27,7 @@ Sharded = Any  # an nn.Parameter with what DeepSpeed attaches to it: ds_shape, d
 
 
 class Fragment(NamedTuple):
-    """Where a part of a parameter lies in what this rank holds of an optimizer's flat group."""
+    """The place of a part of a parameter in this rank's share of an optimizer's flat group."""
 
     start: int  # in the flattened parameter
     numel: int
@@ -68,7 +68,7 @@ class DeepSpeedEngine(Engine):
             config=configuration(zero_stage, offload, clip_norm),
             dist_init_required=False,
         )
-        # Its own loss scaling is that of its half-precision engines; ours is a float32 one.
+        # DeepSpeed scales losses only in its half-precision engines; ours is a float32 one.
         if zero_stage:
             self.optimizer.custom_loss_scaler = True
 
@@ -86,12 +86,12 @@ class DeepSpeedEngine(Engine):
         return norm
 
     def _step_sharded(self) -> float:
-        self.engine.step()  # unscales, clips, and skips where the norm is not finite
+        self.engine.step()  # unscales, clips, and skips if the norm is not finite
         self._forget_gradients()
         return float(self.engine.get_global_grad_norm())
 
     def _forget_gradients(self) -> None:
-        """Without this a parameter that the next loss does not touch would be moved by this step's gradient again."""
+        """Without this, a parameter that the next loss does not touch would be moved by this gradient again."""
         if self.offload:
             self.optimizer.norm_for_param_grads.clear()
             for flat in self._flat_groups():
@@ -101,7 +101,7 @@ class DeepSpeedEngine(Engine):
             self.optimizer.grad_partitions_flat_buffer.zero_()
 
     def _step_whole(self) -> float:
-        """ZeRO-0: DeepSpeed clips and steps without looking whether the norm is finite."""
+        """ZeRO-0: DeepSpeed clips and steps without checking that the norm is finite."""
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         if self.scale.enabled:
             torch._foreach_div_(gradients, self.scale.scale)
@@ -141,7 +141,7 @@ class DeepSpeedEngine(Engine):
         return gathered
 
     def _gathered(self, parameter: nn.Parameter, key: str) -> Tensor | None:
-        """One entry of the optimizer's state, whole; None where no step has been done yet."""
+        """One entry of the optimizer's state, whole; None if no step has been done yet."""
         states = self._states()
         if not self.zero_stage:
             return torch.as_tensor(states[parameter][key]) if parameter in states else None
@@ -183,13 +183,13 @@ class DeepSpeedEngine(Engine):
         return self.optimizer.optimizer.state if self.zero_stage else self.optimizer.state
 
     def _flat_groups(self) -> list[Tensor]:
-        """What this rank holds of each group of parameters."""
+        """This rank's share of each group of parameters."""
         sharded = self.optimizer
         third = self.zero_stage == 3
         return sharded.fp32_partitioned_groups_flat if third else sharded.single_partition_of_fp32_groups
 
     def _fragment(self, parameter: Sharded) -> Fragment | None:
-        """What this rank holds of a parameter, if anything."""
+        """This rank's share of a parameter; None if it has none."""
         if self.zero_stage < 3:
             mapping = parameter._hp_mapping
             if mapping is None:
@@ -204,14 +204,14 @@ class DeepSpeedEngine(Engine):
 
 
 def whole_shape(parameter: Sharded) -> tuple[torch.Size, int]:
-    """Shape and size of a parameter, of which ZeRO-3 leaves an empty tensor in its place."""
+    """Shape and size of the whole parameter; ZeRO-3 leaves an empty tensor in its place."""
     if hasattr(parameter, "ds_shape"):
         return parameter.ds_shape, parameter.ds_numel
     return parameter.shape, parameter.numel()
 
 
 def configuration(zero_stage: int, offload: bool, clip_norm: float) -> dict[str, Any]:
-    """DeepSpeed's configuration. The batch sizes are of no use to it: the stage cuts its batches itself."""
+    """DeepSpeed's configuration. It needs batch sizes but has no use for them: the stage cuts its batches itself."""
     # Its own linear layer would replace torch's everywhere, for good.
     zero: dict[str, Any] = {"stage": zero_stage, "memory_efficient_linear": False}
     if offload and zero_stage:
@@ -234,6 +234,6 @@ def import_deepspeed(device: torch.device) -> Any:
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if device.type == "cpu":
-        # It would compile an operator for shared memory first, half a minute with a compiler; gloo needs none.
+        # DeepSpeed would first compile an operator for shared memory, which takes half a minute; gloo does not need it.
         deepspeed.ops.__compatible_ops__ = {}
     return deepspeed

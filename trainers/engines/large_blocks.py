@@ -1,4 +1,4 @@
-"""The blocks in which large networks spend their time and memory, and two ways to have them take less of it."""
+"""The blocks in which large networks spend their time and memory, and two ways to make them take less."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from ...models.audio import Block
 from ...models.face import Level
 
-# The last one is open_clip's. Blocks with batch statistics are left out: done twice, they would count a batch twice.
+# The last one is open_clip's. Blocks with batch statistics are left out: a second pass would count a batch twice.
 NAMES = {Block.__name__, Level.__name__, "ResidualAttentionBlock"}
 
 
@@ -26,7 +26,7 @@ def recompute(network: nn.Module) -> None:
 def compile_blocks(network: nn.Module) -> None:
     """Compile each block by itself: transformer blocks share their code, and what lies between stays plain Python.
 
-    No two levels have one shape, so each gets code of its own, rather than one code for any shape, which fails.
+    No two levels have the same shape. So each gets its own code: one code for any shape fails.
     """
     for block in large_blocks(network):
         if isinstance(block, Level):

@@ -1,9 +1,9 @@
-"""What happens between a loss and new weights, for one network and its optimizer.
+"""The way from a loss to new weights, for one network and its optimizer.
 
 A stage calls `engine.backward(loss)` for each part of its batch and then `engine.step()`. Its forward passes go through
 its own modules, so that several networks can be trained on one batch. Two kinds: `PlainEngine` here, and
 `DeepSpeedEngine` in deepspeed.py. Both average gradients over the ranks, clip them by their global norm, and
-leave the weights alone where that norm is not finite; so their updates are the same.
+leave the weights alone if that norm is not finite; so their updates are the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam and AdamW remember of a p
 
 
 class LossScale:
-    """Dynamic loss scaling for float16: halved where a gradient overflows, doubled after a long time without.
+    """Dynamic loss scaling for float16: halved when a gradient overflows, doubled after many steps without overflow.
 
     Policy and figures are those of torch.amp.GradScaler (Micikevicius et al. 2018, "Mixed Precision Training").
     """
@@ -41,7 +41,7 @@ class LossScale:
 
 
 class Engine:
-    """One network and its optimizer, all of whose parameters are the network's."""
+    """One network and its optimizer, which holds parameters of this network only."""
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, *, clip_norm: float, scale: LossScale) -> None:
         self.module = module
@@ -51,35 +51,35 @@ class Engine:
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     def set_lr_scale(self, scale: float) -> None:
-        """Set the learning rates to a share of what the optimizer was made with."""
+        """Set the learning rates to a share of those that the optimizer was made with."""
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = lr * scale
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
-        """Add the gradients of a part of the batch; `last` where a step follows."""
+        """Add the gradients of a part of the batch; `last` if a step follows."""
         raise NotImplementedError
 
     def step(self) -> float:
-        """Update the weights; returns the norm of the averaged gradients, not finite where nothing was done."""
+        """Update the weights; returns the norm of the averaged gradients. If it is not finite, nothing was updated."""
         raise NotImplementedError
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Within it the weights are whole on this rank and stay so, as those of ZeRO-3 do not otherwise.
+        """Within this context the weights are whole on this rank; those of ZeRO-3 are not otherwise.
 
         For all ranks together. A second derivative needs it around both of its passes, and the step after it.
         """
         yield
 
     def state(self, *, keep: bool) -> dict[str, Tensor]:
-        """What the optimizer remembers, whole: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, on the CPU.
+        """The optimizer's state, whole: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, on the CPU.
 
         For all ranks together; only those that `keep` it get it.
         """
         raise NotImplementedError
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take what `state` gave, written by any kind of engine on any number of ranks."""
+        """Take the tensors that `state` gave, from any kind of engine on any number of ranks."""
         raise NotImplementedError
 
 
@@ -95,7 +95,7 @@ class PlainEngine(Engine):
         (loss * self.scale.scale if self.scale.enabled else loss).backward()
 
     def step(self) -> float:
-        for parameter in self.parameters:  # untouched by this loss, perhaps not by another rank's: nothing is zero
+        for parameter in self.parameters:  # no gradient here is a gradient of 0: other ranks may have one
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in self.parameters]
@@ -153,7 +153,7 @@ def memory(tensor: Tensor) -> Tensor:
 
 
 def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """In order, as many together as fit into a bucket."""
+    """Tensors in order, as many in a bucket as fit."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:

@@ -1,7 +1,7 @@
-"""What `trainer.precision: auto` means on the device of a run, and which settings a device only emulates.
+"""The meaning of `trainer.precision: auto` on the device of a run, and the settings that a device only emulates.
 
 A processor without bfloat16 arithmetic takes 6 to 8 times as long in bf16-mixed as in float32: it unpacks every number,
-computes in float32 and packs the result. PyTorch's operators and oneDNN do so silently, so torch is asked beforehand.
+computes in float32 and packs the result. PyTorch's operators and oneDNN do so silently, so torch is asked first.
 """
 
 import torch
@@ -16,7 +16,7 @@ FIRST_BFLOAT16 = (8, 0)  # compute capability of the first NVIDIA GPUs that mult
 
 
 def settled(precision: str, accelerator: str) -> str:
-    """A precision as configured; for auto bf16-mixed if this machine's device multiplies bfloat16, else 32-true.
+    """The precision as configured; for auto, bf16-mixed if this machine's device multiplies bfloat16, else 32-true.
 
     Args:
         accelerator: as `trainer.accelerator`. Asks CUDA for the GPU if one would be used.
@@ -33,8 +33,8 @@ def settled(precision: str, accelerator: str) -> str:
 def cpu_multiplies(dtype: torch.dtype) -> bool:
     """Whether this CPU has arithmetic of a 16-bit type, and oneDNN makes use of it.
 
-    Two questions, for each answer alone misleads: oneDNN calls bfloat16 supported on any AVX-512, and the processor's
-    list still names instructions that ONEDNN_MAX_CPU_ISA forbids.
+    It asks two questions, since each answer alone misleads: oneDNN calls bfloat16 supported on any AVX-512, and the
+    CPU's list still names instructions that ONEDNN_MAX_CPU_ISA forbids.
     """
     known = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     if not torch.backends.mkldnn.is_available() or not getattr(torch.ops.mkldnn, known[dtype])():
@@ -44,7 +44,7 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
 
 
 def emulated_on_cpu(precision: str) -> str | None:
-    """What is slow about a precision on this machine's CPU; None if nothing is."""
+    """The reason why a precision is slow on this machine's CPU; None if it is not."""
     dtype = REDUCED.get(precision)
     if dtype is None or cpu_multiplies(dtype):
         return None
@@ -53,6 +53,6 @@ def emulated_on_cpu(precision: str) -> str | None:
 
 
 def processor() -> str:
-    """The CPU's name and what it has for bfloat16, by which its rates differ several times."""
+    """The CPU's name and its instructions for bfloat16, which change its speed several times."""
     has = torch.cpu.get_capabilities()
     return " ".join([has.get("cpu_name", "CPU"), *(n for n in ARITHMETIC[torch.bfloat16] if has.get(n, False))])

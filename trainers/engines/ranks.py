@@ -1,4 +1,4 @@
-"""What the ranks of a run tell each other. In a run of one process each of these gives back what it is given."""
+"""Exchanges between the ranks of a run. In a run of one process each of these returns its argument."""
 
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ class _AllRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Every rank computes the whole loss: what all of them ask of these rows comes together."""
+        """Every rank computes the whole loss, so the gradients of all ranks for these rows are summed."""
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         first = dist.get_rank() * ctx.rows
@@ -36,7 +36,7 @@ def all_rows(x: Tensor) -> Tensor:
 
 
 def own_rows(count: int) -> slice:
-    """Where the `count` rows of this rank are among those of `all_rows`."""
+    """The place of this rank's `count` rows among those of `all_rows`."""
     rank = dist.get_rank() if num_ranks() > 1 else 0
     return slice(rank * count, (rank + 1) * count)
 

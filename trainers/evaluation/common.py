@@ -1,4 +1,4 @@
-"""What the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
+"""Parts that the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ def no_advance(n: int) -> None:
 
 
 def keys_of(reader: ClipReader, split: str) -> list[str]:
-    """The clips of a split; raises UserError where it has none."""
+    """The clips of a split; raises UserError if it has none."""
     keys = reader.keys(split)
     if not keys:
         raise UserError(
@@ -30,8 +30,8 @@ def keys_of(reader: ClipReader, split: str) -> list[str]:
 def averages(clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Sequence[str] = ()) -> dict[str, float]:
     """Each figure, averaged over the clips that have it.
 
-    With emotions named in `unseen`, the figures named in `apart` stand there as `seen_…` and `unseen_…` too: over the
-    clips labelled with another emotion, and over those labelled with one of these. Where either has no clip, neither.
+    With emotions named in `unseen`, the figures named in `apart` are also given as `seen_…` and `unseen_…`: over the
+    clips labelled with another emotion, and over those labelled with one of these. If either has no clip, neither is.
     """
     found: dict[str, list[float]] = {}
     for _, figures in clips:

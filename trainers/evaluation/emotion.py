@@ -36,9 +36,9 @@ def evaluate_emotion(
     The text of an emotion is its canonical prompt without a level. A clip gives one random frame and its whole speech.
     Galleries hold one item of each emotion, drawn by `seed`. With emotions named in `unseen`, queries of those and of
     the others are reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions.
-    Where clips have descriptions of their own, in `description_image_top1` and `description_audio_top1` those of every
-    other clip ask for images and speech of the rest: what is said of face and voice without the name of an emotion.
-    `image_accuracy_happy_3` and its like: clips of an emotion and level for which the nearest text is that emotion.
+    `description_image_top1` and `description_audio_top1`, if clips have descriptions of their own: those of every other
+    clip are the queries for images and speech of the rest. They describe face and voice without naming an emotion.
+    `image_accuracy_happy_3` and its like: share of that emotion and level whose nearest text is that emotion.
     """
     rng = np.random.default_rng(seed)
     images, voices, labels, levels, descriptions = [], [], [], [], []
@@ -76,7 +76,7 @@ def evaluate_emotion(
 
 
 def groups(labels: Tensor, unseen: Sequence[str]) -> dict[str, Tensor]:
-    """Which of the labels (Q,) count for "", and for "seen_" and "unseen_" where some are unseen: masks (Q,)."""
+    """Masks (Q,) of the labels that count for "", and for "seen_" and "unseen_" if some are unseen."""
     if not unseen:
         return {"": torch.ones_like(labels, dtype=torch.bool)}
     new = torch.isin(labels, torch.tensor([EMOTIONS.index(name) for name in unseen]))

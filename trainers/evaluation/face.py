@@ -32,12 +32,12 @@ def evaluate_face(
     """PSNR in dB and SSIM of frames made from a portrait of the same person and the true motion.
 
     `face_psnr`, `face_ssim` for a generator named "face"; `copy_…` of the portrait itself, the same pairs, which is
-    what a generator that does nothing would get; `coarse_…` of the portrait warped by the flow of the first generator's
+    the figure of a generator that does nothing; `coarse_…` of the portrait warped by the flow of the first generator's
     coarsest level alone. Averaged over pairs; all generators have one size; each clip gives one random portrait and a
     few random other frames.
 
     `cross_…`: the same target frames made from a random frame of another clip (see `relatives_of`), as a neutral
-    portrait is made to look angry. Over the clips that have such a relative; left out where none has.
+    portrait is made to look angry. Over the clips that have such a relative; left out if none has.
     """
     rng, cross_rng = np.random.default_rng(seed), np.random.default_rng([seed, CROSS])
     (size,) = {generator.config.size for generator in generators.values()}

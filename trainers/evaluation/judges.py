@@ -1,4 +1,4 @@
-"""Figures of talking-head papers that need somebody else's network: LPIPS, FID, CSIM, LSE-C and LSE-D.
+"""Figures of talking-head papers that need other people's networks: LPIPS, FID, CSIM, LSE-C and LSE-D.
 
 Users bring the networks as ONNX files, which hold no code: nothing is downloaded and nothing is unpickled. They run on
 the CPU.
@@ -29,10 +29,10 @@ Network = Callable[..., Tensor]  # float32 tensors (B, ...) -> (B, E)
 
 
 def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
-    """A network of an ONNX file, with torch's number of threads; what it gives is its first output.
+    """A network from an ONNX file, with torch's number of threads; it returns its first output.
 
     wanted: the shape of each input, all float32. A number is a size that the network must take, a letter one that it
-    must leave open. Raises UserError where the file is missing, no ONNX model or one with other inputs.
+    must leave open. Raises UserError if the file is missing, is no ONNX model, or has other inputs.
     """
     try:
         import onnxruntime
@@ -45,7 +45,7 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
     options.log_severity_level = 4  # what goes wrong is raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it raises a class of its own for each thing that can be wrong with a file
+    except Exception as error:  # it has an error class of its own for each fault of a file
         raise UserError(path, f"not an ONNX model ({_line(error)})", "export the network anew") from None
     inputs, (output, *_) = session.get_inputs(), session.get_outputs()
     if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
@@ -127,7 +127,7 @@ class Fid:
 
 
 class FidCollection:
-    """What is left of features: their means and covariances."""
+    """Features collected as their means and covariances."""
 
     def __init__(self, path: Path, width: int) -> None:
         self.path = path
@@ -186,7 +186,7 @@ def align(frames: Tensor, landmarks: Tensor) -> Tensor:
 
     Turned, scaled and shifted so that eyes, nose and mouth corners come nearest to their places in the crop. In the
     plane the least-squares fit of Umeyama (1991), of which a reflection is never part, is a line through complex
-    numbers: place = turn * point + shift, where `turn` rotates and scales.
+    numbers: place = turn * point + shift; `turn` rotates and scales.
     """
     landmarks = landmarks.double()  # those of a data set are float16
     eyes = (landmarks[:, eye].mean(dim=1, keepdim=True) for eye in EYES)
@@ -216,8 +216,8 @@ class SyncNet:
 
     The networks, those of Chung & Zisserman (2016): `face.onnx`, five frames (B, 3, 5, 224, 224) in BGR of 0 to 255,
     and `audio.onnx`, 20 MFCCs (B, 1, 13, 20), each -> embeddings (B, 1024).
-    The crop of the face is that of the data set, where the original finds and crops faces with S3FD: figures compare
-    with each other, but not with those of papers.
+    The crop of the face is that of the data set; the original finds and crops faces with S3FD. So these figures can be
+    compared with each other, but not with those of papers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -247,7 +247,7 @@ class SyncNet:
                 f"face.onnx and audio.onnx give {sizes} values",
                 "take two of one training",
             )
-        # Beyond its ends the original compares with zeros, and so do we: that is part of the figure.
+        # Beyond the ends the original compares with zeros, and so do we: that is part of the figure.
         padded = F.pad(heard, (0, 0, MAX_SHIFT, MAX_SHIFT))
         shifts = range(2 * MAX_SHIFT + 1)
         distances = torch.stack([F.pairwise_distance(seen, padded[s : s + count]).mean() for s in shifts])
@@ -268,8 +268,8 @@ def lip_windows(frames: Tensor) -> Tensor:
 def embed(network: Network, batches: Iterable[Tensor], count: int) -> Tensor:
     """`count` windows in batches -> (count, E).
 
-    All lie in one block: kept each by itself they would leave holes between the large buffers of pictures, into which
-    the next do not fit, and memory would grow by a megabyte a window.
+    All lie in one block. If each were kept by itself, they would leave holes between the large buffers of pictures. The
+    next buffers would not fit into the holes, and memory would grow by a megabyte a window.
     """
     rows, done = torch.empty(0), 0
     for batch in batches:

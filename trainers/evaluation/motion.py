@@ -37,7 +37,7 @@ def evaluate_jury(
     unseen: Sequence[str] = (),
     advance: Advance = no_advance,
 ) -> dict[str, float]:
-    """What the jury says of the motion of each clip's speech, each clip spoken with all eight emotions.
+    """The jury's figures of the motion made for each clip's speech, once with each of the eight emotions.
 
     `sync_confidence` and `sync_offset`: see `sync_figures`; `true_…` for the true motion. `emotion_accuracy`: share of
     (clip, emotion) in which the motion made for the text of that emotion is nearest to that text in the emotion space;
@@ -97,7 +97,7 @@ def evaluate_motion(
     unseen: Sequence[str] = (),
     advance: Advance = no_advance,
 ) -> dict[str, float]:
-    """What speech alone makes of the mouth, averaged over clips, beside what needs no network.
+    """How well speech alone moves the mouth, averaged over clips, beside baselines that need no network.
 
     The emotion comes from the clip's own voice and the identity is the mean face, so that nothing but sound goes in.
     `mouth_correlation` is that over time of predicted and true mouth opening; `loudness_correlation` has the smoothed
@@ -139,7 +139,7 @@ def landmark_distances(face_model: FaceModel, identity: Tensor, motion: Tensor, 
     """F-LMD and M-LMD of motion (T, D) against the true one, both on the true head pose and identity (I,).
 
     Each is the mean distance, in pixels of a picture of 256, of corresponding iBUG landmarks (all 68, or the 20 of the
-    mouth) after the mean of those landmarks is taken from each frame: where face or mouth are does not count, their
+    mouth) after the mean of those landmarks is taken from each frame: the place of face or mouth does not count, their
     shape does. The names are those of Chen et al. 2018 (LMD); papers differ in alignment and size, this is ours.
     """
     posed = torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)

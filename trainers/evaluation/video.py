@@ -38,7 +38,7 @@ Draw = Callable[[Sequence[int]], Tensor]  # frames of a video by their numbers -
 
 @dataclass
 class Maker:
-    """What draws videos, and what drives it from speech if there is anything."""
+    """The network that draws videos, and those that drive it from speech, if any."""
 
     face: FaceGenerator
     motion: AudioTo3DMM | None = None
@@ -83,7 +83,7 @@ class Judges:
             self.texts = space.encode_text(label_prompts()) if space else None  # (8, E)
 
     def missing(self) -> list[str]:
-        """What is not measured for want of a network that a user brings, by name."""
+        """Names of the figures that are not measured, since the user did not bring their network."""
         given = {"LPIPS": self.lpips, "FID": self.fid, "CSIM": self.csim, "SyncNet": self.syncnet}
         return [name for name, judge in given.items() if judge is None]
 
@@ -118,7 +118,7 @@ def evaluate_videos(
     Rows: "true frames" are the clip's own, which only those figures judge that need no truth, and "portrait" copies the
     first; for each maker, its name in front, "mean motion" of the training data, "true motion" (what the face stage
     alone can do), "speech" (all from speech, emotion too, the head still) and "speech, true pose". The head of "mean
-    motion" and "speech" is where the portrait has it. A row without a figure is left out.
+    motion" and "speech" stays where it is in the portrait. A row without a figure is left out.
     Figures, averaged over clips: see `row_figures`; `fid` over the frames of all clips. Pictures are judged at eight
     frames of each clip, the first left out, and SyncNet sees all of them. With emotions named in `unseen`,
     `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
@@ -184,10 +184,9 @@ def true_frames(reader: ClipReader, key: str, size: int, at: Sequence[int]) -> T
 def row_figures(
     row: str, face_model: FaceModel, clip: TrueClip, motion: Tensor, frames: Tensor, judges: Judges
 ) -> dict[str, float]:
-    """Of motion (T, D) and the frames (F, 3, S, S) that show it, in one row of the table; those of the functions below.
+    """One row of the table: figures of motion (T, D) and the frames (F, 3, S, S) that show it, by the functions below.
 
-    The portrait does not move, so that the jury has nothing to judge, and true frames are not compared with
-    themselves.
+    The portrait does not move, so the jury has nothing to judge. True frames are not compared with themselves.
     """
     figures = compare_motions(face_model, clip, motion)
     if row != PORTRAIT:
@@ -198,7 +197,7 @@ def row_figures(
 
 
 def compare_motions(face_model: FaceModel, clip: TrueClip, motion: Tensor) -> dict[str, float]:
-    """Of motion (T, D) against the true one; nothing where it is the true one.
+    """Figures of motion (T, D) against the true one; none if it is the true one.
 
     `m_lmd`, `f_lmd`: see `landmark_distances`; `mouth_correlation`: that over time of its mouth opening and the true.
     """
@@ -211,9 +210,9 @@ def compare_motions(face_model: FaceModel, clip: TrueClip, motion: Tensor) -> di
 
 
 def judge_motion(clip: TrueClip, motion: Tensor, judges: Judges) -> dict[str, float]:
-    """What the jury says of motion (T, D); nothing without one.
+    """The jury's figures of motion (T, D); none without a jury.
 
-    `sync_confidence`, `sync_offset`: see `sync_figures`. `motion_emotion`: 1 where the text that the motion is nearest
+    `sync_confidence`, `sync_offset`: see `sync_figures`. `motion_emotion`: 1 if the text that the motion is nearest
     to in the emotion space is that of the clip's label, else 0; needs a label and an emotion space.
     """
     if judges.jury is None:
@@ -226,7 +225,7 @@ def judge_motion(clip: TrueClip, motion: Tensor, judges: Judges) -> dict[str, fl
 
 
 def compare_pictures(clip: TrueClip, frames: Tensor, judges: Judges) -> dict[str, float]:
-    """Of frames (F, 3, S, S) against the true ones: `psnr` in dB, `ssim`, and `lpips` where its judge is given."""
+    """Figures of frames (F, 3, S, S) against the true ones: `psnr` in dB, `ssim`, and `lpips` if its judge is given."""
     figures = {"psnr": float(psnr(frames, clip.frames).mean()), "ssim": float(ssim(frames, clip.frames).mean())}
     if judges.lpips:
         figures["lpips"] = float(judges.lpips(frames, clip.frames).mean())
@@ -236,9 +235,9 @@ def compare_pictures(clip: TrueClip, frames: Tensor, judges: Judges) -> dict[str
 def judge_pictures(
     face_model: FaceModel, clip: TrueClip, motion: Tensor, frames: Tensor, judges: Judges
 ) -> dict[str, float]:
-    """Of frames (F, 3, S, S) that show motion (T, D), without the true ones.
+    """Figures of frames (F, 3, S, S) that show motion (T, D), without the true ones.
 
-    `csim`: against the portrait, where its judge is given. `emotion_accuracy`: 1 where the text that the mean of the
+    `csim`: against the portrait, if its judge is given. `emotion_accuracy`: 1 if the text that the mean of the
     frames' embeddings is nearest to in the emotion space is that of the clip's label, else 0; needs a label and an
     emotion space. `emotion_accuracy_happy_3` and its like: the same under the names of emotion and level.
     """

@@ -34,7 +34,7 @@ Report = Callable[[str], None]
 
 @dataclass
 class Saved:
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     stage: str
     step: int
@@ -109,7 +109,7 @@ class Checkpoints:
             return []
 
     def rank_best(self, score: float, step: int) -> bool:
-        """Note the score of a step; True where it is among the best, so that its checkpoint is to be kept."""
+        """Note the score of a step; True if it is among the best, so that its checkpoint is to be kept."""
         known = [(other, at) for other, at in self.best() if at != step]
         best = sorted([*known, (score, step)], key=lambda pair: (-pair[0], pair[1]))[: self.keep_best]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class Checkpoints:
         kept = {*steps[-self.keep_last :], *(step for _, step in self.best())}
         for step in steps:
             if step not in kept:
-                # Renamed first: what is deleted halfway must not look complete.
+                # Renamed first: a folder that is only half deleted must not look complete.
                 doomed = self.path(step).with_name(self.path(step).name + ".partial")
                 self.path(step).rename(doomed)
                 shutil.rmtree(doomed)
@@ -132,7 +132,7 @@ class Checkpoints:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None where every file is as its manifest says."""
+    """The fault of a checkpoint; None if every file is as its manifest says."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] != FORMAT:

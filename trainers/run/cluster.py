@@ -18,7 +18,7 @@ REQUEUE_TIMEOUT = 60  # seconds for a command of SLURM
 
 
 class SlurmEnvironment(SLURMEnvironment):
-    """Lightning's, without its requeueing, and with a port that two steps or two starts of a job do not share."""
+    """Lightning's, without its requeueing, and with a port of its own for each step and each start of a job."""
 
     def __init__(self) -> None:
         super().__init__(auto_requeue=False)
@@ -37,7 +37,7 @@ def in_slurm_step() -> bool:
 
 
 def environment(config: TrainerConfig) -> ClusterEnvironment:
-    """Who starts the processes. Raises UserError where a job has another shape than the configuration."""
+    """Who starts the processes. Raises UserError if a job has another shape than the configuration."""
     if config.strategy == "ddp" and config.nodes * config.devices == 1:
         return LightningEnvironment()
     if in_slurm_step():
@@ -69,7 +69,7 @@ def job() -> str | None:
 
 
 def end_of_job() -> float | None:
-    """When SLURM will end this job, as time.time(); None where it has no limit or is none."""
+    """When SLURM will end this job, as time.time(); None if it has no limit or there is no job."""
     number = job()
     if number is None:
         return None
@@ -82,7 +82,7 @@ def end_of_job() -> float | None:
 
 
 def requeue() -> bool:
-    """Ask SLURM to start this job again; False where it is none, or has been cancelled."""
+    """Ask SLURM to start this job again; False if there is no job, or it has been cancelled."""
     number = job()
     if number is None or _field(number, "JobState") != "RUNNING":
         return False

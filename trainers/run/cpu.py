@@ -18,11 +18,11 @@ def spare_cpu() -> None:
     glibc maps a large block anew each time, gives it back when its tensor dies, and the kernel clears every page again:
     the process keeps its memory, up to its peak. And arithmetic on denormals (below 1e-38: tails of a softmax and their
     gradients) takes many times as long: they count as zero. And in a container torch starts a thread for each core of
-    the host, of which it may use a few: the others would stand in the way of these.
+    the host, though it may use only a few: too many threads would slow each other down.
     """
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     for kind in (np.float32, np.float64):
-        np.finfo(kind)  # NumPy warns where it first looks at the limits of a type without denormals; it looks once
+        np.finfo(kind)  # NumPy warns when it first looks at the limits of a type without denormals; it looks once
     torch.set_flush_denormal(True)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):

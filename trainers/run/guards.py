@@ -1,4 +1,4 @@
-"""What stops a run before it does harm: steps that cannot be done are named, and too many of them end it."""
+"""Guards that stop a run before it does harm: steps that cannot be done are named, and too many of them end it."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from .checkpoints import Checkpoints
 class SkippedSteps:
     """Counts the steps that were left out for a loss or gradient that was not finite, and writes down their samples.
 
-    The norm of the averaged gradients is the same on all ranks, so that all of them skip alike. In 16-mixed a few such
+    The norm of the averaged gradients is the same on all ranks, so they skip the same steps. In 16-mixed a few such
     steps are how the loss scale is found.
     """
 

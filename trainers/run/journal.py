@@ -15,7 +15,7 @@ from .preemption import SIGNALS
 
 
 class Journal:
-    """Where the numbers of a run go: `metrics.jsonl` and, where it is on, one W&B run. Of rank 0.
+    """Where the numbers of a run go: `metrics.jsonl` and, if it is on, one W&B run. Only rank 0 has one.
 
     A row is of a step and a kind (train or val): {"step": 40, "train/loss": 1.2, ...}. No row is ever there twice:
     those of steps that a resumed run does again are dropped from the file, and not sent to W&B a second time.

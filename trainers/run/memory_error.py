@@ -1,4 +1,4 @@
-"""What to do when memory runs out."""
+"""Advice for when memory runs out."""
 
 from typing import Any
 

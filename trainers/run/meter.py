@@ -12,18 +12,18 @@ PEAKS_16_BIT = {
     "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
     "A40": 150e12, "L4": 121e12, "V100": 125e12, "4090": 165e12, "3090": 71e12,
 }  # fmt: skip
-PEAKS_32_BIT = {  # TF32 where the matrix units have it
+PEAKS_32_BIT = {  # TF32 if the matrix units have it
     "B200": 1100e12, "H200": 495e12, "H100 PCIe": 378e12, "H100": 495e12, "A100": 156e12, "L40S": 183e12,
     "A40": 75e12, "L4": 60e12, "V100": 16e12, "4090": 83e12, "3090": 36e12,
 }  # fmt: skip
-RECOUNT = 1000  # steps between two counts of a step's work, which changes where an adversary joins in
+RECOUNT = 1000  # steps between two counts of a step's work, which changes when an adversary joins in
 
 
 class WorkCounter(FlopCounterMode):
     """Counts the FLOPs of what is done inside, as a whole.
 
-    By itself torch's counter also follows modules, by hooks on their inputs, which fail where the gradient with respect
-    to an input is asked for: R1's.
+    By itself torch's counter also follows modules, by hooks on their inputs. They fail if the gradient with respect to
+    an input is asked for, as R1 does.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Meter:
         self.counted += 1
 
     def read(self, num_ranks: int, device: torch.device, precision: str) -> dict[str, float]:
-        """Figures since the last reading: speed of all ranks together (they keep step), shares of this one."""
+        """Figures since the last reading: the speed of all ranks together (they keep step), the shares of this rank."""
         seconds = time.perf_counter() - self.since
         if not self.counted or seconds <= 0:
             return {}
@@ -96,7 +96,7 @@ class Meter:
 
 
 def peak_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s that the device can reach: a data sheet's figure where its name is known, a measured product otherwise."""
+    """FLOP/s that the device can reach: a data sheet's figure if its name is known, a measured product otherwise."""
     if device.type == "cuda":
         peaks = PEAKS_32_BIT if precision == "32-true" else PEAKS_16_BIT
         for part, peak in peaks.items():

@@ -2,8 +2,8 @@
 
 A handler does nothing but set the flag: saving within it would happen in the middle of a backward pass, on one rank.
 While a process starts up, the command line holds the scheduler's signals back; they arrive when a `Notice` is made.
-Ctrl-C is such a signal as well, but for two things: a second one ends the process as it stands, and the job is not put
-back into the queue, since somebody wanted it stopped.
+Ctrl-C is such a signal too, with two differences: a second one ends the process at once, and the job is not put back
+into the queue, since somebody wanted it stopped.
 """
 
 import signal
@@ -39,7 +39,7 @@ class Notice:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def close(self, leaving: bool) -> None:
-        """Signals are again what they were; or, where the process is `leaving`, nothing to it any more."""
+        """Give signals their old handlers back; or, if the process is `leaving`, let it ignore them."""
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_IGN if leaving else handler)
 

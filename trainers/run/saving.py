@@ -1,4 +1,4 @@
-"""What a run saves, and how it goes on from that.
+"""Saves a run, and lets it go on from there.
 
 `load_weights` gives a stage its position, the number of batches that it was trained on. The loader of
 datamodules/module.py starts there, draws and learning rates follow from it, and loop.py counts on.
@@ -65,7 +65,7 @@ class Saver:
         stage.trainer.strategy.barrier()
 
     def keep_if_best(self, stage: Stage, values: dict[str, float]) -> None:
-        """Save if the validation's figure that the stage is judged by is among the best; drop what is too much."""
+        """Save if the stage's figure of this validation is among the best; drop checkpoints that are too many."""
         name, sign = stage.monitor.removeprefix("-"), -1 if stage.monitor.startswith("-") else 1
         score = values.get(name)
         if score is None or not math.isfinite(score) or not stage.num_batches:
@@ -78,7 +78,7 @@ class Saver:
 
 
 def capture(stage: Stage, *, keep: bool) -> Saved:
-    """What goes into a checkpoint, on the CPU. For all ranks together; only those that `keep` it get tensors."""
+    """The contents of a checkpoint, on the CPU. For all ranks together; only those that `keep` it get tensors."""
     weights: dict[str, Tensor] = {}
     optimizer: dict[str, Tensor] = {}
     for name, module in stage.saved().items():
@@ -94,7 +94,7 @@ def capture(stage: Stage, *, keep: bool) -> Saved:
 
 
 def load_weights(stage: Stage, saved: Saved, path: Path) -> None:
-    """Put saved weights into a stage without engines. Raises UserError where they are those of another network."""
+    """Put saved weights into a stage without engines. Raises UserError if they are those of another network."""
     if saved.stage != stage.name:
         raise UserError(
             path,
@@ -119,5 +119,5 @@ def restore(stage: Stage, saved: Saved) -> None:
 
 
 def under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors called `name.…`, without that."""
+    """The tensors called `name.…`, without that prefix."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}

@@ -30,7 +30,7 @@ def report(line: str) -> None:
 
 
 def wrong_settings(config: StageConfig) -> list[UserError]:
-    """Values that cannot be meant: each with the nearest that can."""
+    """Values that make no sense, each with the nearest one that does."""
     c, found = config.trainer, []
     for key, values in CHOICES.items():
         if getattr(c, key) not in values:
@@ -51,7 +51,7 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
 
 
 def check(config: StageConfig) -> None:
-    """Raises UserError if a value cannot be meant."""
+    """Raises UserError if a value makes no sense."""
     for error in wrong_settings(config):
         raise error
 

@@ -39,7 +39,7 @@ class EngineStrategy(DDPStrategy):
     """Gives a stage an engine for each network that it trains."""
 
     def __init__(self, config: TrainerConfig, clip_norm: float, environment: ClusterEnvironment) -> None:
-        timeout = timedelta(seconds=config.timeout + 60)  # the watchdog knows more to say: it comes first
+        timeout = timedelta(seconds=config.timeout + 60)  # the watchdog has more to say, so it comes first
         super().__init__(cluster_environment=environment, timeout=timeout)
         self.config = config
         self.clip_norm = clip_norm
@@ -107,7 +107,7 @@ class EngineStrategy(DDPStrategy):
 
 
 def agreement_group() -> Any:
-    """A group in which ranks exchange flags without a GPU having to wait for it; None where there is one rank."""
+    """A group in which ranks exchange flags without a GPU having to wait for it; None if there is one rank."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return None
     return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")

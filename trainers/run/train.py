@@ -142,7 +142,7 @@ def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
 
 
 def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
-    """Where weights come from: data, steps, seed, the checkpoints they were made from, versions."""
+    """The origin of weights: data, steps, seed, the checkpoints they were made from, versions."""
     return {
         "steps": stage.num_batches,
         "seed": stage.config.seed,

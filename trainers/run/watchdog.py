@@ -1,8 +1,8 @@
 """Ends a job in which a rank has died or hangs, and says which one, at what step, with which samples.
 
-A collective operation waits for all ranks, so one that stands still stands for all. Each rank tells the others through
-the store of the process group, about once a second, where it is and that it is alive; what the others told is read only
-when something is wrong.
+A collective operation waits for all ranks, so one rank that stands still stops them all. About once a second each rank
+tells the others, through the store of the process group, where it is and that it is alive. It reads what the others
+told only when something is wrong.
 """
 
 import json
@@ -28,7 +28,7 @@ UNHEARD: tuple = (0, [], "unknown", 0, False)
 
 
 class Sign(NamedTuple):
-    """What a rank has told of itself."""
+    """A rank's last report of itself."""
 
     step: int
     keys: list[str]
@@ -63,7 +63,7 @@ class Watchdog:
             self.store = store.clone()
             self.store.set_timeout(ANSWER)
         self.moved = time.monotonic()
-        for work in (self._tell, self._watch):  # who judges the others must not fall silent meanwhile
+        for work in (self._tell, self._watch):  # a rank that judges the others must still give signs itself
             self.threads.append(threading.Thread(target=work, name=f"watchdog{work.__name__}", daemon=True))
             self.threads[-1].start()
 
@@ -98,7 +98,7 @@ class Watchdog:
                 os._exit(1)  # nothing less leaves a collective that hangs
 
     def let_others_look(self) -> None:
-        """What the ranks told is gone with rank 0: it leaves last."""
+        """The ranks' reports are gone with rank 0: it leaves last."""
         if self.rank == 0 and self.num_ranks > 1:
             time.sleep(2 * LOOK)
 
@@ -125,7 +125,7 @@ class Watchdog:
         return f"{named}; ranks {held_up} have waited for {still:.0f} s"
 
     def _signs(self) -> dict[int, Sign] | None:
-        """What all ranks told last; None where the store does not answer."""
+        """The last reports of all ranks; None if the store does not answer."""
         if self.store is None:
             return None
         try:
@@ -136,7 +136,7 @@ class Watchdog:
             return None
 
     def explain(self, error: BaseException) -> str | None:
-        """The rank that is missing, where this is how a collective operation fails; None for other errors."""
+        """The rank that is missing, if the error is one of a collective operation; None for other errors."""
         if self.num_ranks == 1 or not isinstance(error, RuntimeError):
             return None
         if not any(part in str(error).lower() for part in PEER_GONE):
