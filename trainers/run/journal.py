@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +45,35 @@ class Journal:
         row = {f"{kind}/{name}": value for name, value in values.items()}
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step} | row) + "\n")
-        if self.wandb and step > self.sent.get(kind, 0):
-            self.wandb.log(row, step=step)
-            self._note(kind, step)
+        self._send(kind, step, row)
 
     def write_picture(self, name: str, step: int, picture: np.ndarray) -> None:
         import wandb
 
-        if self.wandb and step > self.sent.get(name, 0):
-            self.wandb.log({f"val/{name}": wandb.Image(picture)}, step=step)
-            self._note(name, step)
+        if self.wandb:
+            self._send(name, step, {f"val/{name}": wandb.Image(picture)})
 
     def close(self) -> None:
         if self.wandb:
-            self.wandb.finish()
+            self._ask(self.wandb.finish)
 
-    def _note(self, kind: str, step: int) -> None:
+    def _send(self, kind: str, step: int, row: dict[str, Any]) -> None:
+        """Send a row to W&B once, also if a resumed run makes it again."""
+        if not self.wandb or step <= self.sent.get(kind, 0) or not self._ask(self.wandb.log, row, step=step):
+            return
         self.sent[kind] = step
         write_json(self.sent_file, self.sent)
+
+    def _ask(self, call: Callable, *arguments: Any, **named: Any) -> bool:
+        """A W&B that is gone costs a line, not the run: a scheduler that ends a job ends W&B's process with it."""
+        try:
+            call(*arguments, **named)
+        except Exception as error:
+            self.wandb = None
+            reason = type(error).__name__
+            print(f"emohead: W&B does not answer ({reason}); {self.path} has all figures", file=sys.stderr)
+            return False
+        return True
 
 
 def _step(line: str) -> float:
