@@ -14,7 +14,7 @@ for _ in range(4):
     torch.zeros(4 << 20)  # 16 MB, which glibc would map anew
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, float(torch.tensor([1e-30]) * 1e-10))
 """
-SPARE = "from emohead.trainers.cpu import spare_cpu; spare_cpu()"
+SPARE = "from emohead.trainers.run.cpu import spare_cpu; spare_cpu()"
 
 
 def run(spare: str) -> tuple[int, float]:
