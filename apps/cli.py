@@ -181,7 +181,7 @@ def stages(
 
     A key with a question mark may be left out.
     """
-    from ..trainers.stages import STAGES
+    from ..trainers.chain import STAGES
 
     for stage in STAGES.values():
         starts = [f"{start.key}={start.kind}{'' if start.needed else '?'}" for start in stage.starts_from]
@@ -254,7 +254,7 @@ def evaluate(
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files (pip install 'emohead[judges]'); their
-    inputs are described in trainers/judges.py. Those not given are named as not measured.
+    inputs are described in trainers/evaluation/judges.py. Those not given are named as not measured.
     """
     from .evaluate import run_evaluation
 

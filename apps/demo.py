@@ -21,10 +21,10 @@ from ..datamodules.sample import SAMPLE_RATE, Clip
 from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, prepare_synthetic
 from ..models.errors import UserError
 from ..models.files import write_json
+from ..trainers.chain import STAGES
 from ..trainers.run.journal import write_picture
 from ..trainers.run.preemption import INTERRUPTED, Preempted
 from ..trainers.run.train import train
-from ..trainers.stages import STAGES
 from .demo_figures import SPLIT, describe, evaluate, print_figures
 from .demo_plan import Plan, done, measure_pace, seconds
 from .infer import Emotion, run_infer

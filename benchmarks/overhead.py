@@ -28,6 +28,7 @@ from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.models.face_loss import discriminator_adversarial_loss, gradient_penalty
 from emohead.models.face_model import FaceModel
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import load_config
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine
 from emohead.trainers.engines.plain import LossScale, PlainEngine
@@ -38,13 +39,12 @@ from emohead.trainers.run.guards import SkippedSteps
 from emohead.trainers.run.journal import Journal
 from emohead.trainers.run.loop import Loop
 from emohead.trainers.run.preemption import Notice
-from emohead.trainers.run.progress import ProgressLine
+from emohead.trainers.run.progress_bar import ProgressLine
 from emohead.trainers.run.saving import Saver
 from emohead.trainers.run.strategy import EngineStrategy
 from emohead.trainers.run.train import quieten
 from emohead.trainers.run.watchdog import Watchdog
 from emohead.trainers.stage import Stage
-from emohead.trainers.stages import STAGES
 from pytorch_lightning import Callback, Trainer
 
 SIZES = {"emotion": 96, "motion": 96, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores

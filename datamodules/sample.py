@@ -64,5 +64,5 @@ class Rejected:
 
     source: str
     reason: str
-    code: str = "other"  # one of datamodules/gates.py's, for counting
+    code: str = "other"  # one of prepare/gates.py's, for counting
     value: float | None = None  # what was measured

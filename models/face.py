@@ -166,6 +166,7 @@ class Level(nn.Module):
         self.to_image = nn.Conv2d(channels, 3, 1)
         for head in (self.refine, self.to_image):
             nn.init.normal_(head.weight, std=UNTRAINED)
+            assert head.bias is not None
             nn.init.zeros_(head.bias)
 
     def forward(
@@ -195,8 +196,8 @@ class FaceGenerator(Exported):
         super().__init__()
         self.config = config
         num = config.num_points
-        zeros = [np.zeros((n, num, 3)) for n in (config.identity_dim, config.motion_dim - POSE_DIM)]
-        self.face = FaceModel(np.zeros((num, 3)), *zeros, landmark_index=np.arange(NUM_LANDMARKS))
+        identity, expression = (np.zeros((n, num, 3)) for n in (config.identity_dim, config.motion_dim - POSE_DIM))
+        self.face = FaceModel(np.zeros((num, 3)), identity, expression, np.arange(NUM_LANDMARKS))
         self.register_buffer("motion_mean", torch.zeros(config.motion_dim))
         self.register_buffer("motion_std", torch.ones(config.motion_dim))
         self.encoder = PortraitEncoder(
@@ -227,8 +228,8 @@ class FaceGenerator(Exported):
         self.face.mean.copy_(face_model.mean[index])
         self.face.identity_basis.copy_(face_model.identity_basis[:, index])
         self.face.expression_basis.copy_(face_model.expression_basis[:, index])
-        self.motion_mean.copy_(torch.as_tensor(motion_mean))
-        self.motion_std.copy_(torch.as_tensor(motion_std).clamp(min=MIN_STD))
+        self.motion_mean.copy_(motion_mean)
+        self.motion_std.copy_(motion_std.clamp(min=MIN_STD))
         zero = torch.zeros(self.config.identity_dim + self.config.motion_dim)
         self.encoder.adopt(self._points_of(zero), torch.func.jacrev(self._points_of)(zero).flatten(0, 1))
 
@@ -278,6 +279,7 @@ class FaceGenerator(Exported):
         residual = torch.zeros_like(features.image[:, :, :COARSEST, :COARSEST])
         flows, masks, moved, pyramid = [], [], [], []
         for level, feature in zip(self.levels, features.maps, strict=True):
+            assert isinstance(level, Level)
             size = level.size
             prior = resize(coarse, size) if size >= coarse.shape[-1] else F.adaptive_avg_pool2d(coarse, size)
             state, residual = resize(state, size), resize(residual, size)

@@ -5,7 +5,7 @@ Shapes: B batch, S frame size, s a level's size; pictures are float in [-1, 1] u
 
 import pickle
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,9 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 class VGGFeatures(nn.Module):
     """VGG19 from a local state dict of torchvision's `vgg19` (`features.0.weight`, …)."""
 
+    mean: Tensor  # (3, 1, 1), of pixels in [0, 1]
+    std: Tensor
+
     def __init__(self, path: Path | str) -> None:
         super().__init__()
         declare_torchvision_ops()
@@ -143,4 +146,5 @@ class EmotionFeatures(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         pixels = shrink((image + 1) / 2, self.space.image_size)
         pixels = (pixels - self.space.image_mean) / self.space.image_std
-        return self.space.image_tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]
+        tower: Any = self.space.image_tower  # open_clip's, any of which gives its maps
+        return tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]

@@ -31,7 +31,7 @@ mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthPress_L mouth
 mouthLowerDown_L mouthLowerDown_R mouthUpperUp_L mouthUpperUp_R browDown_L browDown_R browInnerUp_L browInnerUp_R
 browOuterUp_L browOuterUp_R cheekPuff_L cheekPuff_R cheekSquint_L cheekSquint_R noseSneer_L noseSneer_R
 """
-ICT_EXPRESSIONS = tuple(_NAMES.split())  # in the order of ARKit's, see datamodules/arkit.py
+ICT_EXPRESSIONS = tuple(_NAMES.split())  # in the order of ARKit's, see datamodules/face_models/arkit.py
 NUM_IDENTITY = 80
 NUM_FACE_VERTICES = 9409  # of the 26,719 of a checkout's meshes; the others are head, teeth, eyes and so on
 # ICT's landmarks on the jaw lie elsewhere than those of models/face_model_fit.py. These vertices are the nearest to

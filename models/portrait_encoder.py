@@ -47,12 +47,10 @@ class LookAgain(nn.Module):
     def __init__(self, channels: list[int], num_points: int, num_coefficients: int) -> None:
         super().__init__()
         self.reduce = nn.ModuleList(nn.Conv2d(count, SEEN, 1) for count in channels)
-        self.correct = nn.Sequential(
-            nn.Linear(len(channels) * SEEN * num_points + num_coefficients, 256),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(256, num_coefficients),
-        )
-        nn.init.normal_(self.correct[2].weight, std=1e-3)
+        enter = nn.Linear(len(channels) * SEEN * num_points + num_coefficients, 256)
+        leave = nn.Linear(256, num_coefficients)
+        nn.init.normal_(leave.weight, std=1e-3)
+        self.correct = nn.Sequential(enter, nn.LeakyReLU(SLOPE), leave)
 
     def forward(self, maps: list[Tensor], points: Tensor, coefficients: Tensor) -> Tensor:
         """Maps (B, C_i, s_i, s_i), points (B, P, 2) in crop units -> corrected coefficients (B, I + D)."""

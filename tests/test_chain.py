@@ -12,8 +12,8 @@ import soundfile
 from emohead.datamodules.sample import EMOTIONS, SAMPLE_RATE
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
+from emohead.trainers.chain import STAGES
 from emohead.trainers.run.train import export_run, train
-from emohead.trainers.stages import STAGES
 
 from .conftest import emohead, refused
 from .onnx_networks import save_colours, save_pixels, save_squared, save_sync

@@ -18,8 +18,8 @@ from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig, blend, with
 from emohead.models.errors import UserError
 from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.contrast import contrastive_loss, match_weights, relation_loss
-from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig
+from emohead.trainers.contrast import contrastive_loss, match_weights
+from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig, relation_loss
 from emohead.trainers.engines.draws import Draws
 from emohead.trainers.metrics import emotion_retrieval
 

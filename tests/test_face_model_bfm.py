@@ -8,9 +8,9 @@ import pytest
 import torch
 from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.bfm09 import read_coefficients
+from emohead.datamodules.prepare.fit import Piece
 from emohead.datamodules.prepare.listing import Source
 from emohead.datamodules.prepare.pack import stored_coefficients
-from emohead.datamodules.prepare.plan import Piece
 from emohead.models.bfm import DECIMETRES_PER_UNIT, load_bfm09
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel

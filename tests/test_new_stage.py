@@ -85,7 +85,7 @@ tracking:
   wandb: disabled
 """
 CHANGED = {
-    "trainers/stages.py": [
+    "trainers/chain.py": [
         ("from .stage import Stage\n", "from .loudness import LoudnessStage\nfrom .stage import Stage\n"),
         ("DistillStage)}", "DistillStage, LoudnessStage)}"),
     ],

@@ -8,8 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import load_config
-from emohead.trainers.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["models", "datamodules", "trainers", "apps"]  # a folder imports from itself and those before it
@@ -51,9 +51,9 @@ TRAINING = dict.fromkeys(PLAIN, PLAIN) | {
     "face_augmentation": PLAIN | {"engines"},
     "stage": LEARNING,
     **dict.fromkeys(STAGE_FILES, LEARNING | STAGE_FILES),
-    "stages": LEARNING | STAGE_FILES,
-    "run": LEARNING | {"stages"},
-    "doctor": LEARNING | {"stages", "run"},
+    "chain": LEARNING | STAGE_FILES,
+    "run": LEARNING | {"chain"},
+    "doctor": LEARNING | {"chain", "run"},
     "evaluation": PLAIN,
 }
 PARTS = {"datamodules": DATA, "trainers": TRAINING}
@@ -190,3 +190,14 @@ def test_no_machine_paths():
         path = ROOT / name
         if path.suffix in (".py", ".md", ".yaml", ".toml", ".sh") and path.exists() and path != Path(__file__):
             assert not re.search(r"/work/|/home/\w+/", path.read_text()), name
+
+
+def test_files_named_in_the_code_exist():
+    """A docstring or comment that names folder/file.py leads somewhere."""
+    known = [name_of(path) for folder in [*ORDER, "benchmarks", "tests"] for path in files_of(folder)]
+    folders = {part for name in known for part in name.split("/")[:-1]}
+    for folder in ORDER:
+        for path in files_of(folder):
+            for name in re.findall(r"(?<![\w./-])\w+(?:/\w+)+\.py\b", path.read_text()):
+                ours = name.split("/")[0] in folders  # and not of somebody else's project
+                assert not ours or any(f"/{other}".endswith(f"/{name}") for other in known), f"{name_of(path)}: {name}"

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import load_config
 from emohead.trainers.engines.precision import cpu_multiplies, emulated_on_cpu, settled
 from emohead.trainers.motion import MotionStageConfig
 from emohead.trainers.run.cpu import usable_cores
 from emohead.trainers.run.train import train
-from emohead.trainers.stages import STAGES
 from omegaconf import OmegaConf
 
 from .survival import hear_interrupts

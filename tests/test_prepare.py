@@ -14,8 +14,8 @@ from emohead.datamodules.dataset.verify import verify_shards
 from emohead.datamodules.media.face_tracker import FaceTracker
 from emohead.datamodules.media.read import read_audio, read_video
 from emohead.datamodules.media.write import write_video
+from emohead.datamodules.prepare.fit import FrameSample
 from emohead.datamodules.prepare.listing import Source, SourceList
-from emohead.datamodules.prepare.plan import FrameSample
 from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer.main
 from emohead.apps.cli import app
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import load_config
-from emohead.trainers.run.train import STAGES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -74,7 +74,7 @@ def test_settings_of_a_training_exist(words: list[str]):
         else:
             overrides.append(word)
     assert files
-    load_config(STAGES[stage][1], files, overrides)
+    load_config(STAGES[stage].config_type, files, overrides)
 
 
 def test_settings_in_the_text_exist():
@@ -82,7 +82,7 @@ def test_settings_in_the_text_exist():
     for name in DOCUMENTS:
         for setting in re.findall(r"`((?:data|trainer|tracking|optimizer|network)\.\w+)(?:=[^`]*)?`", text_of(name)):
             key, known = setting.split(".", 1), False
-            for _, schema in STAGES.values():
+            for schema in (stage.config_type for stage in STAGES.values()):
                 known |= hasattr(getattr(schema(), key[0]), key[1])
             assert known, f"{name}: {setting}"
 

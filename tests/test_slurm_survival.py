@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.stages import STAGES
+from emohead.trainers.chain import STAGES
 
 from .cluster import DEADLINE, SCRIPTS, field, job_states, scontrol
 from .survival import rows, settings

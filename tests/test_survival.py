@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
+from emohead.trainers.chain import STAGES
 from emohead.trainers.run.checkpoints import Checkpoints
 from emohead.trainers.run.preemption import INTERRUPTED, Notice
 from emohead.trainers.run.train import train
-from emohead.trainers.stages import STAGES
 
 from .survival import PREEMPTED, children, finish, kill, losses, rows, settings, start, wait_for_step
 

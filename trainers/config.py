@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..models.errors import UserError
+from ..models.files import written_aside
 from ..models.timing import MOTION_WINDOW
 
 T = TypeVar("T")
@@ -35,9 +36,8 @@ def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
 
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration; feeding it back reproduces the run."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    partial.replace(path)
+    with written_aside(path) as partial:
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def as_dict(config: Any) -> dict[str, Any]:

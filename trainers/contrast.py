@@ -34,9 +34,3 @@ def contrastive_loss(a: Tensor, b: Tensor, weights: Tensor, temperature: Tensor 
     there = F.cross_entropy(a[rows] @ b.T / temperature, targets)
     back = F.cross_entropy(b[rows] @ a.T / temperature, targets)
     return (there + back) / 2
-
-
-def relation_loss(a: Tensor, b: Tensor, rows: slice = ALL) -> Tensor:
-    """How far the cosine similarities of `rows` to all of a (B, E) are from those among b (B, F)."""
-    a, b = F.normalize(a.float(), dim=-1), F.normalize(b.float(), dim=-1)
-    return F.mse_loss(a[rows] @ a.T, b[rows] @ b.T)

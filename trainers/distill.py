@@ -72,7 +72,7 @@ class Teachers(Frozen):
     face: FaceGenerator
 
 
-class DistillStage(Stage):
+class DistillStage(Stage[DistillStageConfig]):
     """Trains Talker, the student of the three other stages."""
 
     name = "distill"

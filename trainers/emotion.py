@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,7 +23,7 @@ from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from .augmentation import augment_image, augment_speech
-from .contrast import ALL, contrastive_loss, match_weights, relation_loss
+from .contrast import ALL, contrastive_loss, match_weights
 from .engines.ranks import all_objects, all_rows, own_rows
 from .metrics import emotion_retrieval
 from .stage import Stage, StageConfig, decay_groups
@@ -68,7 +69,7 @@ class Contrast(nn.Module):
         }
 
 
-class EmotionStage(Stage):
+class EmotionStage(Stage[EmotionStageConfig]):
     """Trains EmotionSpace. In several parts (trainer.accumulate) the contrast is over each part of the global batch."""
 
     name = "emotion"
@@ -110,6 +111,7 @@ class EmotionStage(Stage):
     @torch.no_grad()
     def original_text(self) -> Tensor:
         """What the text tower, as it came, makes of the bank (S, E). Before any training, at a restart too."""
+        assert self.network.tokenize is not None
         tokens = self.network.tokenize(self.bank)
         tower = self.network.text_tower.eval()
         found = torch.cat([tower(part) for part in tokens.split(64)])
@@ -188,3 +190,9 @@ class EmotionStage(Stage):
             gallery = torch.cat([batch[name] for batch in batches]).cpu()
             scores[f"text_{name}_top1"] = emotion_retrieval(text, labels, gallery, emotion, seed=self.config.seed)
         return scores
+
+
+def relation_loss(a: Tensor, b: Tensor, rows: slice = ALL) -> Tensor:
+    """How far the cosine similarities of `rows` to all of a (B, E) are from those among b (B, F)."""
+    a, b = F.normalize(a.float(), dim=-1), F.normalize(b.float(), dim=-1)
+    return F.mse_loss(a[rows] @ a.T, b[rows] @ b.T)

@@ -86,7 +86,7 @@ class Perceptual(Frozen):
     network: FeatureNetwork | None
 
 
-class FaceStage(Stage):
+class FaceStage(Stage[FaceStageConfig]):
     """Trains FaceGenerator; its moving average is exported."""
 
     name = "face"
@@ -102,8 +102,8 @@ class FaceStage(Stage):
     @classmethod
     def build(cls, config: FaceStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
         num_points = min(facts.face_model.mean.shape[0], MAX_POINTS)
-        dims = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "num_points": num_points}
-        network = FaceGenerator(replace(config.network, **dims))
+        sized = replace(config.network, motion_dim=facts.motion_dim, identity_dim=facts.identity_dim)
+        network = FaceGenerator(replace(sized, num_points=num_points))
         discriminator = Discriminator(replace(config.discriminator, size=config.network.size))
         average = copy.deepcopy(network).requires_grad_(False)
         return {"network": network, "discriminator": discriminator, "average": average}
@@ -128,7 +128,7 @@ class FaceStage(Stage):
         super().__init__(config, facts)
         self.network, self.discriminator, self.average = self.assemble(facts, {}).values()
         for network in (self.network, self.average):
-            network.adopt(facts.face_model, facts.motion_mean, facts.motion_std)
+            network.adopt(facts.face_model, torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.perceptual = Perceptual(self._feature_network())
 
@@ -206,8 +206,7 @@ class FaceStage(Stage):
     def _generator_losses(self, batch: Batch, target: Tensor) -> tuple[dict[str, Tensor], FaceOutput]:
         # The encoder reads both frames, for both have known coefficients, but only the portrait is drawn from.
         both = self.network.encode_portrait(torch.cat([to_float(batch["portrait"]), target]))
-        features = PortraitFeatures(*(first_half(part) for part in both))
-        output = self.network(detached(features), batch["target_motion"])
+        output = self.network(of_portraits(both), batch["target_motion"])
         losses = self._portrait_losses(both, batch) | {
             "pyramid_loss": pyramid_loss(output, target),
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
@@ -234,6 +233,7 @@ class FaceStage(Stage):
         }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The generator's terms of a step on this batch without augmentation; `training_step` has them part by part."""
         return self._generator_losses(batch, to_float(batch["target"]))[0]
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -287,15 +287,14 @@ class FaceStage(Stage):
         return self.average.state_dict()
 
 
-def detached(features: PortraitFeatures) -> PortraitFeatures:
-    """The generator works with the coefficients that the encoder finds, as at inference, but does not teach them."""
-    return features._replace(identity=features.identity.detach(), motion=features.motion.detach())
+def of_portraits(both: PortraitFeatures) -> PortraitFeatures:
+    """Of portraits, then targets: the portraits. Coefficients are those found, as at inference, but are not taught."""
+    identity, motion = first_half(both.identity).detach(), first_half(both.motion).detach()
+    maps = [first_half(part) for part in both.maps]
+    return PortraitFeatures(first_half(both.image), maps, first_half(both.places), identity, motion)
 
 
-def first_half(part: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    """Of a batch that holds portraits, then targets: the portraits."""
-    if isinstance(part, list):
-        return [first_half(item) for item in part]  # type: ignore[misc]
+def first_half(part: Tensor) -> Tensor:
     if part.dim() == 4:  # the gradient's channels then lie last, as those that it is added to
         return part.permute(0, 2, 3, 1)[: len(part) // 2].permute(0, 3, 1, 2)
     return part[: len(part) // 2]

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning import utilities
+from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+rank_zero_only: Any = utilities.rank_zero_only  # a function that Lightning gives an attribute `rank`, trainer or not
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
@@ -20,6 +24,7 @@ def leave_signals_alone(trainer: pl.Trainer) -> None:
 def go_on_from(trainer: pl.Trainer, batches: int) -> None:
     """Lightning validates by its own count of batches, which it restores only from its own checkpoints."""
     counts = trainer.fit_loop.epoch_loop.batch_progress.total
+    assert isinstance(counts, _ProcessedTracker)
     counts.ready = counts.started = counts.processed = counts.completed = batches
 
 

@@ -70,7 +70,7 @@ class Teacher(Frozen):
     space: EmotionSpace
 
 
-class MotionStage(Stage):
+class MotionStage(Stage[MotionStageConfig]):
     """Trains AudioTo3DMM."""
 
     name = "motion"
@@ -79,6 +79,8 @@ class MotionStage(Stage):
     kind = "motion"
     monitor = "-val/loss"
     network: AudioTo3DMM
+    critics: MotionCritics
+    jury: MotionCritics
     vertex_gram: Tensor  # (K, K)
     lip_gram: Tensor
 
@@ -147,6 +149,7 @@ class MotionStage(Stage):
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of a step on this batch, as `training_step` has them part by part."""
         draws = self.draws(batch)
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
@@ -187,13 +190,14 @@ class MotionStage(Stage):
         error = (still - motion)[..., :-POSE_DIM]  # in the units of the face model
         still, swayed, motion = (self.network.normalise(m) for m in (still, swayed, motion))
         expression, true = still[..., :-POSE_DIM], motion[..., :-POSE_DIM]
+        poses = [F.mse_loss(m[..., -POSE_DIM:], motion[..., -POSE_DIM:]) for m in (still, swayed)]
         return {
             "expression_loss": F.mse_loss(expression, true),
             "vertex_loss": vertex_distance(error, self.vertex_gram),
             "lip_loss": vertex_distance(error, self.lip_gram),
             "velocity_loss": F.mse_loss(expression.diff(dim=1), true.diff(dim=1)),
             # The mean pose is fitted too, so that a head kept still is one that suits the speech.
-            "pose_loss": sum(F.mse_loss(m[..., -POSE_DIM:], motion[..., -POSE_DIM:]) for m in (still, swayed)) / 2,
+            "pose_loss": (poses[0] + poses[1]) / 2,
         }
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """What the stages have in common: what they declare of themselves, one dict of loss terms, learning rate, export.
 
-To add a stage: subclass `Stage` in a file of its own here, list it in stages.py, name the keys of its batch in
+To add a stage: subclass `Stage` in a file of its own here, list it in chain.py, name the keys of its batch in
 datamodules/batch.py, and ship a NAME-debug.yaml in configs/. Everything else about a run is in run/.
 """
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -81,6 +81,9 @@ class StageConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+Config = TypeVar("Config", bound=StageConfig)
+
+
 class Start(NamedTuple):
     """An export that a stage starts from."""
 
@@ -115,7 +118,7 @@ def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: 
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Stage(pl.LightningModule):
+class Stage(pl.LightningModule, Generic[Config]):
     """Base of the stages.
 
     A subclass declares the class variables below and provides `build(config, facts, given)` (its networks), `network`
@@ -134,7 +137,7 @@ class Stage(pl.LightningModule):
     network: nn.Module
 
     @classmethod
-    def build(cls, config: Any, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
+    def build(cls, config: Config, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
         """The networks that a checkpoint holds by name, `network` first; without weights.
 
         given: the configuration of each export of `starts_from`, by kind.
@@ -142,16 +145,16 @@ class Stage(pl.LightningModule):
         raise NotImplementedError
 
     @classmethod
-    def frame_size(cls, config: Any, given: dict[str, Any]) -> int | None:
+    def frame_size(cls, config: Config, given: dict[str, Any]) -> int | None:
         """Pixels a side of the frames that it takes; None if it takes any."""
         return None
 
     @classmethod
-    def cautions(cls, config: Any) -> list[Caution]:
+    def cautions(cls, config: Config) -> list[Caution]:
         """Settings of this stage that a user should hear of before a run."""
         return []
 
-    def __init__(self, config: Any, facts: DataFacts) -> None:
+    def __init__(self, config: Config, facts: DataFacts) -> None:
         super().__init__()
         self.automatic_optimization = False
         # `train` has settled it before, by the run folder too: this is for a stage that is made by itself.
@@ -170,7 +173,7 @@ class Stage(pl.LightningModule):
         self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite where skipped
 
     @classmethod
-    def given(cls, config: Any) -> list[Start]:
+    def given(cls, config: Config) -> list[Start]:
         """Those of `starts_from` that the configuration must give a file for, or does."""
         return [start for start in cls.starts_from if start.needed or start.file(config)]
 
@@ -211,10 +214,11 @@ class Stage(pl.LightningModule):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms; a weight of 0 leaves a term out."""
-        weighted = [value * getattr(self.config.loss, name) for name, value in losses.items()]
+        weighted = [value * value_of(self.config, f"loss.{name}") for name, value in losses.items()]
         return torch.stack(weighted).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Seed and learning rate; forward and backward pass of each part; update. Motion and face have their own."""
         self.begin_step()
         for part in self.parts(batch):
             with self.autocast():

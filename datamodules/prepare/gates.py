@@ -1,4 +1,7 @@
-"""Which tracked clips are fit for training, and why the others are not."""
+"""Which tracked clips are good enough for training, and why the others are not.
+
+Pass `fit` asks for all gates but the residual of a face model's fit, which pass `pack` finds.
+"""
 
 import difflib
 from collections.abc import Sequence

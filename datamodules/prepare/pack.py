@@ -21,9 +21,9 @@ from ..media.face_tracker import crop_square
 from ..media.read import iterate_video, probe
 from ..sample import FPS, Clip, ClipInfo, Rejected
 from .bfm09 import read_coefficients
+from .fit import Piece, Plan, Refusal, load_track, piece_points
 from .gates import check_residual
 from .listing import Source
-from .plan import Piece, Plan, Refusal, load_track, piece_points
 from .track import Track, read_source_audio
 from .work import PrepareConfig, WorkFolder
 

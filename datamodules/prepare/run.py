@@ -17,9 +17,9 @@ from ..dataset.reader import ClipReader
 from ..dataset.tally import Tally
 from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
+from .fit import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .listing import Source, SourceList
 from .pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
-from .plan import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .track import Track, track_source
 from .work import PrepareConfig, WorkFolder, describe, track_key
 
@@ -64,10 +64,11 @@ def prepare_sources(
         run.work.drop_partials()
     run.refuse_other_options()
     try:
+        passes = dict(zip(PASSES, (run.track, run.fit, run.pack), strict=True))
         for name in PASSES if only is None else (only,):
             started = time.monotonic()
             with one_thread():
-                getattr(run, name)()
+                passes[name]()
             run.report.seconds[name] = time.monotonic() - started
     except FileNotFoundError:
         if not run.work.finished:  # by another part, which has tidied up meanwhile

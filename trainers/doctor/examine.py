@@ -7,7 +7,6 @@ gone at once, so that all of them together take seconds and may run on a login n
 import os
 import shutil
 import tempfile
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from ...datamodules.module import DataFacts
 from ...models.errors import UserError
 from ..config import load_config
 from ..run.checkpoints import Checkpoints
-from ..run.train import CHECKPOINTS, CHOICES, COUNTS, check, check_same_run, find_stage, run_folder
-from ..stage import Stage, StageConfig, nearest_batch_sizes
+from ..run.settings import CHECKPOINTS, check_same_run, run_folder, wrong_settings
+from ..run.train import find_stage
+from ..stage import Stage, StageConfig
 from .disk import checkpoint_bytes
 from .finding import Finding, refusal
 from .inputs import data, inputs
@@ -43,7 +43,7 @@ def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]
     found_folder = folder(config, run)
     if anything_wrong(found_inputs):  # of which the networks' sizes are told
         facts = None
-    found = [
+    return [
         *settings(config),
         *batch(stage_type, config),
         *found_inputs,
@@ -57,7 +57,6 @@ def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]
         *tracking(config.tracking.wandb),
         *packages(deepspeed=config.trainer.strategy == "deepspeed"),
     ]
-    return found if anything_wrong(found) else [*found, *unnamed(config)]
 
 
 def anything_wrong(findings: list[Finding]) -> bool:
@@ -70,17 +69,7 @@ def anything_wrong(findings: list[Finding]) -> bool:
 def settings(config: StageConfig) -> list[Finding]:
     """Values that train refuses, and some that have no effect."""
     c = config.trainer
-    found = []
-    for key, values in CHOICES.items():
-        if getattr(c, key) not in values:
-            near = get_close_matches(str(getattr(c, key)), map(str, values), n=1, cutoff=0.0)[0]
-            problem = f"trainer.{key}={getattr(c, key)} is none of {', '.join(map(str, values))}"
-            found.append(Finding("settings", "wrong", problem, f"trainer.{key}={near}"))
-    for key in COUNTS:
-        if getattr(c, key) < 1:
-            found.append(
-                Finding("settings", "wrong", f"trainer.{key}={getattr(c, key)} is less than 1", f"trainer.{key}=1")
-            )
+    found = [refusal("settings", error) for error in wrong_settings(config)]
     if c.offload and c.strategy != "deepspeed":
         problem = f"trainer.offload=true has no effect with trainer.strategy={c.strategy}"
         found.append(Finding("settings", "warning", problem, "trainer.strategy=deepspeed"))
@@ -91,26 +80,12 @@ def settings(config: StageConfig) -> list[Finding]:
     return found or [Finding("settings", "ok", f"{c.precision}, {engine}, {c.max_steps} steps")]
 
 
-def unnamed(config: StageConfig) -> list[Finding]:
-    """What train refuses and no check here has named."""
-    try:
-        check(config)
-    except UserError as error:
-        return [refusal("settings", error)]
-    return []
-
-
 def batch(stage_type: type[Stage], config: Any) -> list[Finding]:
     """How the global batch is shared out."""
     c, size = config.trainer, config.data.batch_size
-    if min(c.nodes, c.devices, c.accumulate, size) < 1:  # said already
-        return []
     parts = c.nodes * c.devices * c.accumulate
-    if size % parts:
-        problem = (
-            f"data.batch_size={size} is no multiple of trainer.nodes * trainer.devices * trainer.accumulate = {parts}"
-        )
-        return [Finding("batch", "wrong", problem, nearest_batch_sizes(size, parts))]
+    if parts < 1 or size % parts:  # said already
+        return []
     whole = f"{size} clips, {size // parts} at once in each process (processes: {c.nodes * c.devices})"
     return [Finding("batch", "ok", whole), *(Finding(c.check, "warning", *c[1:]) for c in stage_type.cautions(config))]
 

@@ -153,5 +153,5 @@ def frame_size(stage_type: type[Stage], config: Any, size: int) -> list[Finding]
         return []
     if wanted is None or wanted == size:
         return []
-    problem = f"frames of {size} pixels, but this stage's face generator takes {wanted}"
+    problem = f"frames of {size} pixels, but the face generator's network.size is {wanted}"
     return [Finding("frame size", "wrong", problem, f"data.size={wanted}")]

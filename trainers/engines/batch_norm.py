@@ -9,6 +9,11 @@ from .ranks import mean, num_ranks
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose statistics in training are those of all ranks' shares together, which are of equal size."""
 
+    running_mean: Tensor  # with BatchNorm2d's defaults none of these is None
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or num_ranks() == 1:
             return super().forward(x)

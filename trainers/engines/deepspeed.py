@@ -23,6 +23,8 @@ from .plain import STATE, Engine, LossScale
 
 HOLDER = -1  # no module's id
 
+Sharded = Any  # an nn.Parameter with what DeepSpeed attaches to it: ds_shape, ds_numel, _hp_mapping and so on
+
 
 class Fragment(NamedTuple):
     """Where a part of a parameter lies in what this rank holds of an optimizer's flat group."""
@@ -35,6 +37,8 @@ class Fragment(NamedTuple):
 
 class DeepSpeedEngine(Engine):
     """One network, its optimizer, and the DeepSpeed engine around both. The process group must be there already."""
+
+    optimizer: Any  # DeepSpeed's around PyTorch's; at stage 0 PyTorch's own
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class DeepSpeedEngine(Engine):
             return
         import deepspeed
 
-        parameters = list(self.module.parameters())
+        parameters: list[Sharded] = list(self.module.parameters())
         with deepspeed.zero.GatheredParameters(parameters):
             for parameter in parameters:  # a user that never leaves: no module's hook frees them after its pass
                 parameter.ds_active_sub_modules.add(HOLDER)
@@ -184,7 +188,7 @@ class DeepSpeedEngine(Engine):
         third = self.zero_stage == 3
         return sharded.fp32_partitioned_groups_flat if third else sharded.single_partition_of_fp32_groups
 
-    def _fragment(self, parameter: nn.Parameter) -> Fragment | None:
+    def _fragment(self, parameter: Sharded) -> Fragment | None:
         """What this rank holds of a parameter, if anything."""
         if self.zero_stage < 3:
             mapping = parameter._hp_mapping
@@ -199,7 +203,7 @@ class DeepSpeedEngine(Engine):
         return Fragment(start, numel, self._flat_groups()[group], offset) if numel else None
 
 
-def whole_shape(parameter: nn.Parameter) -> tuple[torch.Size, int]:
+def whole_shape(parameter: Sharded) -> tuple[torch.Size, int]:
     """Shape and size of a parameter, of which ZeRO-3 leaves an empty tensor in its place."""
     if hasattr(parameter, "ds_shape"):
         return parameter.ds_shape, parameter.ds_numel

@@ -15,7 +15,7 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import class_prompt
 from ...datamodules.sample import EMOTIONS, NO_LABEL
 from ...models.emotion_student import EmotionEncoder
-from ..retrieval import emotion_retrieval
+from ..metrics import emotion_retrieval
 from .common import Advance, keys_of, no_advance
 
 MODALITIES = ("text", "image", "audio")

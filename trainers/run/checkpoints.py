@@ -3,8 +3,8 @@
     checkpoints/step-00000400/
         weights.safetensors     what the stage saves, whole tensors
         optimizer.safetensors   what the optimizers remember of each parameter, whole tensors
-        state.json              position in the data, loss scales, counts
-        manifest.json           sizes and SHA-256 of these, written last
+        state.json              loss scales, skipped steps, number of ranks
+        manifest.json           stage, step (the position in the data), sizes and SHA-256 of these; written last
     checkpoints/best.json       which of them were best on val
 
 A folder of that name is complete: it was called `….partial` until all of it was on the disk. Nothing in it is a pickle,
@@ -23,6 +23,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ...models.files import write_json
 
 FORMAT = 1
 PREFIX = "step-"
@@ -111,9 +113,7 @@ class Checkpoints:
         known = [(other, at) for other, at in self.best() if at != step]
         best = sorted([*known, (score, step)], key=lambda pair: (-pair[0], pair[1]))[: self.keep_best]
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "best.json.partial"
-        partial.write_text(json.dumps(best))
-        partial.replace(self.folder / "best.json")
+        write_json(self.folder / "best.json", best)
         return any(at == step for _, at in best)
 
     def prune(self) -> None:

@@ -25,7 +25,7 @@ def spare_cpu() -> None:
         np.finfo(kind)  # NumPy warns where it first looks at the limits of a type without denormals; it looks once
     torch.set_flush_denormal(True)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "gnu_get_libc_version"):
+    if libc is not None and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, NEVER)
 

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ...models.files import write_json, written_aside
 from ..stage import TrackingConfig
 from .preemption import SIGNALS
 
@@ -30,9 +31,8 @@ class Journal:
         """Drop lines of steps that a resumed run will do again, and a last one that was cut off."""
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
-            partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text("".join(line + "\n" for line in kept))
-            partial.replace(self.path)
+            with written_aside(self.path) as partial:
+                partial.write_text("".join(line + "\n" for line in kept))
 
     def has(self, kind: str, step: int) -> bool:
         """Whether there is such a row."""
@@ -60,9 +60,7 @@ class Journal:
 
     def _note(self, kind: str, step: int) -> None:
         self.sent[kind] = step
-        partial = self.sent_file.with_name(self.sent_file.name + ".partial")
-        partial.write_text(json.dumps(self.sent))
-        partial.replace(self.sent_file)
+        write_json(self.sent_file, self.sent)
 
 
 def _step(line: str) -> float:
@@ -113,6 +111,5 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """(H, W, 3) uint8 RGB -> a PNG, written aside and renamed."""
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(encoded.tobytes())
-    partial.replace(path)
+    with written_aside(path) as partial:
+        partial.write_bytes(encoded.tobytes())

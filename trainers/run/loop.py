@@ -1,7 +1,8 @@
 """A run from its first step to its last: what happens around a step and around a validation, in order.
 
-Lightning calls the hooks below, and between `on_train_batch_start` and `on_train_batch_end` the stage's own step. All
-ranks go through all of it together: what a hook decides, it decides on every rank alike.
+Lightning calls the hooks below, and between `on_train_batch_start` and `on_train_batch_end` the stage's own step:
+`Stage.training_step` in stage.py, or that of motion.py or face.py, which train two networks a step. All ranks go
+through all of it together: what a hook decides, it decides on every rank alike.
 """
 
 import time
@@ -19,7 +20,7 @@ from .guards import SkippedSteps
 from .journal import Journal, write_picture
 from .meter import Meter
 from .preemption import Preempted
-from .progress import ProgressLine
+from .progress_bar import ProgressLine
 from .saving import Saver
 from .watchdog import Watchdog
 

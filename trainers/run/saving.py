@@ -1,4 +1,8 @@
-"""When a run saves, and how it goes on from what was saved."""
+"""What a run saves, and how it goes on from that.
+
+`load_weights` gives a stage its position, the number of batches that it was trained on. The loader of
+datamodules/module.py starts there, draws and learning rates follow from it, and loop.py counts on.
+"""
 
 import json
 import math

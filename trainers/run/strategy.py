@@ -65,6 +65,7 @@ class EngineStrategy(DDPStrategy):
     def setup(self, trainer: pl.Trainer) -> None:
         stage = self.lightning_module
         assert isinstance(stage, Stage)
+        assert self.accelerator is not None
         self.accelerator.setup(trainer)
         self.config.precision = from_first(self.config.precision)  # each rank has settled `auto` for its own machine
         if not self.alone:
@@ -95,6 +96,7 @@ class EngineStrategy(DDPStrategy):
 
     def teardown(self) -> None:
         """Lightning would move the network to the CPU, which a sharded one cannot; and leave the group to the exit."""
+        assert self.accelerator is not None
         self.accelerator.teardown()
 
     def leave(self) -> None:

@@ -13,16 +13,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
-from ...datamodules.config import FREE
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
+from ..chain import STAGES
 from ..config import as_dict, load_config, save_config
-from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
-from ..lightning_private import leave_signals_alone
+from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
-from ..stages import STAGES
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, requeue
 from .cpu import spare_cpu
@@ -31,19 +28,12 @@ from .journal import Journal
 from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
-from .progress import ProgressLine, Show
+from .progress_bar import ProgressLine, Show
 from .saving import Saver, load_weights
+from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_precision
 from .strategy import EngineStrategy
 from .watchdog import Watchdog
 
-CHECKPOINTS = "checkpoints"
-CHOICES: dict[str, tuple] = {
-    "precision": PRECISIONS,
-    "strategy": ("ddp", "deepspeed"),
-    "zero_stage": (0, 1, 2, 3),
-    "accelerator": ("auto", "cpu", "gpu", "cuda"),
-}
-COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", "nodes", "accumulate", "keep_last")
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
@@ -118,10 +108,6 @@ def find_stage(name: str) -> type[Stage]:
     return STAGES[name]
 
 
-def run_folder(config: StageConfig, name: str) -> Path:
-    return Path(config.run or f"runs/{name}")
-
-
 def export_path(run: Path, stage_type: type[Stage]) -> Path:
     return run / "export" / f"{stage_type.kind}.safetensors"
 
@@ -153,10 +139,6 @@ def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
             stack.enter_context(engine.whole())
         if stage.global_rank == 0:
             stage.export(path, where_from)
-
-
-def report(line: str) -> None:
-    print(f"emohead: {line}", file=sys.stderr, flush=True)
 
 
 def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
@@ -227,59 +209,6 @@ def _fit(
         watchdog.stop()
         if journal:
             journal.close()
-
-
-def settle_precision(config: StageConfig, run: Path) -> None:
-    """Put a precision in place of auto: the one that the run folder has, on whatever machine, or this machine's."""
-    c = config.trainer
-    if c.precision == "auto":
-        if Checkpoints(run / CHECKPOINTS).steps():
-            c.precision, why = load_config(type(config), [run / "config.yaml"], []).trainer.precision, "as before"
-        else:
-            c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
-        if rank_zero_only.rank == 0:
-            report(f"{run}: trainer.precision={c.precision}, {why}")
-    slow = emulated_on_cpu(c.precision) if c.accelerator == "cpu" or not torch.cuda.is_available() else None
-    if slow and rank_zero_only.rank == 0:
-        report(f"{run}: {slow}")
-
-
-def check_same_run(config: StageConfig, run: Path) -> None:
-    """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
-    if not Checkpoints(run / CHECKPOINTS).steps():
-        return
-    started, now = as_dict(load_config(type(config), [run / "config.yaml"], [])), as_dict(config)
-    for name in FREE:
-        started["data"][name] = now["data"][name]
-    for key in started.keys() - {"trainer", "tracking", "run"}:
-        if started[key] != now[key]:
-            raise UserError(
-                run,
-                f"was started with another '{key}'",
-                "set run= to a new folder, or delete this one",
-            )
-
-
-def check(config: StageConfig) -> None:
-    """Raises UserError where a value cannot be meant."""
-    c = config.trainer
-    for key, values in CHOICES.items():
-        if getattr(c, key) not in values:
-            raise UserError(
-                f"trainer.{key}={getattr(c, key)}",
-                f"wanted is one of {', '.join(map(str, values))}",
-            )
-    ranks = c.nodes * c.devices
-    if config.data.batch_size % (ranks * c.accumulate):
-        raise UserError(
-            f"data.batch_size={config.data.batch_size}",
-            f"must be a multiple of trainer.nodes * trainer.devices * trainer.accumulate = {ranks * c.accumulate}",
-        )
-    if config.tracking.wandb not in ("online", "offline", "disabled"):
-        raise UserError(f"tracking.wandb={config.tracking.wandb}", "wanted is online, offline or disabled")
-    for key in COUNTS:
-        if getattr(config.trainer, key) < 1:
-            raise UserError(f"trainer.{key}={getattr(config.trainer, key)}", "wanted is 1 or more")
 
 
 def quieten() -> None:

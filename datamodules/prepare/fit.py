@@ -1,4 +1,4 @@
-"""Second pass of a preparation: which spans of which sources become clips, in which shards; and the face model."""
+"""Pass `fit` of a preparation: which spans of which sources become clips, in which shards; and the face model."""
 
 import itertools
 import json

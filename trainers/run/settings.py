@@ -1,0 +1,91 @@
+"""The settings of a run, checked and settled before it starts."""
+
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from ...datamodules.config import FREE
+from ...models.errors import UserError
+from ..config import as_dict, load_config
+from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
+from ..lightning_private import rank_zero_only
+from ..stage import StageConfig, nearest_batch_sizes
+from .checkpoints import Checkpoints
+
+CHECKPOINTS = "checkpoints"
+WANDB = ("online", "offline", "disabled")
+CHOICES: dict[str, tuple] = {
+    "precision": PRECISIONS,
+    "strategy": ("ddp", "deepspeed"),
+    "zero_stage": (0, 1, 2, 3),
+    "accelerator": ("auto", "cpu", "gpu", "cuda"),
+}
+COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", "nodes", "accumulate", "keep_last")
+
+
+def report(line: str) -> None:
+    print(f"emohead: {line}", file=sys.stderr, flush=True)
+
+
+def wrong_settings(config: StageConfig) -> list[UserError]:
+    """Values that cannot be meant: each with the nearest that can."""
+    c, found = config.trainer, []
+    for key, values in CHOICES.items():
+        if getattr(c, key) not in values:
+            near = get_close_matches(str(getattr(c, key)), map(str, values), n=1, cutoff=0.0)[0]
+            problem = f"is none of {', '.join(map(str, values))}"
+            found.append(UserError(f"trainer.{key}={getattr(c, key)}", problem, f"trainer.{key}={near}"))
+    if config.tracking.wandb not in WANDB:
+        problem = f"is none of {', '.join(WANDB)}"
+        found.append(UserError(f"tracking.wandb={config.tracking.wandb}", problem, "tracking.wandb=offline"))
+    for key in COUNTS:
+        if getattr(c, key) < 1:
+            found.append(UserError(f"trainer.{key}={getattr(c, key)}", "is less than 1", f"trainer.{key}=1"))
+    size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate
+    if min(c.nodes, c.devices, c.accumulate, size) >= 1 and size % parts:
+        problem = f"is no multiple of trainer.nodes * trainer.devices * trainer.accumulate = {parts}"
+        found.append(UserError(f"data.batch_size={size}", problem, nearest_batch_sizes(size, parts)))
+    return found
+
+
+def check(config: StageConfig) -> None:
+    """Raises UserError if a value cannot be meant."""
+    for error in wrong_settings(config):
+        raise error
+
+
+def run_folder(config: StageConfig, name: str) -> Path:
+    return Path(config.run or f"runs/{name}")
+
+
+def settle_precision(config: StageConfig, run: Path) -> None:
+    """Put a precision in place of auto: the one that the run folder has, on whatever machine, or this machine's."""
+    c = config.trainer
+    if c.precision == "auto":
+        if Checkpoints(run / CHECKPOINTS).steps():
+            c.precision, why = load_config(type(config), [run / "config.yaml"], []).trainer.precision, "as before"
+        else:
+            c.precision, why = settled(c.precision, c.accelerator), "chosen for this machine"
+        if rank_zero_only.rank == 0:
+            report(f"{run}: trainer.precision={c.precision}, {why}")
+    slow = emulated_on_cpu(c.precision) if c.accelerator == "cpu" or not torch.cuda.is_available() else None
+    if slow and rank_zero_only.rank == 0:
+        report(f"{run}: {slow}")
+
+
+def check_same_run(config: StageConfig, run: Path) -> None:
+    """A run folder goes on with what it was started with; only what changes no sample and no step may change."""
+    if not Checkpoints(run / CHECKPOINTS).steps():
+        return
+    started, now = as_dict(load_config(type(config), [run / "config.yaml"], [])), as_dict(config)
+    for name in FREE:
+        started["data"][name] = now["data"][name]
+    for key in started.keys() - {"trainer", "tracking", "run"}:
+        if started[key] != now[key]:
+            raise UserError(
+                run,
+                f"was started with another '{key}'",
+                "set run= to a new folder, or delete this one",
+            )
