@@ -14,7 +14,7 @@ from emohead.models.discriminator import Discriminator, DiscriminatorConfig
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
-from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty
+from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty, perceptual_loss
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.face import FaceStage, FaceStageConfig
@@ -308,7 +308,12 @@ def test_a_perceptual_network_stays_as_it_came_and_out_of_checkpoints(tmp_path):
     assert not any(module.training for module in stage.perceptual.network.modules())
     assert not any(p.requires_grad for p in stage.perceptual.network.parameters())
     assert not any("perceptual" in name for name in stage.state_dict())
-    assert stage.losses(made_up_batch("face"))["perceptual_loss"] > 0
+    one, other = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    near = one + 0.1 * (other - one)
+    same, little, much = (perceptual_loss(stage.perceptual.network, frame, one).item() for frame in (one, near, other))
+    assert same == 0
+    assert 0 < 2 * little < much
+    assert "perceptual_loss" in stage.losses(made_up_batch("face"))
 
 
 @pytest.mark.parametrize("name", ["face-debug", "face-small", "face-base", "face-base-512"])

@@ -20,7 +20,7 @@ from .survival import children, start, wait_for_step
 
 RANK = """
 import os, sys, time, torch, torch.distributed as dist
-from emohead.trainers.watchdog import Watchdog
+from emohead.trainers.run.watchdog import Watchdog
 rank, ranks, timeout, trouble = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 if ranks > 1:
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
