@@ -381,6 +381,8 @@ def test_what_this_cpu_emulates_is_named(examined: Callable, monkeypatch: pytest
         assert not problems(findings), "slow is not wrong"
     assert not [found for found in problems(examined("trainer.precision=32-true"), "warning") if "emulates" in found]
     assert "32-true for a new run here" in next(f.found for f in examined("trainer.precision=auto") if f.check == "CPU")
+    if shutil.which("g++"):
+        assert named(examined("trainer.compile=true"), "warning", "some processors give NaN") == "trainer.compile=false"
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     assert "trainer.compile=false" in named(examined("trainer.compile=true"), "wrong", "C++ compiler")

@@ -67,7 +67,9 @@ COMPILER = shutil.which("g++") and (Path(sysconfig.get_paths()["include"]) / "Py
 
 
 @pytest.mark.skipif(not COMPILER, reason="torch.compile needs g++ and Python's headers")
-@pytest.mark.parametrize("make", ["motion", "face"] if SOAK else ["motion"])  # levels of a face take minutes
+@pytest.mark.skipif(not SOAK, reason="the compiler takes minutes; `make soak`")
+@pytest.mark.skipif("ATEN_CPU_CAPABILITY" in os.environ, reason="the compiler asks the processor itself")
+@pytest.mark.parametrize("make", ["motion", "face"])
 def test_compiled_blocks_give_the_same_gradients(make: str) -> None:
     """In a process of its own, as a run has: a compiler that fails there ends no other test."""
     code = f"from tests.test_large_blocks import compare_compiled; compare_compiled({make!r})"

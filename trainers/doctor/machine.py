@@ -121,6 +121,9 @@ def cpu_arithmetic(config: StageConfig) -> list[Finding]:
     if c.compile and not shutil.which(compiler):
         problem = f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}"
         found.append(Finding("CPU", "wrong", problem, "install g++, or trainer.compile=false"))
+    elif c.compile:
+        problem = "trainer.compile=true on a CPU takes minutes to start, and some processors give NaN (torch 2.13)"
+        found.append(Finding("CPU", "warning", problem, "trainer.compile=false"))
     return found
 
 
