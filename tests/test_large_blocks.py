@@ -18,7 +18,7 @@ from emohead.trainers.engines.large_blocks import compile_blocks, large_blocks, 
 from torch import nn
 
 from .conftest import ROOT
-from .test_face import make_generator
+from .face_stage import make_generator
 
 SOAK = bool(os.environ.get("EMOHEAD_SOAK"))
 
