@@ -26,7 +26,7 @@ def inputs(stage_type: type[Stage], config: Any) -> list[Finding]:
         found += weights(key, value_of(config, key))
     for key, part in parts(config):
         if isinstance(part, EmotionSpaceConfig):
-            found += towers(part)
+            found += towers(key, part)
         if isinstance(part, AudioTo3DMMConfig):
             found += speech_encoder(key, part)
     return found
@@ -58,18 +58,18 @@ def weights(key: str, file: str) -> list[Finding]:
     return [Finding(f"{key}=", "ok", file)]
 
 
-def towers(network: EmotionSpaceConfig) -> list[Finding]:
-    """Where the weights of CLIP come from."""
-    key, weights = "network.pretrained=", network.pretrained
+def towers(where: str, network: EmotionSpaceConfig) -> list[Finding]:
+    """Where the weights of CLIP come from. `where` is the key of the network."""
+    key, weights = f"{where}.pretrained=", network.pretrained
     if not weights and network.trainable == "adapters":
-        problem = "no weights for the towers, which network.trainable=adapters leaves as they are: random"
-        return [Finding(key, "warning", problem, "network.pretrained=FILE, or network.trainable=all")]
+        problem = f"no weights for the towers, which {where}.trainable=adapters leaves as they are: random"
+        return [Finding(key, "warning", problem, f"{key}FILE, or {where}.trainable=all")]
     if not weights or Path(weights).is_file():
         return [Finding(key, "ok", weights or "towers start from random weights")]
     if "/" in weights or "." in weights:
-        return [Finding(key, "wrong", f"{weights}: no such file", "network.pretrained=FILE, weights of that model")]
+        return [Finding(key, "wrong", f"{weights}: no such file", f"{key}FILE, weights of that model")]
     problem = f"{weights} is a tag of open_clip: its weights are downloaded, which nodes without a network cannot"
-    return [Finding(key, "warning", problem, "network.pretrained=FILE")]
+    return [Finding(key, "warning", problem, f"{key}FILE")]
 
 
 def speech_encoder(where: str, network: AudioTo3DMMConfig) -> list[Finding]:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from ...models.checkpoint import read_header
@@ -23,17 +22,16 @@ def parts(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def without_files(config: Any) -> Any:
     """The same configuration, changed so that its networks are built without reading pretrained weights."""
-    bare = deepcopy(config)
-    for key, part in list(parts(bare)):
-        if isinstance(part, EmotionSpaceConfig):
-            part.pretrained = ""
-        elif isinstance(part, AudioTo3DMMConfig):
-            *above, name = key.split(".")
-            holder = bare
-            for attribute in above:
-                holder = getattr(holder, attribute)
-            setattr(holder, name, part.without_folder())
-    return bare
+    changed: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, EmotionSpaceConfig):
+            changed[field.name] = replace(value, pretrained="")
+        elif isinstance(value, AudioTo3DMMConfig):
+            changed[field.name] = value.without_folder()
+        elif is_dataclass(value):
+            changed[field.name] = without_files(value)
+    return replace(config, **changed)
 
 
 def header_config(config: Any, start: Start) -> dict[str, Any]:

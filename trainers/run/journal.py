@@ -48,9 +48,9 @@ class Journal:
         self._send(kind, step, row)
 
     def write_picture(self, name: str, step: int, picture: np.ndarray) -> None:
-        import wandb
-
         if self.wandb:
+            import wandb
+
             self._send(name, step, {f"val/{name}": wandb.Image(picture)})
 
     def close(self) -> None:

@@ -123,7 +123,7 @@ def export_run(run: Path, out: Path) -> None:
             f"wanted are config.yaml and {CHECKPOINTS}/step-…",
         )
     saved = checkpoints.load(step)
-    stage_type = STAGES[saved.stage]
+    stage_type = find_stage(saved.stage)
     config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
     quieten()
     data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
