@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -13,24 +15,39 @@ from emohead.trainers.stage import TrackingConfig
 
 journal = Journal(Path(sys.argv[1]), TrackingConfig(wandb="offline"), {})
 journal.write("train", 1, {"loss": 2.0})
+if sys.argv[2] == "after the run":
+    journal.close()
 children = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "wandb-core"], capture_output=True, text=True)
 for child in children.stdout.split():
     os.kill(int(child), signal.SIGKILL)
 time.sleep(1)
-for step in range(2, 6):
-    journal.write("train", step, {"loss": 1.0})
-journal.close()
+if sys.argv[2] == "between steps":
+    for step in range(2, 6):
+        journal.write("train", step, {"loss": 1.0})
+if sys.argv[2] != "after the run":
+    journal.close()
 print("killed", len(children.stdout.split()))
 """
 
 
-def test_a_run_goes_on_when_the_process_of_wandb_is_gone(tmp_path: Path) -> None:
-    (tmp_path / "wandb").mkdir()
+def run(moment: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "wandb").mkdir()
     # Another run of this process may have left the address of its own W&B process.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    command = [sys.executable, "-c", CODE, str(tmp_path)]
+    command = [sys.executable, "-c", CODE, str(folder), moment]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(("moment", "rows"), [("between steps", 5), ("at the end", 1)])
+def test_a_run_goes_on_when_the_process_of_wandb_is_gone(moment: str, rows: int, tmp_path: Path) -> None:
+    done = run(moment, tmp_path)
     assert "killed 1" in done.stdout
     assert done.stderr.count("W&B does not answer") == 1
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == rows
+
+
+def test_nothing_of_wandb_is_left_after_a_run(tmp_path: Path) -> None:
+    assert "killed 0" in run("after the run", tmp_path).stdout

@@ -1,5 +1,6 @@
 """Where the figures and pictures of a run go: metrics.jsonl, samples/, Weights & Biases."""
 
+import contextlib
 import json
 import math
 import signal
@@ -54,8 +55,8 @@ class Journal:
             self._send(name, step, {f"val/{name}": wandb.Image(picture)})
 
     def close(self) -> None:
-        if self.wandb:
-            self._ask(self.wandb.finish)
+        if self.wandb and self._ask(self.wandb.finish):
+            leave_wandb()
 
     def _send(self, kind: str, step: int, row: dict[str, Any]) -> None:
         """Send a row to W&B once, also if a resumed run makes it again."""
@@ -70,6 +71,7 @@ class Journal:
             call(*arguments, **named)
         except Exception as error:
             self.wandb = None
+            leave_wandb()
             reason = type(error).__name__
             print(f"emohead: W&B does not answer ({reason}); {self.path} has all figures", file=sys.stderr)
             return False
@@ -119,6 +121,14 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_wandb() -> None:
+    """End W&B's process now: left to the interpreter's exit, one that is gone prints a traceback there."""
+    import wandb
+
+    with contextlib.suppress(Exception, SystemExit):  # what it had to say of figures, `finish` has said
+        wandb.teardown()
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
