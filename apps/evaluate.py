@@ -143,21 +143,13 @@ def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
         return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
     if kind == "motion":
         if emotion is None:
-            raise UserError(
-                path,
-                "a motion stage hears through its emotion space",
-                "add --emotion FILE.safetensors",
-            )
+            raise UserError(path, "a motion stage hears through its emotion space", "add --emotion FILE.safetensors")
         space = EmotionSpace.from_checkpoint(emotion).eval()
         return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
     if kind == "face":
         return Parts(face=FaceGenerator.from_checkpoint(path).eval())
     if kind != "talker":
-        raise UserError(
-            path,
-            f"of the kind '{kind}'",
-            "wanted is a stage's export: emotion, motion, face or talker",
-        )
+        raise UserError(path, f"of the kind '{kind}'", "wanted is a stage's export: emotion, motion, face or talker")
     talker = Talker.load(path)
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 

@@ -40,11 +40,7 @@ class Emotion:
         if not all(text.strip() for text in self.texts):
             raise UserError("--text", "empty", "describe the emotion, such as 'a slightly sad face'")
         if self.weights and len(self.weights) != count:
-            raise UserError(
-                "--weights",
-                f"{len(self.weights)} of them for {count} emotions",
-                "give one for each",
-            )
+            raise UserError("--weights", f"{len(self.weights)} of them for {count} emotions", "give one for each")
         if not all(math.isfinite(value) for value in (*self.weights, self.intensity)):
             raise UserError("--weights, --intensity", "give finite numbers")
         if self.weights and not any(self.weights):

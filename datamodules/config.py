@@ -93,11 +93,7 @@ def check_weights(config: DataConfig) -> None:
         )
     for folder, share in zip(shards, whole_shares(weights), strict=True):
         if share == 0:
-            raise UserError(
-                "data.weights",
-                f"{folder} has less than a ten-thousandth",
-                "give it more or leave it out",
-            )
+            raise UserError("data.weights", f"{folder} has less than a ten-thousandth", "give it more or leave it out")
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:

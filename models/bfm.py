@@ -36,21 +36,13 @@ def load_bfm09(path: Path | str) -> FaceModel:
     landmarks = arrays["keypoints"].ravel().astype(np.int64) - 1
     sizes = tuple(len(basis) for basis in bases)
     if sizes != (NUM_IDENTITY, NUM_EXPRESSION) or landmarks.shape != (68,):
-        raise UserError(
-            path,
-            f"{sizes[0]} + {sizes[1]} axes and {landmarks.size} landmarks, not 80 + 64, 68",
-            _MAKE,
-        )
+        raise UserError(path, f"{sizes[0]} + {sizes[1]} axes and {landmarks.size} landmarks, not 80 + 64, 68", _MAKE)
     if landmarks.min() < 0 or landmarks.max() >= len(mean):
         raise UserError(path, f"keypoints reach beyond its {len(mean)} vertices", _MAKE)
     mean = (mean - mean.mean(axis=0)) * TO_OURS  # centred over all vertices, as Deep3DFaceRecon does
     left, right = (mean[landmarks[corner]] for corner in OUTER_EYE_CORNERS)
     if abs(np.linalg.norm(right - left) - 1) > UNIT_TOLERANCE:
-        raise UserError(
-            path,
-            f"the eyes are {np.linalg.norm(right - left):.2g} units apart: not decimetres",
-            _MAKE,
-        )
+        raise UserError(path, f"the eyes are {np.linalg.norm(right - left):.2g} units apart: not decimetres", _MAKE)
     kept, index = np.unique(np.concatenate([landmarks, np.arange(0, len(mean), VERTEX_STRIDE)]), return_inverse=True)
     identity, expression = (basis[:, kept] * TO_OURS for basis in bases)
     return FaceModel(mean[kept], identity, expression, index.ravel()[:68], kind=KIND)

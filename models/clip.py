@@ -86,11 +86,7 @@ def top_blocks(tower: nn.Module, count: int) -> list[nn.Module]:
     lists = [m for m in tower.modules() if isinstance(m, (nn.ModuleList, nn.Sequential)) and len(m) > 1]
     blocks = list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=nn.ModuleList()))
     if count > len(blocks):
-        raise UserError(
-            f"network.trainable_blocks={count}",
-            f"a tower has {len(blocks)} blocks",
-            "give that or fewer",
-        )
+        raise UserError(f"network.trainable_blocks={count}", f"a tower has {len(blocks)} blocks", "give that or fewer")
     return blocks[len(blocks) - count :]
 
 

@@ -60,11 +60,7 @@ def _model(
 ) -> FaceModel:
     """Turn ICT's axes and unit into ours."""
     if landmarks.shape != (68,) or landmarks.min() < 0 or landmarks.max() >= len(mean):
-        raise UserError(
-            folder,
-            f"its landmarks are not 68 of the {len(mean)} vertices",
-            "get ICT-FaceKit anew",
-        )
+        raise UserError(folder, f"its landmarks are not 68 of the {len(mean)} vertices", "get ICT-FaceKit anew")
     index = landmarks.astype(np.int64)
     if len(mean) == NUM_FACE_VERTICES:
         index[: len(JAW_VERTICES)] = JAW_VERTICES

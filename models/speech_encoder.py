@@ -131,18 +131,10 @@ def read_config(folder: str) -> dict[str, Any]:
     if not path.is_dir():
         raise UserError(name, "no such folder", "wanted is one with config.json and model.safetensors")
     if not (path / "config.json").is_file():
-        raise UserError(
-            name,
-            "has no config.json",
-            "wanted is a folder as transformers' save_pretrained writes it",
-        )
+        raise UserError(name, "has no config.json", "wanted is a folder as transformers' save_pretrained writes it")
     config = _read_json(path / "config.json")
     if config.get("model_type") not in KINDS:
-        raise UserError(
-            name,
-            f"holds a '{config.get('model_type')}' model",
-            f"wanted is one of {', '.join(KINDS)}",
-        )
+        raise UserError(name, f"holds a '{config.get('model_type')}' model", f"wanted is one of {', '.join(KINDS)}")
     if not (path / "model.safetensors").is_file():
         pickled = next((file.name for file in sorted(path.glob("*.bin"))), None)
         found = f"{pickled} is a pickle, which can run code and is not read" if pickled else "has no model.safetensors"
@@ -190,10 +182,7 @@ def build_encoder(config: dict[str, Any], folder: str) -> Any:
     finally:
         logging.disable(logging.NOTSET)
     if missing:
-        raise UserError(
-            name,
-            f"model.safetensors lacks {len(missing)} weights of its config.json: {missing[0]} ...",
-        )
+        raise UserError(name, f"model.safetensors lacks {len(missing)} weights of its config.json: {missing[0]} ...")
     encoder = encoder.float()
     for module in encoder.modules():  # a frozen weight needs no norm of its own, and is then a plain tensor to ZeRO
         if parametrize.is_parametrized(module, "weight"):

@@ -74,11 +74,7 @@ def _read_labels(table: Path, sources: dict[str, Source]) -> None:
             for row in reader:
                 where = f"{table} line {reader.line_num}"
                 if None in row:
-                    raise UserError(
-                        where,
-                        "more cells than columns",
-                        'put a text that holds commas in "quotes"',
-                    )
+                    raise UserError(where, "more cells than columns", 'put a text that holds commas in "quotes"')
                 cells = {name: (value or "").strip() for name, value in row.items()}
                 name = cells["file"]
                 if name not in sources:

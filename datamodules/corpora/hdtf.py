@@ -161,18 +161,10 @@ def _match(folder: Path, videos: list[Video]) -> tuple[dict[str, Path], list[Rej
         else:
             rejected.append(Rejected(inside, "not in the annotations"))
     if not files and cut:
-        raise UserError(
-            folder,
-            "holds clips that were cut already, not HDTF's videos",
-            "prepare it as a plain folder",
-        )
+        raise UserError(folder, "holds clips that were cut already, not HDTF's videos", "prepare it as a plain folder")
     if not files:
         example = f"{videos[0].name}.mp4 from {videos[0].url}"
-        raise UserError(
-            folder,
-            f"holds none of HDTF's {len(videos)} videos",
-            f"download them by name ({example})",
-        )
+        raise UserError(folder, f"holds none of HDTF's {len(videos)} videos", f"download them by name ({example})")
     return files, rejected
 
 
@@ -181,11 +173,7 @@ def _find_annotations(folder: Path) -> Path:
     for path in found:
         if path.name == f"{GROUPS[0]}_annotion_time.txt":
             return path.parent
-    raise UserError(
-        folder,
-        f"holds no {GROUPS[0]}_annotion_time.txt",
-        "get HDTF_dataset from github.com/MRzzm/HDTF",
-    )
+    raise UserError(folder, f"holds no {GROUPS[0]}_annotion_time.txt", "get HDTF_dataset from github.com/MRzzm/HDTF")
 
 
 # -- annotations -----------------------------------------------------------------------------------------------------

@@ -107,11 +107,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     takes, sounds, rejected = _find_takes(folder)
     there = {take.view for take in takes}
     if not takes:
-        raise UserError(
-            folder,
-            "holds no take of MEAD",
-            f"unpack its archives so that files are named {LAYOUTS}",
-        )
+        raise UserError(folder, "holds no take of MEAD", f"unpack its archives so that files are named {LAYOUTS}")
     if lacking := [view for view in views if view not in there]:
         held = ", ".join(view for view in VIEWS if view in there)
         raise UserError(folder, f"holds no take from view {', '.join(lacking)}", f"choose from {held}")

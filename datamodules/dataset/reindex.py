@@ -65,11 +65,7 @@ def _index_tar(path: Path, tally: Tally, face_model: FaceModel) -> tuple[str, in
         splits.add(info.split)
         keys.add(key)
     if len(kinds) != 1 or len(splits) != 1 or len(keys) != len(records):
-        raise UserError(
-            path,
-            "wanted are clips of different keys, of one codec, frame size and split",
-            "pack it again",
-        )
+        raise UserError(path, "wanted are clips of different keys, of one codec, frame size and split", "pack it again")
     codec, size = kinds.pop()
     write_index(path, codec, size, records)
     tally.add_shard(path, path.name, splits.pop(), records)
@@ -101,11 +97,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, int]
 def _check_members(path: Path, key: str, members: Mapping[str, bytes], face_model: FaceModel) -> ClipInfo:
     missing = [name for name in MEMBERS if name not in members]
     if missing:
-        raise UserError(
-            path,
-            f"{key}: lacks {', '.join(missing)}",
-            f"pack it again with all of {', '.join(MEMBERS)}",
-        )
+        raise UserError(path, f"{key}: lacks {', '.join(missing)}", f"pack it again with all of {', '.join(MEMBERS)}")
     try:
         info = ClipInfo(**json.loads(members["json"]))
         motion, identity = load_npy(members["motion.npy"]), load_npy(members["identity.npy"])
@@ -122,11 +114,7 @@ def _check_members(path: Path, key: str, members: Mapping[str, bytes], face_mode
 
 def _check_choice(path: Path, key: str, name: str, value: Any, valid: Sequence[Any]) -> None:
     if value not in valid:
-        raise UserError(
-            path,
-            f"{key}.json: {name} is {value!r}",
-            f"wanted is one of {', '.join(map(str, valid))}",
-        )
+        raise UserError(path, f"{key}.json: {name} is {value!r}", f"wanted is one of {', '.join(map(str, valid))}")
 
 
 def _codec(path: Path, key: str, video: bytes) -> str:

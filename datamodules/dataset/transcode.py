@@ -56,11 +56,7 @@ def transcode(
     for done, (number, result) in enumerate(packing, len(shards) - len(missing) + 1):
         if isinstance(result, Lost):
             name = reader.files.address(shards[number].name)
-            raise UserError(
-                name,
-                f"packing it anew was {result.reason}",
-                "check it with `emohead shards verify`",
-            )
+            raise UserError(name, f"packing it anew was {result.reason}", "check it with `emohead shards verify`")
         progress(done, len(shards), "transcode")
     packed = [_move(out, shard) for shard in shards]
     manifest = replace(reader.manifest, codec=codec, size=size, shards=packed)

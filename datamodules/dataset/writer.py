@@ -228,11 +228,7 @@ class ShardWriter:
         for shard in list(self.open.values()):
             self._finish(shard)
         if not self.keys:
-            raise UserError(
-                self.out,
-                f"no clip to write ({len(rejected)} rejected)",
-                "see the reasons in the report",
-            )
+            raise UserError(self.out, f"no clip to write ({len(rejected)} rejected)", "see the reasons in the report")
         manifest = self.tally.manifest(codec=self.codec, size=self.size, face_model=face_model, rejected=rejected)
         for path in sorted(self.partial.iterdir()):
             path.replace(self.out / path.name)

@@ -49,16 +49,9 @@ def read_coefficients(
     if coeff.ndim != 2 or coeff.shape[1] != NUM_COEFFICIENTS or not len(coeff):
         raise UserError(path, f"coeff has shape {coeff.shape}, not (frames, {NUM_COEFFICIENTS})")
     if transform.shape != (len(coeff), NUM_TRANSFORM):
-        raise UserError(
-            path,
-            f"transform_params has shape {transform.shape}, not ({len(coeff)}, {NUM_TRANSFORM})",
-        )
+        raise UserError(path, f"transform_params has shape {transform.shape}, not ({len(coeff)}, {NUM_TRANSFORM})")
     if not (np.isfinite(coeff).all() and np.isfinite(transform).all() and (transform[:, :3] > 0).all()):
-        raise UserError(
-            path,
-            "holds nan, infinite values or a picture without size",
-            "run Deep3DFaceRecon again",
-        )
+        raise UserError(path, "holds nan, infinite values or a picture without size", "run Deep3DFaceRecon again")
     if (coeff[:, TRANSLATION.stop - 1] >= CAMERA_DISTANCE).any():
         raise UserError(path, "puts the face behind the camera", "run Deep3DFaceRecon again")
     if picture is not None and not (transform[:, :2] == picture).all():

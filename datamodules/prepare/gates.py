@@ -58,11 +58,7 @@ def parse_gates(assignments: Sequence[str]) -> GateConfig:
         name, _, value = text.partition("=")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise UserError(
-                f"--gate {text}",
-                f"no gate {name!r}",
-                f"did you mean {near[0]}? All: {', '.join(names)}",
-            )
+            raise UserError(f"--gate {text}", f"no gate {name!r}", f"did you mean {near[0]}? All: {', '.join(names)}")
         try:
             values[name] = float(value)
         except ValueError:

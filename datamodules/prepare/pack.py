@@ -192,11 +192,7 @@ def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: 
         pictures[count] = crop_square(frame, piece.crop, size)
         count += 1
     if count < piece.frames:
-        raise UserError(
-            source.path,
-            f"{piece.start + count} frames can be decoded, {piece.stop} were",
-            "prepare again",
-        )
+        raise UserError(source.path, f"{piece.start + count} frames can be decoded, {piece.stop} were", "prepare again")
     return pictures
 
 

@@ -56,11 +56,7 @@ class PrepareConfig:
             if not self.coefficients.is_dir():
                 raise UserError(self.coefficients, "no such folder of coefficients")
             if model is None or model.kind != BFM09:
-                raise UserError(
-                    "--coefficients",
-                    "these are of the bfm09 face model",
-                    "give it as --face-model FILE",
-                )
+                raise UserError("--coefficients", "these are of the bfm09 face model", "give it as --face-model FILE")
 
 
 @functools.lru_cache(maxsize=1)
@@ -70,10 +66,7 @@ def load_face_model(choice: str) -> FaceModel | None:
         return None
     folder = os.environ.get(ICT_FOLDER) if choice == ICT else choice
     if not folder:
-        raise UserError(
-            "--face-model ict",
-            f"set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself",
-        )
+        raise UserError("--face-model ict", f"set {ICT_FOLDER} to the folder of ICT-FaceKit, or give the folder itself")
     if Path(folder).is_dir():
         from ...models.ict import load_ict
 

@@ -103,11 +103,7 @@ class BatchStream(IterableDataset):
             except DamagedClip as error:
                 where = {"position": position, "attempt": attempt, "rank": self.rank, "worker": worker}
                 self.bad.add(error, place, **where)
-        raise UserError(
-            f"{self.bad.path or 'data'}",
-            f"{MAX_ATTEMPTS} clips read in a row are bad",
-            "repair the data",
-        )
+        raise UserError(f"{self.bad.path or 'data'}", f"{MAX_ATTEMPTS} clips read in a row are bad", "repair the data")
 
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))

@@ -112,11 +112,7 @@ def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray
     """Mean and standard deviation (D,) of the motion of all train splits together."""
     parts = [reader.manifest.motion for reader in readers if reader.manifest.motion.count]
     if not parts:
-        raise UserError(
-            readers[0].folder,
-            "no clip in the split 'train', so motion has no statistics",
-            "prepare some",
-        )
+        raise UserError(readers[0].folder, "no clip in the split 'train', so motion has no statistics", "prepare some")
     weights = np.array([part.count for part in parts], np.float64)
     weights /= weights.sum()
     means, stds = np.array([part.mean for part in parts]), np.array([part.std for part in parts])  # (data sets, D)

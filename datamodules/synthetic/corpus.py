@@ -144,11 +144,7 @@ def synthetic_scripts(config: SyntheticConfig) -> list[Script]:
             "ask for more identities",
         )
     if config.clips < config.identities:
-        raise UserError(
-            f"clips={config.clips}",
-            f"fewer than identities={config.identities}",
-            "ask for more clips",
-        )
+        raise UserError(f"clips={config.clips}", f"fewer than identities={config.identities}", "ask for more clips")
     scripts = []
     for identity in range(config.identities):
         num = config.clips // config.identities + (identity < config.clips % config.identities)

@@ -51,11 +51,7 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
     if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
         given = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs)
         asked = " and ".join(f"({', '.join(map(str, shape))})" for shape in wanted)
-        raise UserError(
-            path,
-            f"takes {given}",
-            f"export it with float32 {asked}, letters as sizes that are left open",
-        )
+        raise UserError(path, f"takes {given}", f"export it with float32 {asked}, letters as sizes that are left open")
 
     def run(*tensors: Tensor) -> Tensor:
         arrays = {i.name: x.float().contiguous().numpy(force=True) for i, x in zip(inputs, tensors, strict=True)}
@@ -65,11 +61,7 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
             shapes = " and ".join(str(array.shape) for array in arrays.values())
             raise UserError(path, f"cannot take {shapes} ({_line(error)})", "export the network anew") from None
         if found.shape[:1] != tensors[0].shape[:1]:
-            raise UserError(
-                path,
-                f"gives {found.shape} for {len(tensors[0])} inputs",
-                "export one row for each input",
-            )
+            raise UserError(path, f"gives {found.shape} for {len(tensors[0])} inputs", "export one row for each input")
         return torch.from_numpy(found).float().reshape(len(found), -1)
 
     return run
@@ -141,11 +133,7 @@ class FidCollection:
     def compute(self) -> float:
         """Over all pictures so far."""
         if self.metric.real_features_num_samples < 2:
-            raise UserError(
-                self.path,
-                "FID is of two pictures at least, and the split has one",
-                "leave out --fid",
-            )
+            raise UserError(self.path, "FID is of two pictures at least, and the split has one", "leave out --fid")
         return max(0.0, float(self.metric.compute()))  # rounding may leave a little less for equal ones
 
 
@@ -242,11 +230,7 @@ class SyncNet:
         heard = embed(self.audio, cepstra[:count, None].split(SYNC_BATCH), count)
         if seen.shape != heard.shape:
             sizes = f"{seen.shape[1]} and {heard.shape[1]}"
-            raise UserError(
-                self.folder,
-                f"face.onnx and audio.onnx give {sizes} values",
-                "take two of one training",
-            )
+            raise UserError(self.folder, f"face.onnx and audio.onnx give {sizes} values", "take two of one training")
         # Beyond the ends the original compares with zeros, and so do we: that is part of the figure.
         padded = F.pad(heard, (0, 0, MAX_SHIFT, MAX_SHIFT))
         shifts = range(2 * MAX_SHIFT + 1)

@@ -52,10 +52,7 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if config.nodes > 1:
-        raise UserError(
-            f"trainer.nodes={config.nodes}",
-            "several nodes need slurm/train.sbatch, srun or torchrun",
-        )
+        raise UserError(f"trainer.nodes={config.nodes}", "several nodes need slurm/train.sbatch, srun or torchrun")
     return LightningEnvironment()
 
 

@@ -96,11 +96,7 @@ def capture(stage: Stage, *, keep: bool) -> Saved:
 def load_weights(stage: Stage, saved: Saved, path: Path) -> None:
     """Put saved weights into a stage without engines. Raises UserError if they are those of another network."""
     if saved.stage != stage.name:
-        raise UserError(
-            path,
-            f"is of stage {saved.stage}, this run is of {stage.name}",
-            "set run= to another folder",
-        )
+        raise UserError(path, f"is of stage {saved.stage}, this run is of {stage.name}", "set run= to another folder")
     for name, module in stage.saved().items():
         try:
             module.load_state_dict(under(name, saved.weights))

@@ -84,8 +84,4 @@ def check_same_run(config: StageConfig, run: Path) -> None:
         started["data"][name] = now["data"][name]
     for key in started.keys() - {"trainer", "tracking", "run"}:
         if started[key] != now[key]:
-            raise UserError(
-                run,
-                f"was started with another '{key}'",
-                "set run= to a new folder, or delete this one",
-            )
+            raise UserError(run, f"was started with another '{key}'", "set run= to a new folder, or delete this one")

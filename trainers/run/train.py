@@ -117,11 +117,7 @@ def export_run(run: Path, out: Path) -> None:
     checkpoints = Checkpoints(run / CHECKPOINTS)
     step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
     if step is None:
-        raise UserError(
-            run,
-            "no run folder with a checkpoint",
-            f"wanted are config.yaml and {CHECKPOINTS}/step-…",
-        )
+        raise UserError(run, "no run folder with a checkpoint", f"wanted are config.yaml and {CHECKPOINTS}/step-…")
     saved = checkpoints.load(step)
     stage_type = find_stage(saved.stage)
     config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
