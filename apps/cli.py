@@ -4,13 +4,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from ..models.errors import Failure, UserError
-from .arguments import Codec, Out, Workers, examples
+from .arguments import File, Files, Word, Words, examples
+from .facemodel_commands import facemodel
 from .prepare_commands import prepare
+from .shards_commands import shards
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -22,14 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-shards = typer.Typer(help="Look at prepared data sets.", no_args_is_help=True)
-facemodel = typer.Typer(help="Make, pool and look at face models.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
 
 Configs = Annotated[
-    Optional[list[Path]],  # noqa: UP045 (typer reads it at run time)
+    Files,
     typer.Option(
         "--config", "-c", help="YAML file or shipped name, such as emotion-debug; repeatable, later ones win."
     ),
@@ -64,87 +64,6 @@ def demo(
     run_demo(out, seed=seed, plan=TINY if tiny else QUICK if quick else FULL)
 
 
-@shards.command("info", epilog=examples("emohead shards info data/mine"))
-def shards_info(out: Annotated[Path, typer.Argument(help="A prepared data set.")]) -> None:
-    """Counts, hours, identities, emotions x levels, sizes, rejected clips."""
-    from .shards import info
-
-    info(out)
-
-
-@shards.command("verify", epilog=examples("emohead shards verify data/mine --workers 4"))
-def shards_verify(out: Annotated[Path, typer.Argument(help="A prepared data set.")], workers: Workers = 2) -> None:
-    """Check every checksum and decode every member."""
-    from .shards import verify
-
-    if not verify(out, workers=workers):
-        raise typer.Exit(1)
-
-
-@shards.command("index", epilog=examples("emohead shards index data/mine"))
-def shards_index(out: Annotated[Path, typer.Argument(help="A folder of tars.")]) -> None:
-    """Rebuild the indexes of tars."""
-    from .shards import index
-
-    index(out)
-
-
-@shards.command("transcode", epilog=examples("emohead shards transcode data/mine data/small --codec h264 --size 128"))
-def shards_transcode(
-    source: Annotated[Path, typer.Argument(help="A prepared data set.")],
-    out: Out,
-    codec: Codec = "mjpeg",
-    size: Annotated[Optional[int], typer.Option(min=32, max=1024, help="Pixels a side; default: as they are.")] = None,  # noqa: UP045
-    workers: Workers = 2,
-) -> None:
-    """Write the data set in another codec or size, without tracking again. The same command again resumes."""
-    from .shards import transcode
-
-    transcode(source, out, codec=codec, size=size, workers=workers)
-
-
-@facemodel.command("fit", epilog=examples("emohead facemodel fit data/mead data/hdtf pooled.npz"))
-def facemodel_fit(
-    files: Annotated[list[Path], typer.Argument(help="Prepared data sets, and last the .npz to write.")],
-) -> None:
-    """Pool the landmark models of several data sets into one, so that they can be mixed."""
-    from .facemodel import fit
-
-    if len(files) < 2:
-        raise UserError("facemodel fit", "give one or more data sets, and last the .npz to write")
-    fit(files[:-1], files[-1])
-
-
-@facemodel.command("import", epilog=examples("emohead facemodel import BFM_model_front.mat bfm09.npz"))
-def facemodel_import(
-    source: Annotated[Path, typer.Argument(help="Folder of ICT-FaceKit, or BFM_model_front.mat.")],
-    out: Annotated[Path, typer.Argument(help="The .npz to write.")],
-) -> None:
-    """Make a facemodel.npz of ICT-FaceKit or of the Basel Face Model 2009."""
-    from .facemodel import convert
-
-    convert(source, out)
-
-
-@facemodel.command("info", epilog=examples("emohead facemodel info data/mine/facemodel.npz"))
-def facemodel_info(file: Annotated[Path, typer.Argument(help="A facemodel.npz.")]) -> None:
-    """Kind, sizes and checksum of a face model."""
-    from .facemodel import info
-
-    info(file)
-
-
-@facemodel.command("arkit", epilog=examples("emohead facemodel arkit data/mine blendshapes/"))
-def facemodel_arkit(
-    data: Annotated[Path, typer.Argument(help="A data set prepared with --face-model ict.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the CSV files.")],
-) -> None:
-    """Write the expressions of a data set as ARKit blendshapes, a CSV a clip."""
-    from .facemodel import arkit
-
-    arkit(data, out)
-
-
 @app.command(
     epilog=examples(
         "emohead train emotion -c emotion-debug data.shards=[data/mine] run=runs/emotion",
@@ -153,7 +72,7 @@ def facemodel_arkit(
 )
 def train(
     stage: StageName,
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,  # noqa: UP045
+    overrides: Annotated[Words, typer.Argument(help="key=value, such as optimizer.lr=1e-4.")] = None,
     config: Configs = None,
 ) -> None:
     """Train one stage and export it. The same command again resumes it; exit code 75 asks for that."""
@@ -194,7 +113,7 @@ def stages(
 )
 def doctor(
     stage: StageName,
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, as for train.")] = None,  # noqa: UP045
+    overrides: Annotated[Words, typer.Argument(help="key=value, as for train.")] = None,
     config: Configs = None,
 ) -> None:
     """Check a run in seconds before it starts: settings, inputs, data, folders, job, GPUs. Takes train's arguments."""
@@ -224,32 +143,22 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="An exported stage or talker.")],
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html."),
-    ] = None,
-    emotion: Annotated[Optional[Path], typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,  # noqa: UP045
+    out: Annotated[File, typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html.")] = None,
+    emotion: Annotated[File, typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,
     jury: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--jury", "--critics", help="jury.safetensors of a motion run: sync and emotion of the motion as well."
-        ),
+        File, typer.Option("--jury", "--critics", help="jury.safetensors of a motion run: sync and emotion of motion.")
     ] = None,
     unseen: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Emotions to report apart, as fear,sad; default: those that training held out."),
+        Word, typer.Option(help="Emotions to report apart, as fear,sad; default: those held out.")
     ] = None,
     teacher: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Export of a stage that the talker learned from; give all three for their videos' figures."),
+        Files,
+        typer.Option(help="Export of a stage that the talker learned from; all three, for their videos' figures."),
     ] = None,
-    lpips: Annotated[Optional[Path], typer.Option(help="ONNX: two pictures to their distance.")] = None,  # noqa: UP045
-    fid: Annotated[Optional[Path], typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,  # noqa: UP045
-    csim: Annotated[Optional[Path], typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,  # noqa: UP045
-    syncnet: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet."),
-    ] = None,
+    lpips: Annotated[File, typer.Option(help="ONNX: two pictures to their distance.")] = None,
+    fid: Annotated[File, typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,
+    csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
+    syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
 ) -> None:
     """Metrics of a checkpoint on a split, and baselines beside them.
 
@@ -285,9 +194,9 @@ def infer(
     portrait: Annotated[Path, typer.Option(help="An image with one face.")],
     speech: Annotated[Path, typer.Option(help="Speech, any common audio file.")],
     out: Annotated[Path, typer.Option(help="The .mp4 to write.")],
-    text: Annotated[Optional[list[str]], typer.Option(help="Emotion as words; repeatable.")] = None,  # noqa: UP045
-    image: Annotated[Optional[list[Path]], typer.Option(help="Emotion as a face; repeatable.")] = None,  # noqa: UP045
-    audio: Annotated[Optional[list[Path]], typer.Option(help="Emotion as a voice; repeatable.")] = None,  # noqa: UP045
+    text: Annotated[Words, typer.Option(help="Emotion as words; repeatable.")] = None,
+    image: Annotated[Files, typer.Option(help="Emotion as a face; repeatable.")] = None,
+    audio: Annotated[Files, typer.Option(help="Emotion as a voice; repeatable.")] = None,
     weights: Annotated[str, typer.Option(help="Of a mixture: 2,1 for texts, then images, then audios.")] = "",
     intensity: Annotated[float, typer.Option(help="0 neutral, 1 as described, more exaggerates.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of head motion and blinks.")] = 0,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -80,40 +81,48 @@ def run_evaluation(
     names = _unseen(loaded, unseen)
     reader, parts = ClipReader(data), _parts(loaded.kind, checkpoint, emotion)
     makers = _makers(parts, checkpoint, teachers)
+    _check_judges(weights, loaded.kind, makers)
+    space = makers["teacher"].emotion if "teacher" in makers else parts.hears
+    judges = Judges(**weights, space=space, jury=_jury(jury, reader, space) if jury else None)
+    metrics = _metrics(parts, reader, split, judges.jury, names)
+    videos = _videos(makers, reader, split, judges, names)
+    missing = ", ".join(judges.missing()) if makers else ""
+    note = f"{missing}: {NOT_MEASURED}" if missing else ""
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)", metrics, videos, note)
+    if out is not None:
+        found = {"metrics": metrics, "videos": videos, "not_measured": missing}
+        content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
+        own = next(iter(makers.items()), None)  # not its teachers
+        shown = write_videos(*own, reader, split, out / "videos") if own else {}
+        _write_files(out, content, shown, note)
+
+
+def _check_judges(weights: Mapping[str, Path | None], kind: str, makers: dict[str, Maker]) -> None:
     for name, path in weights.items():
         if path and not makers:
-            raise UserError(
-                f"--{name} {path}",
-                f"judges videos, and a checkpoint of the kind '{loaded.kind}' draws none",
-            )
-    space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    critics = _jury(jury, reader, space) if jury else None
-    judges = Judges(**weights, space=space, jury=critics)
-    metrics = _metrics(parts, reader, split, critics, names)
-    videos: Table = {}
-    if makers:
-        with progress_bar("videos", len(reader.keys(split))) as advance:
-            videos = evaluate_videos(makers, reader, split, judges, unseen=names, advance=advance)
-    console, missing = Console(), ", ".join(judges.missing()) if makers else ""
-    title = f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)"
+            raise UserError(f"--{name} {path}", f"judges videos, and a checkpoint of the kind '{kind}' draws none")
+
+
+def _print_tables(title: str, metrics: dict[str, float], videos: Table, note: str) -> None:
+    console = Console()
     console.print(_table(title, metrics))
     for heading, columns in (("videos against the true ones", COMPARED), ("emotion and sync of videos", JUDGED)):
         if any(name in figures for figures in videos.values() for name in columns):
             console.print(_video_table(heading, videos, columns))
-    note = f"{missing}: {NOT_MEASURED}" if missing else ""
     if note:
         console.print(note, highlight=False)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
-        write_json(out / "metrics.json", content | {"metrics": metrics, "videos": videos, "not_measured": missing})
-        flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
-        write_csv(out / "metrics.csv", metrics | flat)
-        own = next(iter(makers.items()), None)  # not its teachers
-        shown = write_videos(*own, reader, split, out / "videos") if own else {}
-        tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
-        write_page(out / "evaluation.html", f"{checkpoint.name} on {split}", metrics, tables, shown, note)
-        console.print(f"page: {out / 'evaluation.html'}", highlight=False)
+
+
+def _write_files(out: Path, content: dict[str, Any], shown: dict[Path, str], note: str) -> None:
+    """metrics.json with all of `content`, its figures as metrics.csv, and the page that shows them beside videos."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "metrics.json", content)
+    metrics, videos = content["metrics"], content["videos"]
+    flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
+    write_csv(out / "metrics.csv", metrics | flat)
+    tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
+    write_page(out / "evaluation.html", f"{content['checkpoint']} on {content['split']}", metrics, tables, shown, note)
+    Console().print(f"page: {out / 'evaluation.html'}", highlight=False)
 
 
 def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
@@ -256,6 +265,13 @@ def _metrics(
         with progress_bar("face", num_clips) as advance:
             metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)
     return metrics
+
+
+def _videos(makers: dict[str, Maker], reader: ClipReader, split: str, judges: Judges, unseen: list[str]) -> Table:
+    if not makers:
+        return {}
+    with progress_bar("videos", len(reader.keys(split))) as advance:
+        return evaluate_videos(makers, reader, split, judges, unseen=unseen, advance=advance)
 
 
 def write_csv(path: Path, metrics: dict[str, float]) -> None:

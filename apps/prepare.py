@@ -17,6 +17,7 @@ from .shards import info
 
 if TYPE_CHECKING:
     from ..datamodules.prepare.run import PrepareReport
+    from ..models.face_model import FaceModel
 
 NAMED = 20  # rejected clips that are listed by name
 
@@ -47,7 +48,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
     """Run the passes; prints what was kept and what was left out."""
     from ..datamodules.prepare.gates import parse_gates
     from ..datamodules.prepare.run import prepare_sources
-    from ..datamodules.prepare.work import ICT, PrepareConfig, load_face_model
+    from ..datamodules.prepare.work import PrepareConfig, load_face_model
 
     config = PrepareConfig(
         size=options.size,
@@ -57,13 +58,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:
-        model = load_face_model(config.face_model)
-        if model is None or model.kind != ICT:
-            raise UserError(
-                "--export-arkit",
-                "only the ict face model has ARKit's blendshapes",
-                "give it as --face-model",
-            )
+        _check_arkit(load_face_model(config.face_model))
     with Follow() as follow:
         report = prepare_sources(
             listing,
@@ -86,6 +81,13 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
 
         paths = export_arkit(out, out / "arkit")
         console.print(f"{out / 'arkit'}: {len(paths)} files of blendshapes", highlight=False)
+
+
+def _check_arkit(model: "FaceModel | None") -> None:
+    from ..datamodules.prepare.work import ICT
+
+    if model is None or model.kind != ICT:
+        raise UserError("--export-arkit", "only the ict face model has ARKit's blendshapes", "give it as --face-model")
 
 
 def _part(text: str) -> tuple[int, int]:

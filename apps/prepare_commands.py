@@ -5,11 +5,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from .arguments import Codec, Out, Workers, examples
+from .arguments import Codec, File, Out, Word, Words, Workers, examples
 
 prepare = typer.Typer(help="Turn clips into shards of WebDataset tars.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ class PrepareOptions:
     codec: Codec = "mjpeg"
     workers: Workers = 1
     only: Annotated[
-        Optional[str],  # noqa: UP045 (typer reads it at run time)
+        Word,
         typer.Option("--pass", help="track, fit or pack: this pass only, all of them in this order make a data set."),
     ] = None
     part: Annotated[str, typer.Option(help="I/N: the I-th of N parts of a pass, each in a process of its own.")] = "1/1"
@@ -30,11 +30,11 @@ class PrepareOptions:
         str, typer.Option(help="landmark (built from the clips), a facemodel.npz, ict or a folder of ICT-FaceKit.")
     ] = "landmark"
     coefficients: Annotated[
-        Optional[Path],  # noqa: UP045
+        File,
         typer.Option(help="Folder of Deep3DFaceRecon's .mat files to take instead of a fit; needs a bfm09 face model."),
     ] = None
     gate: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        Words,
         typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),
     ] = None
     export_arkit: Annotated[
@@ -111,7 +111,7 @@ def prepare_hdtf(
     out: Out,
     *,
     annotations: Annotated[
-        Optional[Path],  # noqa: UP045
+        File,
         typer.Option(help="Folder of the data set's text files, where they do not lie with the videos."),
     ] = None,
     options: PrepareOptions = LARGE,

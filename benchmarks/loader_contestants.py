@@ -18,8 +18,9 @@ import simplejpeg
 import torch
 import webdataset
 from emohead.datamodules.config import DataConfig
+from emohead.datamodules.dataset.clip import StoredClip
 from emohead.datamodules.dataset.decode import DECODE, decode_npy, decode_speech
-from emohead.datamodules.dataset.reader import ClipReader, StoredClip
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.stream.examples import draw_pair, motion_window
 from loader_data import NUM_CLIPS, NUM_SAMPLES, jpegs_of

@@ -18,7 +18,8 @@ from pathlib import Path
 import av
 import lmdb
 import numpy as np
-from emohead.datamodules.dataset.reader import ClipReader, StoredClip
+from emohead.datamodules.dataset.clip import StoredClip
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.transcode import transcode
 from emohead.datamodules.dataset.writer import MEMBERS, ShardWriter
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic

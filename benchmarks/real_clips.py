@@ -36,8 +36,8 @@ from emohead.models.face import FaceGenerator
 from emohead.models.motion import AudioTo3DMM
 from emohead.models.talker import motion_windows
 from emohead.trainers.evaluation.face import compare_frames
-from emohead.trainers.evaluation.motion import landmark_distances, loudness
-from emohead.trainers.metrics import correlation
+from emohead.trainers.evaluation.motion import loudness
+from emohead.trainers.metrics import correlation, landmark_distances
 
 TRAIN, VAL = 0.8, 0.1  # shares of a clip; the last tenth of the training part is also looked at during training
 FOLDS = 4

@@ -76,6 +76,22 @@ def check_config(config: DataConfig) -> None:
         check_weights(config)
 
 
+def uneven_batch(size: int, parts: int, meaning: str) -> UserError | None:
+    """The error of a global batch that cannot be cut into equal parts; meaning: how their number is named."""
+    if size % parts == 0:
+        return None
+    return UserError(
+        f"data.batch_size={size}", f"is no multiple of {meaning} = {parts}", nearest_batch_sizes(size, parts)
+    )
+
+
+def nearest_batch_sizes(size: int, step: int) -> str:
+    """The settings next to a batch size that are multiples of a step."""
+    below = size // step * step
+    sizes = [str(wanted) for wanted in (below, below + step) if wanted]
+    return "data.batch_size=" + " or ".join(sizes)
+
+
 def check_weights(config: DataConfig) -> None:
     """Refuse weights that are not one for each data set, or that leave one out."""
     shards, weights = config.shards, config.weights

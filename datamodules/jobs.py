@@ -93,13 +93,12 @@ def run_jobs(
         yield from _run_here(function, jobs, beat)
         return
     waiting, count = deque(jobs), 0
-    children: list[Child[Job]] = [Child(function) for _ in range(min(workers, len(jobs)))]
+    children = [Child(function) for _ in range(min(workers, len(jobs)))]
     try:
         while waiting or any(child.job for child in children):
-            for child in children:
-                if child.idle and waiting:
-                    job = waiting.popleft()
-                    child.give(job, patience(job))
+            for child in [child for child in children if child.idle][: len(waiting)]:
+                job = waiting.popleft()
+                child.give(job, patience(job))
             time_left = min(child.deadline for child in children) - time.monotonic()
             wait([child.connection for child in children], timeout=min(max(0.0, time_left), LOOK_SECONDS))
             for child in list(children):
@@ -111,9 +110,9 @@ def run_jobs(
                     child.stop()
                     children.remove(child)
                     children += [Child(function)] * bool(waiting)
-                if result is not None and isinstance(result[1], UserError):
-                    raise result[1]
                 if result is not None:
+                    if isinstance(result[1], UserError):
+                        raise result[1]
                     yield result
     finally:
         for child in children:

@@ -10,10 +10,9 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from .batch import BATCH
-from .config import DataConfig, check_config
+from .config import DataConfig, check_config, uneven_batch
 from .stream.damaged import BadSamples
 from .stream.loader import BatchStream, FiniteBatchStream, StreamLoader, start_worker
 from .stream.order import FixedOrder, Order
@@ -87,11 +86,8 @@ class TalkingFaceData(pl.LightningDataModule):
 
     def train_dataloader(self) -> StreamLoader:
         num_ranks = self._ranks()[1]
-        if self.config.batch_size % num_ranks:
-            raise UserError(
-                f"data.batch_size={self.config.batch_size}",
-                f"must be a multiple of the {num_ranks} processes",
-            )
+        if uneven := uneven_batch(self.config.batch_size, num_ranks, "the number of processes"):
+            raise uneven
         order = self.train_source.training_order(self.seed)
         return self._loader(BatchStream, "train", order, self.seed, self._batches_done)
 

@@ -69,12 +69,16 @@ def build_towers(name: str, pretrained: str = "") -> ClipTowers:
         ) from None
     finally:
         logging.disable(logging.NOTSET)
+    return _towers(clip, tokenize, open_clip.get_model_config(name)["embed_dim"])
+
+
+def _towers(clip: Any, tokenize: Callable[[list[str]], Tensor], embed_dim: int) -> ClipTowers:
     size = clip.visual.image_size
     return ClipTowers(
         text=clip.text,
         image=clip.visual,
         tokenize=tokenize,
-        embed_dim=open_clip.get_model_config(name)["embed_dim"],
+        embed_dim=embed_dim,
         image_size=size[0] if isinstance(size, tuple) else size,
         image_mean=tuple(clip.visual.preprocess_cfg["mean"]),
         image_std=tuple(clip.visual.preprocess_cfg["std"]),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
 from .tiny_tower import IMAGE_SIZE, WIDTHS, TinyTower
 
+MODALITIES = ("text", "image", "audio")  # in which an emotion can be given
 MAX_WORDS = 48
 WORD = re.compile(r"[^\W_]+")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on (Radford et al. 2021)

@@ -15,7 +15,8 @@ from emohead.trainers.distill import DistillStage, DistillStageConfig
 from emohead.trainers.emotion import EmotionStage, EmotionStageConfig
 from emohead.trainers.face import FaceStage
 from emohead.trainers.motion import MotionStage, MotionStageConfig
-from emohead.trainers.stage import OptimizerConfig, Stage
+from emohead.trainers.optimizer import OptimizerConfig
+from emohead.trainers.stage import Stage
 from torch import nn
 
 from .face_stage import DIMS, SMALL, face_model, small_config

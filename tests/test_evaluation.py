@@ -28,7 +28,6 @@ from emohead.trainers.evaluation.face import evaluate_face, relatives_of, ssim
 from emohead.trainers.evaluation.motion import (
     evaluate_jury,
     evaluate_motion,
-    landmark_distances,
     loudness,
 )
 from emohead.trainers.evaluation.video import (
@@ -41,8 +40,8 @@ from emohead.trainers.evaluation.video import (
     true_clip,
     ways,
 )
-from emohead.trainers.metrics import correlation, psnr
-from emohead.trainers.stage import learning_rate_scale
+from emohead.trainers.metrics import correlation, landmark_distances, psnr
+from emohead.trainers.optimizer import learning_rate_scale
 from torch import nn
 
 from .face_stage import make_generator

@@ -25,7 +25,7 @@ from emohead.trainers.motion import (
     moments_loss,
     vertex_distance,
 )
-from emohead.trainers.stage import OptimizerConfig
+from emohead.trainers.optimizer import OptimizerConfig
 
 from .motion_stage import SIZES, SMALL, conditions, face_model, make_stage
 

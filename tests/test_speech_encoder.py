@@ -21,7 +21,7 @@ from emohead.trainers.doctor import inputs as doctor_inputs
 from emohead.trainers.doctor.disk import checkpoint_bytes, state_bytes
 from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.motion import MotionStage, MotionStageConfig
-from emohead.trainers.stage import OptimizerConfig
+from emohead.trainers.optimizer import OptimizerConfig
 from safetensors.torch import load_file, save_file
 
 from .motion_stage import SMALL, conditions, make_stage

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from emohead.datamodules.dataset.reader import DamagedClip
+from emohead.datamodules.dataset.clip import DamagedClip
 from emohead.datamodules.stream.damaged import BadSamples
 from emohead.datamodules.stream.order import Place
 from emohead.models.errors import UserError

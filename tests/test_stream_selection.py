@@ -93,5 +93,5 @@ def test_values_that_cannot_be_meant_are_refused(corpus: Path, changes: dict, wo
 def test_no_folder_and_uneven_batches_are_refused(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"data\.shards: empty"):
         data_of()
-    with pytest.raises(UserError, match="must be a multiple of the 3 processes"):
+    with pytest.raises(UserError, match="no multiple of the number of processes = 3"):
         data_of(corpus, trainer=FakeTrainer(0, 3)).train_dataloader()

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emohead.datamodules.dataset.clip import StoredClip
 from emohead.datamodules.dataset.estimate import estimate_codecs
 from emohead.datamodules.dataset.manifest import load_manifest
-from emohead.datamodules.dataset.reader import ClipReader, StoredClip
+from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.transcode import WORK, transcode
 from emohead.datamodules.dataset.verify import verify_shards
 from emohead.datamodules.dataset.writer import ShardWriter

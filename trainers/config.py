@@ -34,6 +34,13 @@ def load_config(schema: type[T], files: list[Path], overrides: list[str]) -> T:
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
+def value_of(config: Any, key: str) -> Any:
+    """The value of a key with dots, such as perceptual.emotion."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration; feeding it back reproduces the run."""
     with written_aside(path) as partial:

@@ -25,7 +25,7 @@ from ..datamodules.module import DataFacts
 from ..datamodules.prompts import prompts_for
 from ..datamodules.sample import LEVELS
 from ..models.emotion import EmotionSpace
-from ..models.emotion_student import EmotionEncoder
+from ..models.emotion_student import MODALITIES, EmotionEncoder
 from ..models.face import FaceGenerator, to_float, to_pictures
 from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
@@ -33,7 +33,6 @@ from ..models.motion import SWAY_FRAMES, AudioTo3DMM
 from ..models.talker import Talker, TalkerConfig, copy_matching
 from .frozen import Frozen
 from .metrics import psnr
-from .motion import MODALITIES
 from .stage import Stage, StageConfig, Start
 
 Values = dict[str, Any]  # the configuration of a network, as its export has it

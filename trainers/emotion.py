@@ -26,7 +26,8 @@ from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights
 from .engines.ranks import all_objects, all_rows, own_rows
 from .metrics import emotion_retrieval
-from .stage import Stage, StageConfig, decay_groups
+from .optimizer import decay_groups
+from .stage import Stage, StageConfig
 
 MIN_TEMPERATURE = 0.02  # with a sharper softmax single pairs dominate
 

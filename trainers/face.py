@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
+from ..datamodules.config import nearest_batch_sizes
 from ..datamodules.module import DataFacts
 from ..models.discriminator import Discriminator, DiscriminatorConfig
 from ..models.emotion import EmotionSpace
@@ -30,7 +31,8 @@ from ..models.face_loss import (
 from .face_augmentation import FaceAugmentationConfig, augmented
 from .frozen import Frozen
 from .metrics import psnr
-from .stage import Caution, OptimizerConfig, Stage, StageConfig, Start, nearest_batch_sizes
+from .optimizer import OptimizerConfig
+from .stage import Caution, Stage, StageConfig, Start
 
 PREVIEWED = 6  # pairs in a picture of samples/
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
@@ -68,7 +70,6 @@ class PerceptualConfig:
 
 @dataclass
 class FaceStageConfig(StageConfig):
-    run: str = "runs/face"
     network: FaceGeneratorConfig = field(default_factory=FaceGeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     loss: FaceLossConfig = field(default_factory=FaceLossConfig)
@@ -276,11 +277,10 @@ class FaceStage(Stage[FaceStageConfig]):
         c, adversary = self.config.optimizer, self.config.adversary
         # Lazy regularisation takes extra steps: StyleGAN2 shortens the discriminator's memory to match.
         share = adversary.r1_every / (adversary.r1_every + 1)
+        rate, betas = adversary.lr * share, (0.0, c.beta2**share)
         return [
             torch.optim.Adam(self.network.parameters(), lr=c.lr, betas=(c.beta1, c.beta2), fused=True),
-            torch.optim.Adam(
-                self.discriminator.parameters(), lr=adversary.lr * share, betas=(0.0, c.beta2**share), fused=True
-            ),
+            torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=betas, fused=True),
         ]
 
     def export_tensors(self) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from ..datamodules.batch import Batch
 from ..datamodules.module import DataFacts
 from ..models.checkpoint import save_checkpoint
 from ..models.emotion import EmotionSpace
+from ..models.emotion_student import MODALITIES
 from ..models.errors import UserError
 from ..models.face_model import MOUTH, POSE_DIM, FaceModel
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
@@ -35,7 +36,6 @@ from .frozen import Frozen
 from .metrics import correlation
 from .stage import Stage, StageConfig, Start
 
-MODALITIES = ("text", "image", "audio")
 TEMPERATURE = 0.1  # of the critics' contrasts
 NEIGHBOURS = 0.7  # frames: how far a moment of speech and its lips may lie apart
 OTHER_LEVEL = 0.5  # how much of a match the same emotion at another level is
@@ -96,7 +96,7 @@ class MotionStage(Stage[MotionStageConfig]):
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
         if not config.emotion_from or set(config.emotion_from) - set(MODALITIES):
-            raise UserError("emotion_from", config.emotion_from, f"wanted are some of {', '.join(MODALITIES)}")
+            raise UserError(f"emotion_from={config.emotion_from}", f"wanted are some of {', '.join(MODALITIES)}")
         if config.network.speech_encoder and config.augmentation:
             raise UserError(
                 f"augmentation={config.augmentation}",

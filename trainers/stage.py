@@ -21,24 +21,14 @@ from ..datamodules.config import DataConfig
 from ..datamodules.module import DataFacts
 from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..models.errors import UserError
-from .config import as_dict
+from .config import as_dict, value_of
 from .engines.draws import Draws
 from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
 from .lightning_private import world_size
+from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 
 SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further apart than any run is long
-
-
-@dataclass
-class OptimizerConfig:
-    lr: float = 3e-4
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
-    warmup_steps: int = 50
-    final_lr: float = 0.05  # share of lr left at the last step (cosine)
-    clip_norm: float = 1.0
 
 
 @dataclass
@@ -95,27 +85,12 @@ class Start(NamedTuple):
         return value_of(config, self.key)
 
 
-def value_of(config: Any, key: str) -> Any:
-    """The value of a key with dots, such as perceptual.emotion."""
-    for name in key.split("."):
-        config = getattr(config, name)
-    return config
-
-
 class Caution(NamedTuple):
     """A setting that trains, but not as one would think."""
 
     check: str  # a word or two
     problem: str
     remedy: str
-
-
-def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
-    """Linear warm-up, then a half cosine from 1 down to `final`. A pure function of the step: nothing to restore."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Stage(pl.LightningModule, Generic[Config]):
@@ -298,11 +273,7 @@ class Stage(pl.LightningModule, Generic[Config]):
             return self.validate(batch)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        c = self.config.optimizer
-        return [
-            torch.optim.AdamW(decay_groups(module, c.weight_decay), lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
-            for module in self.trained().values()
-        ]
+        return [adamw(module, self.config.optimizer) for module in self.trained().values()]
 
     def export_tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()
@@ -323,23 +294,5 @@ def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> N
         return
     before, now = (sorted(found) for found in (trained.get("holdout_emotions", []), config.data.holdout_emotions))
     if before != now:
-        raise UserError(
-            where,
-            f"was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]",
-            "all stages of a chain must hold out the same",
-        )
-
-
-def nearest_batch_sizes(size: int, step: int) -> str:
-    """The settings next to a batch size that are multiples of a step."""
-    below = size // step * step
-    sizes = [str(wanted) for wanted in (below, below + step) if wanted]
-    return "data.batch_size=" + " or ".join(sizes)
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups of AdamW: norms, biases and temperatures are not decayed."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        problem = f"was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]"
+        raise UserError(where, problem, "all stages of a chain must hold out the same")

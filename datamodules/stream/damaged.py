@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import UserError
-from ..dataset.reader import DamagedClip
+from ..dataset.clip import DamagedClip
 from .order import Place
 
 BORNE = 3  # different bad samples that never stop a run, however small its data set

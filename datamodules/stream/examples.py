@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..batch import EMOTION, FACE, MOTION
-from ..dataset.reader import StoredClip
+from ..dataset.clip import StoredClip
 from ..prompts import draw_prompt
 from ..sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
 from .memory import Slot

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ...models.errors import UserError
 from ..batch import BATCH, Batch
-from ..dataset.reader import DamagedClip
+from ..dataset.clip import DamagedClip
 from .damaged import BadSamples
 from .examples import Pictures, Room, collate, draw_sample
 from .memory import BatchMemory, MadeBatch

@@ -7,9 +7,10 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.face_model import MIN_STD
 from ..config import DataConfig
+from ..dataset.clip import StoredClip
 from ..dataset.index import person
 from ..dataset.manifest import REBUILD, Shard, group_name
-from ..dataset.reader import ClipReader, StoredClip
+from ..dataset.reader import ClipReader
 from ..sample import EMOTIONS
 from ..storage.cache import Cache
 from ..storage.folder import open_folder

@@ -3,75 +3,22 @@
 P is the array of projected vertices (V, 2) in pixels of the large canvas; colours are RGB.
 """
 
-from collections.abc import Sequence
-from functools import cache
-
 import cv2
 import numpy as np
 
-from .face import AU, CHEEKS, CHIN, CREASES, EARS, FOLDS, FOREHEAD, GLABELLA, HAIRLINE, IRIS, SKULL
+from .brush import SHIFT, curve, fixed
+from .face import AU, CHEEKS, CHIN, CREASES, EARS, FOLDS, FOREHEAD, GLABELLA, HAIRLINE, IRIS
+from .hair import HairPainter
 from .look import Look, mix, shade
 
-SUPERSAMPLING = 2
-NUM_STRANDS = 48
-SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
-# By hair style: how far the fringe hangs over the 9 points of the hairline, how high the hair stands over the 11 of
-# the skull (face units).
-FRINGES = {
-    "short": (0.0, 0.02, 0.04, 0.02, 0.04, 0.02, 0.04, 0.02, 0.0),
-    "quiff": (0.0, 0.0, -0.02, -0.05, -0.06, -0.05, -0.02, 0.0, 0.0),
-    "parted": (0.0, 0.0, -0.02, 0.14, 0.20, 0.16, 0.12, 0.06, 0.0),
-    "bob": (0.10, 0.16, 0.24, 0.30, 0.31, 0.30, 0.24, 0.16, 0.10),
-}
-VOLUMES = {
-    "short": (0.0,) * 11,
-    "quiff": (0.0, 0.0, 0.02, 0.06, 0.12, 0.16, 0.14, 0.06, 0.02, 0.0, 0.0),
-    "long": (0.0, 0.0, 0.03, 0.05, 0.06, 0.06, 0.06, 0.05, 0.03, 0.0, 0.0),
-    "curly": (0.0, 0.02, 0.05, 0.08, 0.09, 0.09, 0.09, 0.08, 0.05, 0.02, 0.0),
-}
 
-
-@cache
-def _spline(num_points: int, closed: bool, steps: int = 5) -> np.ndarray:
-    """Catmull-Rom as a matrix: control points (n, 2) -> curve (m, 2)."""
-    spans = num_points if closed else num_points - 1
-    matrix = np.zeros((spans * steps + (not closed), num_points))
-    for span in range(spans):
-        knots = [span - 1, span, span + 1, span + 2]
-        knots = [k % num_points if closed else min(max(k, 0), num_points - 1) for k in knots]
-        for step in range(steps):
-            t = step / steps
-            weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
-            for knot, weight in zip(knots, weights, strict=True):
-                matrix[span * steps + step, knot] += weight / 2
-    if not closed:
-        matrix[-1, -1] = 1
-    return matrix
-
-
-def _curve(points: np.ndarray, closed: bool = False) -> np.ndarray:
-    return _spline(len(points), closed) @ points
-
-
-def _fixed(points: np.ndarray) -> np.ndarray:
-    """Pixels (pixel i covers [i, i + 1)) to OpenCV's fixed-point coordinates (pixel i is centred on i)."""
-    return np.rint((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-
-
-class FacePainter:
+class FacePainter(HairPainter):
     """Draws frames of one person; background and constants are made once."""
 
     def __init__(self, look: Look, size: int) -> None:
-        self.look = look
+        super().__init__(look, size)
         self.size = size
-        self.canvas_size = size * SUPERSAMPLING
-        self.unit = 1.0  # pixels of a face unit, set for every frame
         self.background = self._background()
-        tones = (
-            np.arange(256)[None, :, None] / 128 * np.array(look.hair)
-            + np.maximum(np.arange(256) - 128, 0)[:, None] * 0.25
-        )
-        self.hair_table = np.clip(tones, 0, 255).astype(np.uint8)  # light (128 = 1) -> hair colour, with some gloss
         centres = (np.arange(size // 2) + 0.5) * (self.canvas_size / (size // 2))
         self.light_grid = centres.astype(np.float32)
 
@@ -81,7 +28,7 @@ class FacePainter:
         self.unit = float(np.exp(pose[5])) * self.canvas_size / 2
         au = {name: float(expression[index]) for name, index in AU.items()}
         canvas = self.background.copy()
-        self._hair_back(canvas, p)
+        self.hair_back(canvas, p)
         self._body(canvas, p, pose)
         canvas = self._skin(canvas, p, au)
         for side in (0, 1):
@@ -89,29 +36,10 @@ class FacePainter:
             self._brow(canvas, p, side)
         self._nose(canvas, p)
         self._mouth(canvas, p)
-        self._hair_front(canvas, p)
+        self.hair_front(canvas, p)
         if self.look.glasses:
             self._glasses(canvas, p)
         return cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
-
-    # ------------------------------------------------------------------ primitives
-    def _fill(self, canvas: np.ndarray, points: np.ndarray, colour: Sequence[int]) -> None:
-        cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SHIFT)
-
-    def _line(self, canvas: np.ndarray, points: np.ndarray, colour: tuple, width: float, closed: bool = False) -> None:
-        """A polyline; width in face units."""
-        thickness = max(1, round(width * self.unit))
-        cv2.polylines(canvas, [_fixed(points)], closed, colour, thickness, cv2.LINE_AA, SHIFT)
-
-    def _off(self, x: float, y: float) -> np.ndarray:
-        """An offset in face units as pixels of the canvas."""
-        return np.array((x, y)) * self.unit
-
-    def _disc(self, canvas: np.ndarray, centre: np.ndarray, radii: tuple[float, float], colour: tuple) -> None:
-        """A filled ellipse; radii in face units."""
-        axes = tuple(round(r * self.unit * (1 << SHIFT)) for r in radii)
-        x, y = _fixed(centre).tolist()
-        cv2.ellipse(canvas, (x, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA, SHIFT)
 
     # ------------------------------------------------------------------ layers
     def _background(self) -> np.ndarray:
@@ -127,7 +55,7 @@ class FacePainter:
         shoulders = body(
             (-2.2, 2.0), (-1.5, 1.42), (-0.95, 1.27), (-0.5, 1.12), (0.5, 1.12), (0.95, 1.27), (1.5, 1.42), (2.2, 2.0)
         )
-        self._fill(canvas, _curve(shoulders), self.look.clothes)
+        self.fill(canvas, curve(shoulders), self.look.clothes)
         head = (p[6] + p[10]) / 2 - body((0, 0.81))[0]
         neck = body(
             (-0.5, 0.3),
@@ -141,28 +69,28 @@ class FacePainter:
             (0.5, 0.3),
         )
         neck[[0, 1, 7, 8]] += head * 0.8
-        self._fill(canvas, _curve(neck), shade(self.look.skin, 0.83))
+        self.fill(canvas, curve(neck), shade(self.look.skin, 0.83))
         shadow = body((-0.46, 0.5), (-0.45, 0.93), (0, 1.14), (0.45, 0.93), (0.46, 0.5))
-        self._fill(canvas, _curve(shadow + head * 0.8), shade(self.look.skin, 0.66))
+        self.fill(canvas, curve(shadow + head * 0.8), shade(self.look.skin, 0.66))
         collar = body((-0.64, 1.13), (-0.36, 1.3), (0, 1.42), (0.36, 1.3), (0.64, 1.13))
-        self._line(canvas, _curve(collar), shade(self.look.clothes, 0.75), 0.05)
+        self.line(canvas, curve(collar), shade(self.look.clothes, 0.75), 0.05)
 
     def _skin(self, canvas: np.ndarray, p: np.ndarray, au: dict[str, float]) -> np.ndarray:
-        scalp = p[list(HAIRLINE)][::-1] + self._off(0, -0.12) * np.sin(np.linspace(0, np.pi, 9))[:, None]
-        outline = np.concatenate([_curve(p[:17]), _curve(scalp)])
+        scalp = p[list(HAIRLINE)][::-1] + self.off(0, -0.12) * np.sin(np.linspace(0, np.pi, 9))[:, None]
+        outline = np.concatenate([curve(p[:17]), curve(scalp)])
         mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
         for ear in EARS:
-            self._fill(mask, _curve(p[list(ear)]), (255,))
-        self._fill(mask, outline, (255,))
+            self.fill(mask, curve(p[list(ear)]), (255,))
+        self.fill(mask, outline, (255,))
         light = cv2.resize(self._light(p, au), canvas.shape[:2], interpolation=cv2.INTER_LINEAR)
         skin = (light * np.array(self.look.skin, np.float32)).clip(0, 255).astype(np.uint8)
         cv2.copyTo(skin, mask, canvas)
         for ear in EARS:
             inner = p[list(ear)] * 0.6 + p[list(ear)].mean(0) * 0.4
-            self._line(canvas, _curve(inner[:4]), shade(self.look.skin, 0.68), 0.03)
-        self._line(canvas, _curve(p[:17]), shade(self.look.skin, 0.66), 0.012)
+            self.line(canvas, curve(inner[:4]), shade(self.look.skin, 0.68), 0.03)
+        self.line(canvas, curve(p[:17]), shade(self.look.skin, 0.66), 0.012)
         if self.look.beard:
-            self._beard(canvas, p)
+            self.beard(canvas, p)
         return canvas
 
     def _light(self, p: np.ndarray, au: dict[str, float]) -> np.ndarray:
@@ -211,7 +139,7 @@ class FacePainter:
         for side, fold in enumerate(FOLDS):
             smile = au["corner_up_left" if side == 0 else "corner_up_right"]
             strength = 0.25 + 0.5 * smile + 0.5 * au["nose_wrinkle"] + 0.25 * au["upper_lip_raise"]
-            lines.append((_curve(q[list(fold)]), strength))
+            lines.append((curve(q[list(fold)]), strength))
         down = au["corner_down"]
         lines += [(np.stack([q[c], q[c] + (s * 0.05 * unit, 0.10 * unit)]), 0.6 * down) for c, s in ((48, -1), (54, 1))]
         frown, wrinkle = au["brow_lower"], au["nose_wrinkle"]
@@ -222,167 +150,98 @@ class FacePainter:
         width = 0.42 if au["outer_brow_raise"] > 0.6 * au["inner_brow_raise"] else 0.22
         for y in (-0.10, 0.0, 0.10):
             arch = np.array([(-width, 0.03), (0, 0), (width, 0.03)]) * unit + q[FOREHEAD] + (0, y * unit)
-            lines.append((_curve(arch), 0.55 * surprise))
+            lines.append((curve(arch), 0.55 * surprise))
         for line, strength in lines:
             if strength > 0.05:
-                cv2.polylines(layer, [_fixed(line)], False, (int(min(strength, 1.0) * 255),), 1, cv2.LINE_AA, SHIFT)
+                cv2.polylines(layer, [fixed(line)], False, (int(min(strength, 1.0) * 255),), 1, cv2.LINE_AA, SHIFT)
         return cv2.GaussianBlur(layer, (3, 3), 0).astype(np.float32) * (0.30 / 255)
-
-    def _beard(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        moustache = p[[53, 52, 51, 50, 49]] + self._off(0, -0.055)
-        cheeks = [(p[jaw] * 0.45 + p[corner] * 0.55) + self._off(0, 0.09) for jaw, corner in ((14, 54), (2, 48))]
-        lower = np.concatenate([_curve(p[1:16]), cheeks[:1], moustache, cheeks[1:]])
-        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, lower, (150,))
-        self._fill(mask, _curve(p[list(range(48, 60))], closed=True), (0,))
-        mask = cv2.GaussianBlur(mask, (0, 0), 0.035 * self.unit)
-        alpha = (mask.astype(np.float32) / 255)[..., None]
-        canvas[:] = (canvas * (1 - alpha) + np.array(self.look.hair, np.float32) * alpha).astype(np.uint8)
 
     def _eye(self, canvas: np.ndarray, p: np.ndarray, side: int) -> None:
         start = 36 + 6 * side
         upper, lower = p[[start, start + 1, start + 2, start + 3]], p[[start, start + 5, start + 4, start + 3]]
         upper = np.minimum(upper, np.stack([upper[:, 0], lower[:, 1]], 1))  # lids meet, they do not cross
-        top, bottom = _curve(upper), _curve(lower)
+        top, bottom = curve(upper), curve(lower)
         opening = np.concatenate([top, bottom[::-1]])
         mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, opening, (255,))
-        x, y, w, h = cv2.boundingRect(_fixed(opening) >> SHIFT)
+        self.fill(mask, opening, (255,))
+        x, y, w, h = cv2.boundingRect(fixed(opening) >> SHIFT)
         x, y = max(x - 1, 0), max(y - 1, 0)
         area = (slice(y, y + h + 3), slice(x, x + w + 3))
         eye = np.empty_like(canvas[area])
         eye[:] = (236, 232, 228)
         iris = p[IRIS[side]] - (x, y)
-        self._disc(eye, iris, (0.082, 0.082), shade(self.look.eyes, 0.55))
-        self._disc(eye, iris, (0.068, 0.068), self.look.eyes)
-        self._disc(eye, iris, (0.034, 0.034), (14, 10, 10))
-        self._line(eye, top - (x, y - 0.012 * self.unit), (170, 158, 154), 0.022)  # the lid's shadow
-        self._disc(eye, iris + self._off(0.026, -0.03), (0.016, 0.016), (255, 255, 255))
+        self.disc(eye, iris, (0.082, 0.082), shade(self.look.eyes, 0.55))
+        self.disc(eye, iris, (0.068, 0.068), self.look.eyes)
+        self.disc(eye, iris, (0.034, 0.034), (14, 10, 10))
+        self.line(eye, top - (x, y - 0.012 * self.unit), (170, 158, 154), 0.022)  # the lid's shadow
+        self.disc(eye, iris + self.off(0.026, -0.03), (0.016, 0.016), (255, 255, 255))
         alpha = mask[area][..., None].astype(np.uint16)
         canvas[area] = (eye * alpha + canvas[area] * (255 - alpha)) // 255
         skin = self.look.skin
-        self._line(canvas, _curve(p[list(CREASES[side])]), shade(skin, 0.62), 0.012)
-        self._line(canvas, bottom, shade(skin, 0.60), 0.012)
+        self.line(canvas, curve(p[list(CREASES[side])]), shade(skin, 0.62), 0.012)
+        self.line(canvas, bottom, shade(skin, 0.60), 0.012)
         lash = mix(shade(skin, 0.3), (20, 14, 12), 0.6)
-        self._line(canvas, top, lash, 0.028)
+        self.line(canvas, top, lash, 0.028)
 
     def _brow(self, canvas: np.ndarray, p: np.ndarray, side: int) -> None:
         """Tapered towards the temple; points run from the outer to the inner end."""
         spine = p[17:22] if side == 0 else p[26:21:-1]
-        curve = _curve(spine)
-        profile = np.interp(np.linspace(0, 1, len(curve)), (0, 0.35, 0.85, 1), (0.15, 0.8, 1.0, 0.8))
-        half = np.stack([np.zeros(len(curve)), profile * self.look.brow_thickness * 0.5 * self.unit], 1)
+        ridge = curve(spine)
+        profile = np.interp(np.linspace(0, 1, len(ridge)), (0, 0.35, 0.85, 1), (0.15, 0.8, 1.0, 0.8))
+        half = np.stack([np.zeros(len(ridge)), profile * self.look.brow_thickness * 0.5 * self.unit], 1)
         colour = mix(shade(self.look.hair, 0.85), self.look.skin, 0.12)
-        self._fill(canvas, np.concatenate([curve - half, (curve + half)[::-1]]), colour)
+        self.fill(canvas, np.concatenate([ridge - half, (ridge + half)[::-1]]), colour)
 
     def _nose(self, canvas: np.ndarray, p: np.ndarray) -> None:
         dark = shade(self.look.skin, 0.42)
         for wing, nostril, sign in ((31, 32, -1), (35, 34, 1)):
             centre = (p[wing] * 0.45 + p[nostril] * 0.55) + (0, 0.002 * self.unit)
-            self._disc(canvas, centre, (0.034, 0.016), dark)
+            self.disc(canvas, centre, (0.034, 0.016), dark)
             side = (
                 p[wing] + np.array([(sign * -0.005, -0.09), (sign * 0.03, -0.045), (sign * 0.005, 0.012)]) * self.unit
             )
-            self._line(canvas, _curve(side), shade(self.look.skin, 0.68), 0.014)
+            self.line(canvas, curve(side), shade(self.look.skin, 0.68), 0.014)
 
     def _mouth(self, canvas: np.ndarray, p: np.ndarray) -> None:
         lips = self.look.lips
-        inner_top, inner_bottom = _curve(p[60:65]), _curve(p[[60, 67, 66, 65, 64]])
-        outer_top, outer_bottom = _curve(p[48:55]), _curve(p[[48, 59, 58, 57, 56, 55, 54]])
-        middle = _curve(np.stack([p[60], (p[61] + p[67]) / 2, (p[62] + p[66]) / 2, (p[63] + p[65]) / 2, p[64]]))
-        self._fill(canvas, np.concatenate([outer_top, middle[::-1]]), shade(lips, 0.86))
-        self._fill(canvas, np.concatenate([middle, outer_bottom[::-1]]), lips)
+        inner_top, inner_bottom = curve(p[60:65]), curve(p[[60, 67, 66, 65, 64]])
+        outer_top, outer_bottom = curve(p[48:55]), curve(p[[48, 59, 58, 57, 56, 55, 54]])
+        middle = curve(np.stack([p[60], (p[61] + p[67]) / 2, (p[62] + p[66]) / 2, (p[63] + p[65]) / 2, p[64]]))
+        self.fill(canvas, np.concatenate([outer_top, middle[::-1]]), shade(lips, 0.86))
+        self.fill(canvas, np.concatenate([middle, outer_bottom[::-1]]), lips)
         lower_lip = (p[57] + p[66]) / 2
-        self._disc(canvas, lower_lip, (0.07, 0.014), mix(lips, (255, 240, 235), 0.30))
+        self.disc(canvas, lower_lip, (0.07, 0.014), mix(lips, (255, 240, 235), 0.30))
         gap = float(p[66, 1] - p[62, 1]) / self.unit
         if gap > 0.022:
             self._cavity(canvas, p, np.concatenate([inner_top, inner_bottom[::-1]]), gap)
         else:
-            self._line(canvas, middle, shade(lips, 0.38), 0.016)
+            self.line(canvas, middle, shade(lips, 0.38), 0.016)
 
     def _cavity(self, canvas: np.ndarray, p: np.ndarray, opening: np.ndarray, gap: float) -> None:
         """Dark inside, teeth behind the upper lip, the tongue on the floor."""
-        self._fill(canvas, opening, (52, 20, 22))
+        self.fill(canvas, opening, (52, 20, 22))
         mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, opening, (255,))
-        x, y, w, h = cv2.boundingRect(_fixed(opening) >> SHIFT)
+        self.fill(mask, opening, (255,))
+        x, y, w, h = cv2.boundingRect(fixed(opening) >> SHIFT)
         area = (slice(max(y, 0), y + h + 1), slice(max(x, 0), x + w + 1))
         inside = canvas[area].copy()
         q = p - (max(x, 0), max(y, 0))
         if gap > 0.09:
-            self._disc(inside, q[66] + (0, 0.02 * self.unit), (0.13, 0.35 * gap), (168, 74, 76))
+            self.disc(inside, q[66] + (0, 0.02 * self.unit), (0.13, 0.35 * gap), (168, 74, 76))
         width = float(np.linalg.norm(p[64] - p[60])) / self.unit
         depth = min(0.075, 0.65 * gap, 0.22 * width)
-        arc = np.concatenate(
-            [_curve(q[[60, 61, 62, 63, 64]]), _curve(q[[64, 63, 62, 61, 60]] + (0, depth * self.unit))]
-        )
-        self._fill(inside, arc, (232, 226, 216))
+        arc = np.concatenate([curve(q[[60, 61, 62, 63, 64]]), curve(q[[64, 63, 62, 61, 60]] + (0, depth * self.unit))])
+        self.fill(inside, arc, (232, 226, 216))
         alpha = mask[area][..., None].astype(np.uint16)
         canvas[area] = (inside * alpha + canvas[area] * (255 - alpha)) // 255
-
-    # ------------------------------------------------------------------ hair
-    def _hair_back(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        style = self.look.hair_style
-        skull, dark = p[list(SKULL)], shade(self.look.hair, 0.76)
-        if style in ("long", "bob"):
-            length = 1.8 if style == "long" else 1.0
-            left = [skull[0] + self._off(x, y * length) for x, y in ((-0.10, 0.0), (-0.17, 0.5), (-0.10, 1.0))]
-            right = [skull[-1] + self._off(x, y * length) for x, y in ((0.10, 1.0), (0.17, 0.5), (0.10, 0.0))]
-            self._fill(canvas, _curve(np.array([*skull[1:-1], *right[::-1], *left[::-1]]), closed=True), dark)
-        if style == "bun":
-            self._disc(canvas, skull[5] + self._off(0, 0.02), (0.34, 0.20), dark)
-        if style == "shaved":
-            self._fill(canvas, _curve(skull * 0.94 + p[27] * 0.06), shade(self.look.skin, 0.85))
-        if style == "curly":
-            for index, centre in enumerate(_curve(skull)[::3]):
-                self._disc(canvas, centre, (0.16, 0.16), shade(self.look.hair, (0.66, 0.8, 0.95)[index % 3]))
-
-    def _hair_front(self, canvas: np.ndarray, p: np.ndarray) -> None:
-        """The cap between hairline and skull: shaded along its depth, with strands, and a soft edge."""
-        style = self.look.hair_style
-        skull, fringe = p[list(SKULL)], p[list(HAIRLINE)].copy()
-        fringe[:, 1] += np.array(FRINGES.get(style, FRINGES["short"])) * self.unit
-        skull[:, 1] -= np.array(VOLUMES.get(style, VOLUMES["short"])) * self.unit
-        if style == "shaved":
-            skull = skull * 0.94 + p[27] * 0.06
-        ends = np.array([p[0] * 0.7 + skull[0] * 0.3, p[16] * 0.7 + skull[-1] * 0.3])
-        if style in ("long", "bob"):
-            ends[:, 1] += 0.3 * self.unit
-        inner = _curve(np.concatenate([ends[:1], fringe, ends[1:]]))
-        outer = _curve(skull)
-        mask: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
-        self._fill(mask, np.concatenate([outer, inner[::-1]]), (255 if style != "shaved" else 130,))
-        bottom = int(np.clip(inner[:, 1].max() + 4, 1, self.canvas_size))
-        mask = cv2.blur(mask[:bottom], (3, 3))
-        hair = self._strands(inner, outer, bottom)
-        alpha = mask[..., None].astype(np.uint16)
-        canvas[:bottom] = (hair * alpha + canvas[:bottom] * (255 - alpha)) // 255
-
-    def _strands(self, inner: np.ndarray, outer: np.ndarray, bottom: int) -> np.ndarray:
-        """Hair colour uint8 (bottom, S, 3): lines from the hairline to the skull, blurred into a sheen."""
-        half = 0.5  # of the canvas: the strands are soft anyway
-        size = (round(self.canvas_size * half), round(bottom * half))
-        sheen: np.ndarray = np.full(size[::-1], 105, np.uint8)
-        roots = inner[np.linspace(0, len(inner) - 1, NUM_STRANDS).astype(int)] * half
-        tips = outer[np.linspace(0, len(outer) - 1, NUM_STRANDS).astype(int)] * half
-        width = max(1, round(0.05 * self.unit * half))
-        parts = ((0.0, 0.35, 92), (0.30, 0.72, 138), (0.70, 1.0, 104))  # from, to along the strand, light (128 = 1)
-        for begin, end, light in parts:
-            lines = _fixed(np.stack([roots + (tips - roots) * begin, roots + (tips - roots) * end], axis=1))
-            for group, tone in enumerate((-18, 12, -6, 20, 0)):
-                members = list(lines[(group * 2) % 5 :: 5])
-                cv2.polylines(sheen, members, False, (light + tone,), width, cv2.LINE_AA, SHIFT)
-        sheen = cv2.blur(sheen, (3, 5))
-        sheen = cv2.resize(sheen, (self.canvas_size, bottom), interpolation=cv2.INTER_LINEAR)
-        return cv2.LUT(cv2.merge([sheen] * 3), self.hair_table)
 
     def _glasses(self, canvas: np.ndarray, p: np.ndarray) -> None:
         frame = (36, 34, 40)
         inner = []
         for side, start in ((-1, 36), (1, 42)):
-            centre = p[start : start + 6].mean(0) + self._off(side * 0.015, 0.015)
+            centre = p[start : start + 6].mean(0) + self.off(side * 0.015, 0.015)
             ring = [(0.23 * np.cos(a), 0.165 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 28, endpoint=False)]
-            self._line(canvas, centre + np.array(ring) * self.unit, frame, 0.024, closed=True)
-            self._line(canvas, np.stack([centre + self._off(side * 0.23, 0), p[0 if side < 0 else 16]]), frame, 0.02)
-            inner.append(centre - self._off(side * 0.23, 0))
-        self._line(canvas, np.stack(inner), frame, 0.024)
+            self.line(canvas, centre + np.array(ring) * self.unit, frame, 0.024, closed=True)
+            self.line(canvas, np.stack([centre + self.off(side * 0.23, 0), p[0 if side < 0 else 16]]), frame, 0.02)
+            inner.append(centre - self.off(side * 0.23, 0))
+        self.line(canvas, np.stack(inner), frame, 0.024)

@@ -12,7 +12,8 @@ from ...models.errors import UserError
 from ...models.face import FaceGeneratorConfig
 from ...models.motion import AudioTo3DMMConfig
 from ...models.speech_encoder import read_config
-from ..stage import Stage, Start, value_of
+from ..config import value_of
+from ..stage import Stage, Start
 from .finding import Finding, refusal
 from .tree import given_configs, header_config, parts
 

@@ -5,6 +5,7 @@ Shapes: Q queries, G items of a gallery, E width of the space.
 
 from collections.abc import Sequence
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,9 @@ from torch import Tensor
 from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import class_prompt
 from ...datamodules.sample import EMOTIONS, NO_LABEL
-from ...models.emotion_student import EmotionEncoder
+from ...models.emotion_student import MODALITIES, EmotionEncoder
 from ..metrics import emotion_retrieval
 from .common import Advance, keys_of, no_advance
-
-MODALITIES = ("text", "image", "audio")
 
 
 @torch.inference_mode()
@@ -40,39 +39,66 @@ def evaluate_emotion(
     clip are the queries for images and speech of the rest. They describe face and voice without naming an emotion.
     `image_accuracy_happy_3` and its like: share of that emotion and level whose nearest text is that emotion.
     """
-    rng = np.random.default_rng(seed)
-    images, voices, labels, levels, descriptions = [], [], [], [], []
-    for key in keys_of(reader, split):
-        info = reader.info(key)
-        if info.emotion is not None:
-            frame = reader.frames(key, [int(rng.integers(info.frames))])
-            images.append(encoder.encode_image(torch.from_numpy(frame)))
-            voices.append(encoder.encode_speech(torch.from_numpy(reader.speech(key))[None]))
-            labels.append(EMOTIONS.index(info.emotion))
-            levels.append(info.level or NO_LABEL)
-            descriptions.append(encoder.encode_text(info.prompts).mean(dim=0) if info.prompts else None)
-        advance(1)
-    present = sorted(set(labels))
+    clips = encode_clips(encoder, reader, split, seed, advance)
+    present = sorted({clip.label for clip in clips})
     if len(present) < 2:
         return {}
-    texts = encoder.encode_text([class_prompt(EMOTIONS[label]) for label in present])
-    clips = torch.tensor(labels)
-    items = {"text": texts, "image": torch.cat(images), "audio": torch.cat(voices)}
-    kinds = {"text": torch.tensor(present), "image": clips, "audio": clips}
-    metrics = {}
+    labels = torch.tensor([clip.label for clip in clips])
+    items = {
+        "text": encoder.encode_text([class_prompt(EMOTIONS[label]) for label in present]),
+        "image": torch.stack([clip.image for clip in clips]),
+        "audio": torch.stack([clip.audio for clip in clips]),
+    }
+    kinds = {"text": torch.tensor(present), "image": labels, "audio": labels}
+    metrics: dict[str, float] = {}
     for a, b in permutations(MODALITIES, 2):
         for group, chosen in groups(kinds[a], unseen).items():
             found = emotion_retrieval(items[a], kinds[a], items[b], kinds[b], counted=chosen, seed=seed)
             metrics[f"{group}{a}_{b}_top1"] = found
-    described = [n for n, found in enumerate(descriptions) if found is not None and n % 2 == 0]
-    if described and len(clips) > 1:
-        asked = F.normalize(torch.stack([descriptions[n] for n in described]), dim=-1)  # type: ignore[misc]
-        for name in ("image", "audio"):
-            for group, chosen in groups(clips[described], unseen).items():
-                rest = (items[name][1::2], clips[1::2])
-                found = emotion_retrieval(asked, clips[described], *rest, counted=chosen, seed=seed)
-                metrics[f"{group}description_{name}_top1"] = found
-    return metrics | accuracies(items, kinds["text"], clips, torch.tensor(levels))
+    metrics |= by_description(clips, items, labels, unseen, seed)
+    return metrics | accuracies(items, kinds["text"], labels, torch.tensor([clip.level for clip in clips]))
+
+
+class EncodedClip(NamedTuple):
+    image: Tensor  # (E,) of one frame
+    audio: Tensor  # (E,) of the whole speech
+    label: int
+    level: int  # NO_LABEL: it has none
+    description: Tensor | None  # (E,) the mean of its own texts
+
+
+def encode_clips(
+    encoder: EmotionEncoder, reader: ClipReader, split: str, seed: int, advance: Advance
+) -> list[EncodedClip]:
+    """The clips of a split that have an emotion, each by one frame that `seed` draws."""
+    rng, found = np.random.default_rng(seed), []
+    for key in keys_of(reader, split):
+        info = reader.info(key)
+        if info.emotion is not None:
+            frame = reader.frames(key, [int(rng.integers(info.frames))])
+            (image,) = encoder.encode_image(torch.from_numpy(frame))
+            (audio,) = encoder.encode_speech(torch.from_numpy(reader.speech(key))[None])
+            text = encoder.encode_text(info.prompts).mean(dim=0) if info.prompts else None
+            found.append(EncodedClip(image, audio, EMOTIONS.index(info.emotion), info.level or NO_LABEL, text))
+        advance(1)
+    return found
+
+
+def by_description(
+    clips: list[EncodedClip], items: dict[str, Tensor], labels: Tensor, unseen: Sequence[str], seed: int
+) -> dict[str, float]:
+    """Retrieval by the descriptions of every other clip among the images and speech of the rest."""
+    asked = [(clip.label, clip.description) for clip in clips[::2] if clip.description is not None]
+    if not asked or len(clips) < 2:
+        return {}
+    queries, wanted = F.normalize(torch.stack([text for _, text in asked])), torch.tensor([n for n, _ in asked])
+    metrics = {}
+    for name in ("image", "audio"):
+        for group, chosen in groups(wanted, unseen).items():
+            rest = (items[name][1::2], labels[1::2])
+            found = emotion_retrieval(queries, wanted, *rest, counted=chosen, seed=seed)
+            metrics[f"{group}description_{name}_top1"] = found
+    return metrics
 
 
 def groups(labels: Tensor, unseen: Sequence[str]) -> dict[str, Tensor]:

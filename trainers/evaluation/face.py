@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from ...datamodules.dataset.clip import StoredClip
 from ...datamodules.dataset.index import person
-from ...datamodules.dataset.reader import ClipReader, StoredClip
+from ...datamodules.dataset.reader import ClipReader
 from ...models.face import FaceGenerator, FaceOutput, PortraitFeatures, to_float
 from ...models.flow import resize, warp
 from ...models.talker import motion_windows

@@ -48,10 +48,7 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
     except Exception as error:  # it has an error class of its own for each fault of a file
         raise UserError(path, f"not an ONNX model ({_line(error)})", "export the network anew") from None
     inputs, (output, *_) = session.get_inputs(), session.get_outputs()
-    if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
-        given = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs)
-        asked = " and ".join(f"({', '.join(map(str, shape))})" for shape in wanted)
-        raise UserError(path, f"takes {given}", f"export it with float32 {asked}, letters as sizes that are left open")
+    _check_inputs(path, inputs, wanted)
 
     def run(*tensors: Tensor) -> Tensor:
         arrays = {i.name: x.float().contiguous().numpy(force=True) for i, x in zip(inputs, tensors, strict=True)}
@@ -65,6 +62,13 @@ def load_onnx(path: Path, *wanted: tuple[int | str, ...]) -> Network:
         return torch.from_numpy(found).float().reshape(len(found), -1)
 
     return run
+
+
+def _check_inputs(path: Path, inputs: list[Any], wanted: tuple[tuple[int | str, ...], ...]) -> None:
+    if len(inputs) != len(wanted) or not all(map(_takes, inputs, wanted)):
+        given = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs)
+        asked = " and ".join(f"({', '.join(map(str, shape))})" for shape in wanted)
+        raise UserError(path, f"takes {given}", f"export it with float32 {asked}, letters as sizes that are left open")
 
 
 def _takes(given: Any, wanted: tuple[int | str, ...]) -> bool:

@@ -14,14 +14,13 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import label_prompts
 from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
-from ...models.face_model import MOUTH, POSE_DIM, FaceModel
+from ...models.face_model import FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MAX_LAG, MotionCritics, sync_offset
 from ...models.timing import SAMPLES_PER_FRAME
-from ..metrics import correlation
+from ..metrics import correlation, landmark_distances
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
 
-PIXELS = 256  # of the pictures in which landmark distances are counted
 LOUDNESS_SMOOTHING = 1.0  # frames
 QUIET = 1e-3  # root mean square that counts as silence
 
@@ -133,22 +132,6 @@ def compare_motion(
         "mean_m_lmd": mean_mouth,
         "mean_f_lmd": mean_face,
     }
-
-
-def landmark_distances(face_model: FaceModel, identity: Tensor, motion: Tensor, truth: Tensor) -> tuple[float, float]:
-    """F-LMD and M-LMD of motion (T, D) against the true one, both on the true head pose and identity (I,).
-
-    Each is the mean distance, in pixels of a picture of 256, of corresponding iBUG landmarks (all 68, or the 20 of the
-    mouth) after the mean of those landmarks is taken from each frame: the place of face or mouth does not count, their
-    shape does. The names are those of Chen et al. 2018 (LMD); papers differ in alignment and size, this is ours.
-    """
-    posed = torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
-    both = [face_model.landmarks(identity, m) * (PIXELS / 2) for m in (posed, truth)]  # (T, 68, 2)
-    distances = []
-    for part in (slice(None), MOUTH):
-        a, b = (points[:, part] - points[:, part].mean(dim=1, keepdim=True) for points in both)
-        distances.append(float((a - b).norm(dim=-1).mean()))
-    return distances[0], distances[1]
 
 
 def loudness(speech: Tensor, frames: int) -> Tensor:

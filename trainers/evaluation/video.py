@@ -22,11 +22,11 @@ from ...models.face_model import POSE_DIM, FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MotionCritics
 from ...models.talker import anchor, motion_windows
-from ..metrics import correlation, psnr
+from ..metrics import correlation, landmark_distances, psnr
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
 from .face import ssim
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
-from .motion import acted_emotions, landmark_distances, sync_figures
+from .motion import acted_emotions, sync_figures
 
 FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip
 TRUE_FRAMES, PORTRAIT = "true frames", "portrait"  # rows that nothing is made for
@@ -124,7 +124,6 @@ def evaluate_videos(
     `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
-    face_model = reader.face_model
     found: dict[str, list[ClipFigures]] = {}
     collections: dict[str, FidCollection] = {}
     for key in keys_of(reader, split):
@@ -132,7 +131,7 @@ def evaluate_videos(
         true_features = judges.fid.features(clip.frames) if judges.fid else None
         for row, motion, draw in ways(makers, clip):
             frames = draw(clip.at)
-            figures = row_figures(row, face_model, clip, motion, frames, judges)
+            figures = row_figures(row, reader.face_model, clip, motion, frames, judges)
             if judges.syncnet:
                 figures |= judges.syncnet(draw(range(len(clip.motion))), clip.speech[0])
             if judges.fid and true_features is not None and row != TRUE_FRAMES:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ...datamodules.config import FREE
+from ...datamodules.config import FREE, uneven_batch
 from ...models.errors import UserError
 from ..config import as_dict, load_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
 from ..lightning_private import rank_zero_only
-from ..stage import StageConfig, nearest_batch_sizes
+from ..stage import StageConfig
 from .checkpoints import Checkpoints
 
 CHECKPOINTS = "checkpoints"
@@ -44,9 +44,9 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
         if getattr(c, key) < 1:
             found.append(UserError(f"trainer.{key}={getattr(c, key)}", "is less than 1", f"trainer.{key}=1"))
     size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate
-    if min(c.nodes, c.devices, c.accumulate, size) >= 1 and size % parts:
-        problem = f"is no multiple of trainer.nodes * trainer.devices * trainer.accumulate = {parts}"
-        found.append(UserError(f"data.batch_size={size}", problem, nearest_batch_sizes(size, parts)))
+    if min(c.nodes, c.devices, c.accumulate, size) >= 1:
+        uneven = uneven_batch(size, parts, "trainer.nodes * trainer.devices * trainer.accumulate")
+        found += [uneven] if uneven else []
     return found
 
 

@@ -174,24 +174,7 @@ def _fit(
         progress=ProgressLine(run.name, c.max_steps, show) if first else None,
         samples=run / "samples",
     )
-    trainer = pl.Trainer(
-        accelerator=c.accelerator,
-        devices=c.devices,
-        num_nodes=c.nodes,
-        strategy=strategy,
-        max_epochs=-1,
-        val_check_interval=c.val_every if data.facts.num_val else None,
-        check_val_every_n_epoch=None,
-        limit_val_batches=1.0 if data.facts.num_val else 0,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=str(run),
-        logger=False,
-        callbacks=[loop],
-    )
+    trainer = make_trainer(config, data, run, strategy, loop)
     leave_signals_alone(trainer)
     try:
         trainer.fit(stage, datamodule=data)
@@ -205,6 +188,31 @@ def _fit(
         watchdog.stop()
         if journal:
             journal.close()
+
+
+def make_trainer(
+    config: StageConfig, data: TalkingFaceData, run: Path, strategy: EngineStrategy, loop: Loop
+) -> pl.Trainer:
+    """Lightning's Trainer with all of its own habits switched off that `loop` has in its place."""
+    c, validates = config.trainer, data.facts.num_val > 0
+    return pl.Trainer(
+        accelerator=c.accelerator,
+        devices=c.devices,
+        num_nodes=c.nodes,
+        strategy=strategy,
+        max_epochs=-1,
+        val_check_interval=c.val_every if validates else None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if validates else 0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(run),
+        logger=False,
+        callbacks=[loop],
+    )
 
 
 def quieten() -> None:

@@ -1,0 +1,40 @@
+"""AdamW as every stage uses it: its settings, what is decayed, and the course of the learning rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    warmup_steps: int = 50
+    final_lr: float = 0.05  # share of lr left at the last step (cosine)
+    clip_norm: float = 1.0
+
+
+def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
+    """Linear warm-up, then a half cosine from 1 down to `final`. A pure function of the step: nothing to restore."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def adamw(module: nn.Module, config: OptimizerConfig) -> AdamW:
+    groups = decay_groups(module, config.weight_decay)
+    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW: norms, biases and temperatures are not decayed."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
