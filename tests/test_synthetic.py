@@ -12,7 +12,6 @@ from emohead.datamodules.synthetic.actions import ACTS, held_out
 from emohead.datamodules.synthetic.corpus import (
     STRENGTH,
     SyntheticConfig,
-    _motion,
     _utter,
     make_clip,
     person_of,
@@ -20,6 +19,7 @@ from emohead.datamodules.synthetic.corpus import (
     synthetic_scripts,
 )
 from emohead.datamodules.synthetic.face import ACTION_UNITS, AU, IRIS, synthetic_face_model
+from emohead.datamodules.synthetic.movement import perform
 from emohead.datamodules.synthetic.voice import PHONEMES, Manner, Voice, speak
 from emohead.datamodules.synthetic.words import describe_voice
 from emohead.models.errors import UserError
@@ -33,7 +33,7 @@ def acted(identity: int, emotion: str, strength: float = 1.0, frames: int = 50) 
     rng = np.random.default_rng([identity, EMOTIONS.index(emotion)])
     person, affect = person_of(3, identity), AFFECTS[emotion]
     _, utterance = _utter(person.voice, affect.manner, strength, frames, rng)
-    return _motion(person, affect, strength, utterance, rng)
+    return perform(affect, strength, utterance, person.expressiveness, rng)
 
 
 def typical_units(identity: int, emotion: str, strength: float = 1.0) -> np.ndarray:
