@@ -1,4 +1,4 @@
-"""What single parts of the method are worth, on the synthetic corpus: each is left out by one setting.
+"""The worth of single parts of the method, on the synthetic corpus: each is left out by one setting.
 
     python benchmarks/ablations.py [--work runs/ablations] [--only motion face prior] [--out .../ablations.json]
 

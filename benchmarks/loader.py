@@ -1,4 +1,4 @@
-"""What reading costs: samples a second and core of every stage, beside the decoder's limit and what others use.
+"""The cost of reading: samples a second and core of every stage, beside the decoder's limit and what others use.
 
     python benchmarks/loader.py --work /tmp/loader            # under 6 minutes, the first time
     python benchmarks/loader.py --work /tmp/loader --quick    # under 1 minute

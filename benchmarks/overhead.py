@@ -1,4 +1,4 @@
-"""What training costs beside the training itself.
+"""The costs of a run beside its training steps.
 
 1. A step of each stage through the whole stack (Lightning, strategy, callbacks, engine) beside a bare PyTorch loop with
    the same losses, optimizer and batch. Both take turns within one process, so that the machine's moods hit both.

@@ -1,4 +1,4 @@
-"""What the face and the motion stage learn from a few minutes of real film on a CPU.
+"""The face and the motion stage on a few minutes of real film on a CPU.
 
     python benchmarks/real_clips.py CLIPS [--stages face motion] [--work runs/real_clips] [--out .../real_clips.json]
 

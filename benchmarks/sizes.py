@@ -1,4 +1,4 @@
-"""What each shipped size of each stage is and takes: parameters, multiply-adds, memory. Counted, not timed.
+"""Each shipped size of each stage: parameters, multiply-adds, memory. Counted, not timed.
 
     python benchmarks/sizes.py             prints the table
     python benchmarks/sizes.py --results   and puts it into docs/results.md

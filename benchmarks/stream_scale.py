@@ -1,4 +1,4 @@
-"""What a very large data set costs: start, the first batch, resuming far in, memory of a worker.
+"""The cost of a very large data set: start, the first batch, resuming far in, memory of a worker.
 
     python benchmarks/stream_scale.py --shards 10000 --clips 100
 

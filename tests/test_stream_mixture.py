@@ -63,9 +63,9 @@ def runs(pattern: np.ndarray) -> list[int]:
 
 def test_each_data_set_runs_through_its_own_epochs() -> None:
     order = mixed()
-    places = [order.sample_at(i) for i in range(500)]
+    places = [order.place_of(i) for i in range(500)]
     for number, counts in enumerate(COUNTS):
-        clips = [(p.shard, p.sample) for p in places if data_set_of(p.shard) == number]
+        clips = [(p.shard, p.clip) for p in places if data_set_of(p.shard) == number]
         size = sum(counts)
         for epoch in range(len(clips) // size):
             assert len(set(clips[epoch * size : (epoch + 1) * size])) == size
@@ -74,23 +74,23 @@ def test_each_data_set_runs_through_its_own_epochs() -> None:
 
 
 def test_a_mixture_is_a_function_of_seed_and_position() -> None:
-    sequence = [mixed().sample_at(i) for i in range(200)]
+    sequence = [mixed().place_of(i) for i in range(200)]
     again = mixed()
     for position in np.random.default_rng(0).permutation(200):
-        assert again.sample_at(int(position)) == sequence[position]
-    assert [mixed(seed=2).sample_at(i) for i in range(200)] != sequence
-    far = mixed().sample_at(10**15 + 3)
-    assert far == again.sample_at(10**15 + 3)
+        assert again.place_of(int(position)) == sequence[position]
+    assert [mixed(seed=2).place_of(i) for i in range(200)] != sequence
+    far = mixed().place_of(10**15 + 3)
+    assert far == again.place_of(10**15 + 3)
 
 
 def test_a_replacement_comes_from_the_same_data_set() -> None:
     order = mixed()
     for position in range(100):
-        place = order.sample_at(position)
+        place = order.place_of(position)
         for attempt in (1, 2, 9):
             other = order.replacement(position, attempt)
             assert data_set_of(other.shard) == data_set_of(place.shard)
-            assert other.sample < list(itertools.chain(*COUNTS))[other.shard]
+            assert other.clip < list(itertools.chain(*COUNTS))[other.shard]
             assert (other.epoch, other.index) == (place.epoch, place.index)
             assert other == mixed().replacement(position, attempt)
 

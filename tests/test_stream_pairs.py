@@ -69,7 +69,7 @@ def test_without_a_share_pairs_are_of_one_clip_and_drawn_as_ever(corpus: Path) -
     assert all(torch.equal(batch["identity"], batch["portrait_identity"]) for batch in batches)
     for position, key in enumerate(keys_of(batches)):
         batch, row = batches[position // 4], position % 4
-        place = order.sample_at(position)
+        place = order.place_of(position)
         drawn = draw_pair(FRAMES, np.random.default_rng([3, place.epoch, place.index]))
         for name, frame in zip(("portrait", "target"), reader.frames(key, drawn), strict=True):
             assert (batch[name][row].numpy() == frame).all()

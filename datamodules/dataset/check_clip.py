@@ -21,10 +21,10 @@ ALIKE = ("key", "frames", "emotion", "level", "view", "identity")  # what the in
 
 @dataclass(frozen=True)
 class Job:
-    """A clip to check, or if `position` is None a tar as a whole."""
+    """A clip to check, or if `row` is None a tar as a whole."""
 
     shard: int
-    position: int | None
+    row: int | None
     bytes: int  # to be read
 
 
@@ -44,10 +44,10 @@ class Checker:
 
     def __call__(self, job: Job) -> list[str]:
         try:
-            if job.position is None:
+            if job.row is None:
                 return check_tar(self.reader, job.shard)
             split = self.reader.manifest.shards[job.shard].split
-            return check_clip(self.reader.clip_at(job.shard, job.position), split)
+            return check_clip(self.reader.clip_at(job.shard, job.row), split)
         except UserError as error:
             return [str(error)]
 
@@ -65,7 +65,7 @@ def check_tar(reader: ClipReader, number: int) -> list[str]:
     except (tarfile.TarError, OSError) as error:
         return [*problems, f"{path}: not a readable tar ({error}); copy it again"]
     try:
-        samples = reader.shard(number).samples
+        samples = reader.shard(number).records
     except UserError:  # reported once for the shard
         return problems
     listed = {f"{s['key']}.{name}": tuple(span[:2]) for s in samples for name, span in s["members"].items()}

@@ -49,11 +49,11 @@ class StoredClip:
     """One clip of an open shard. A method reads only the bytes it needs and raises DamagedClip if they are bad."""
 
     shard: ShardIndex
-    position: int
+    row: int  # of the index
     size: int
     dims: tuple[int, int]  # D, I
     decoder: str
-    relatives: Sequence[int] = ()  # positions of clips that may lend it a portrait (see ClipSource)
+    relatives: Sequence[int] = ()  # rows of clips that may lend it a portrait (see ClipSource)
 
     @property
     def key(self) -> str:
@@ -62,7 +62,7 @@ class StoredClip:
     @property
     def record(self) -> dict[str, Any]:
         """The clip's entry in the index: key, emotion, level, view, identity, frames, members."""
-        return self.shard.samples[self.position]
+        return self.shard.records[self.row]
 
     @property
     def num_frames(self) -> int:

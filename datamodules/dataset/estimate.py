@@ -61,9 +61,9 @@ def _some_clips(reader: ClipReader) -> Iterator[StoredClip]:
     num = len(reader.manifest.shards)
     each = -(-NUM_CLIPS // num)
     places = [
-        (number, position)
+        (number, row)
         for number in np.unique(np.linspace(0, num - 1, min(num, NUM_CLIPS)).round().astype(int)).tolist()
-        for position in range(min(each, reader.manifest.shards[number].clips))
+        for row in range(min(each, reader.manifest.shards[number].clips))
     ]
     yield from (reader.clip_at(*place) for place in islice(places, NUM_CLIPS))
 

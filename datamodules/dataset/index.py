@@ -21,7 +21,7 @@ class ShardIndex:
 
     address: str
     file: OpenFile
-    samples: list[dict[str, Any]]
+    records: list[dict[str, Any]]  # one a clip, in the order of the tar
 
 
 def person(record: dict[str, Any]) -> tuple[str, str]:

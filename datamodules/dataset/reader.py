@@ -23,7 +23,7 @@ from .manifest import FACE_MODEL, MANIFEST, NO_MANIFEST, parse_json, parse_manif
 
 
 class ClipReader:
-    """The clips of one prepared folder, by key or by (shard, position).
+    """The clips of one prepared folder, by key or by (shard, row).
 
     Raises UserError if the folder is no data set, or one of another version, or if bytes are damaged.
     """
@@ -45,7 +45,7 @@ class ClipReader:
         size = self.manifest.face_model
         self.dims = (size["num_expression"] + POSE_DIM, size["num_identity"])  # D, I
         self._open: dict[int, ShardIndex] = {}  # the longest unused first
-        self._places: dict[str, tuple[int, int]] = {}  # key -> shard, position; filled when a key is first asked for
+        self._places: dict[str, tuple[int, int]] = {}  # key -> shard, row; filled when a key is first asked for
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
@@ -79,20 +79,20 @@ class ClipReader:
     def keys(self, split: str | None = None) -> list[str]:
         """Keys of a split (default: of all) in the order they are stored."""
         numbers = [i for i, shard in enumerate(self.manifest.shards) if split in (None, shard.split)]
-        return [sample["key"] for number in numbers for sample in self.shard(number).samples]
+        return [sample["key"] for number in numbers for sample in self.shard(number).records]
 
     def clip(self, key: str) -> StoredClip:
         """The clip of a key; raises UserError if there is none."""
         if not self._places:
             for number in range(len(self.manifest.shards)):
-                self._places |= {s["key"]: (number, i) for i, s in enumerate(self.shard(number).samples)}
+                self._places |= {s["key"]: (number, i) for i, s in enumerate(self.shard(number).records)}
         if key not in self._places:
             raise UserError(self.folder, f"no clip {key!r}", "`emohead shards info` lists what it holds")
         return self.clip_at(*self._places[key])
 
-    def clip_at(self, shard: int, position: int) -> StoredClip:
-        """The clip at a position of a shard, both counted from 0 in the manifest's order."""
-        return StoredClip(self.shard(shard), position, self.manifest.size, self.dims, self.decoder)
+    def clip_at(self, shard: int, row: int) -> StoredClip:
+        """The clip at a row of a shard, both counted from 0 in the manifest's order."""
+        return StoredClip(self.shard(shard), row, self.manifest.size, self.dims, self.decoder)
 
     def shard(self, number: int) -> ShardIndex:
         """Open a shard, or take it from those still open."""

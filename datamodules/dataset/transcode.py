@@ -140,7 +140,7 @@ class Packer:
         """Pack a shard; raises UserError if it cannot be packed."""
         cv2.setNumThreads(1)
         reader, part = self.reader, _part(self.out, self.reader.manifest.shards[number])
-        clips = [reader.clip_at(number, position) for position in range(len(reader.shard(number).samples))]
+        clips = [reader.clip_at(number, row) for row in range(len(reader.shard(number).records))]
         with ShardWriter(part, size=self.size, codec=self.codec, clips_per_shard=len(clips)) as writer:
             for clip in clips:
                 writer.write_members(clip.key, transcode_clip(clip, reader.manifest.codec, self.codec, self.size))

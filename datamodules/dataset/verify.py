@@ -34,11 +34,11 @@ def verify_shards(
     for done, (job, result) in enumerate(checks, start=1):
         if isinstance(result, Lost):
             shard = reader.files.address(reader.manifest.shards[job.shard].name)
-            key = "" if job.position is None else f"{records[job.shard][job.position]['key']}: "
+            key = "" if job.row is None else f"{records[job.shard][job.row]['key']}: "
             result = [f"{shard}: {key}its check was lost: {result.reason}; copy or prepare the shard again"]
         found += [(job, problem) for problem in result]
         progress(done, len(jobs), "verify")
-    found.sort(key=lambda item: (item[0].shard, -1 if item[0].position is None else item[0].position))
+    found.sort(key=lambda item: (item[0].shard, -1 if item[0].row is None else item[0].row))
     return compare_folder(reader) + compare_manifest(reader, records) + [problem for _, problem in found]
 
 
@@ -51,11 +51,11 @@ def _plan(reader: ClipReader) -> tuple[list[Job], Records, list[tuple[Job, str]]
         tar = Job(number, None, shard.bytes)
         jobs.append(tar)
         try:
-            records[number] = reader.shard(number).samples
+            records[number] = reader.shard(number).records
             found += [(tar, problem) for problem in compare_index(reader, number)]
         except UserError as error:
             found.append((tar, str(error)))
             continue
         sizes = [sum(size for _, size, _ in record["members"].values()) for record in records[number]]
-        jobs += [Job(number, position, size) for position, size in enumerate(sizes)]
+        jobs += [Job(number, row, size) for row, size in enumerate(sizes)]
     return jobs, records, found

@@ -110,7 +110,7 @@ def draw_lender(clip: StoredClip, rng: np.random.Generator, share: float) -> Sto
     """
     if not share or not clip.relatives or rng.random() >= share:
         return clip
-    return replace(clip, position=clip.relatives[int(rng.integers(len(clip.relatives)))], relatives=())
+    return replace(clip, row=clip.relatives[int(rng.integers(len(clip.relatives)))], relatives=())
 
 
 def draw_start(num_frames: int, window_frames: int, rng: np.random.Generator) -> int:

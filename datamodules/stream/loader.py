@@ -80,7 +80,7 @@ class BatchStream(IterableDataset):
         """Samples in a global batch: batch_size, less in the last one of a fixed order, 0 after it."""
         if self.order.endless:
             return self.batch_size
-        return min(self.batch_size, self.order.num_samples - batch * self.batch_size)
+        return min(self.batch_size, self.order.num_clips - batch * self.batch_size)
 
     def batch(self, positions: Sequence[int], worker: int = 0) -> MadeBatch:
         slot = self.memory.take()
@@ -97,7 +97,7 @@ class BatchStream(IterableDataset):
     def sample(self, position: int, room: Room, worker: int = 0) -> dict[str, Any]:
         """The sample of a position, or its replacement; raises UserError if too many are bad."""
         for attempt in range(MAX_ATTEMPTS):
-            place = self.order.replacement(position, attempt) if attempt else self.order.sample_at(position)
+            place = self.order.replacement(position, attempt) if attempt else self.order.place_of(position)
             try:
                 return self._read(place, attempt, room)
             except DamagedClip as error:
@@ -107,7 +107,7 @@ class BatchStream(IterableDataset):
 
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
-        clip = self.source.clip(place.shard, place.sample)
+        clip = self.source.clip(place.shard, place.clip)
         frames, cross_clip = self.source.config.window_frames, self.source.cross_clip
         return draw_sample(BATCH[self.stage], clip, rng, window_frames=frames, cross_clip=cross_clip, room=room)
 
@@ -116,7 +116,7 @@ class FiniteBatchStream(BatchStream):
     """One pass over a fixed order. Its length is known, which Lightning asks for."""
 
     def __len__(self) -> int:
-        return -(-self.order.num_samples // self.batch_size)
+        return -(-self.order.num_clips // self.batch_size)
 
 
 class StreamLoader(DataLoader):

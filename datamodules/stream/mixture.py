@@ -13,7 +13,7 @@ class MixedOrder(Order):
     """After any number of positions, each data set has had its share of them to within one.
 
     Each data set runs through its own epochs, at its own pace. An epoch of the mixture is as many positions as there
-    are samples: one of a data set's samples may come twice in it and another one's not at all, but none comes twice
+    are clips: one of a data set's clips may come twice in it and another one's not at all, but none comes twice
     before all others of its data set came once.
     """
 
@@ -29,19 +29,19 @@ class MixedOrder(Order):
     ) -> None:
         self.orders = [EpochOrder(part, seed=seed, window_shards=window_shards) for part in counts]
         self.first_shards = np.cumsum([0, *map(len, counts)])  # of each data set, in the list of all shards
-        self.num_samples = sum(order.num_samples for order in self.orders)
+        self.num_clips = sum(order.num_clips for order in self.orders)
         self.shares = whole_shares(weights)
         self.period = sum(self.shares)
         self.pattern = interleave(self.shares)  # (period,) data set of each position, and so on again
         taken = self.pattern[:, None] == np.arange(len(self.shares))
         self.before = np.cumsum(taken, axis=0) - taken  # (period, data sets) positions each had before this one
 
-    def sample_at(self, position: int) -> Place:
+    def place_of(self, position: int) -> Place:
         number, inner = self._inner(position)
-        return self._outer(self.orders[number].sample_at(inner), number, position)
+        return self._outer(self.orders[number].place_of(inner), number, position)
 
     def replacement(self, position: int, attempt: int) -> Place:
-        """A sample of the same data set."""
+        """A clip of the same data set."""
         number, inner = self._inner(position)
         return self._outer(self.orders[number].replacement(inner, attempt), number, position)
 
@@ -53,7 +53,7 @@ class MixedOrder(Order):
 
     def _outer(self, place: Place, number: int, position: int) -> Place:
         # Draws depend on epoch and index: those of the mixture, so that data sets of one size do not draw alike.
-        epoch, index = divmod(position, self.num_samples)
+        epoch, index = divmod(position, self.num_clips)
         return replace(place, epoch=epoch, index=index, shard=place.shard + int(self.first_shards[number]))
 
 

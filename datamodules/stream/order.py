@@ -1,9 +1,9 @@
-"""The order of samples: a pure function of (seed, epoch), the same for any number of ranks and workers.
+"""The order of clips: a pure function of (seed, epoch), the same for any number of ranks and workers.
 
-Shards are permuted, then the samples within windows of shards: near to a full shuffle, while only a window of indexes
-is in use at a time. Positions run on without end; position p lies in epoch p // num_samples.
+Shards are permuted, then the clips within windows of shards: near to a full shuffle, while only a window of indexes
+is in use at a time. Positions run on without end; position p lies in epoch p // num_clips.
 
-A sample that turns out to be bad is replaced by another, which depends only on its position and on how many
+A clip that turns out to be bad is replaced by another, which depends only on its position and on how many
 replacements were bad as well: an order is the same whatever was found before, and by whichever process.
 """
 
@@ -16,45 +16,45 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Place:
-    """The place of the sample of a position, and the numbers that its random choices are drawn from."""
+    """The place of a position's clip, and the numbers that the random choices of its sample are drawn from."""
 
     epoch: int
     index: int  # within the epoch
     shard: int
-    sample: int  # within the shard's selected samples
+    clip: int  # within the shard's selected clips
 
 
 class Order(ABC):
-    """Maps positions to samples."""
+    """Maps positions to clips."""
 
-    num_samples: int  # of an epoch
+    num_clips: int  # of an epoch
     endless: bool  # whether positions run on after an epoch
 
     @abstractmethod
-    def sample_at(self, position: int) -> Place:
-        """The sample at a position; consecutive positions cost little."""
+    def place_of(self, position: int) -> Place:
+        """The clip at a position; consecutive positions cost little."""
 
     @abstractmethod
     def replacement(self, position: int, attempt: int) -> Place:
-        """The sample that stands in if the one at a position and `attempt` - 1 replacements of it are bad."""
+        """The clip that stands in if the one at a position and `attempt` - 1 replacements of it are bad."""
 
 
 class EpochOrder(Order):
-    """Every sample once an epoch, shuffled; `counts` holds the number of selected samples of each shard."""
+    """Every clip once an epoch, shuffled; `counts` holds the number of selected clips of each shard."""
 
     endless = True
 
     def __init__(self, counts: Sequence[int], *, seed: int, window_shards: int = 16) -> None:
         self.counts = np.asarray(counts, np.int64)
         self.ends = np.cumsum(self.counts)
-        self.num_samples = int(self.counts.sum())
+        self.num_clips = int(self.counts.sum())
         self.seed, self.window_shards = seed, window_shards
         self._epoch, self._shards, self._starts = -1, np.zeros(0, np.int64), np.zeros(1, np.int64)
         self._window = (-1, -1, np.zeros(0, np.int64))  # epoch, window, its permutation
 
-    def sample_at(self, position: int) -> Place:
+    def place_of(self, position: int) -> Place:
         """A jump costs one permutation of a window."""
-        epoch, index = divmod(position, self.num_samples)
+        epoch, index = divmod(position, self.num_clips)
         if epoch != self._epoch:
             self._start_epoch(epoch)
         window = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -64,13 +64,13 @@ class EpochOrder(Order):
             self._window = (epoch, window, rng.permutation(size))
         within = int(self._window[2][index - self._starts[window]])  # counts through the shards of the window
         shards = self._shards[window * self.window_shards :][: self.window_shards]
-        which, sample = locate(within, np.cumsum(self.counts[shards]))
-        return Place(epoch, index, int(shards[which]), sample)
+        which, clip = locate(within, np.cumsum(self.counts[shards]))
+        return Place(epoch, index, int(shards[which]), clip)
 
     def replacement(self, position: int, attempt: int) -> Place:
-        """Any sample: the neighbours of a bad one may be as bad."""
-        epoch, index = divmod(position, self.num_samples)
-        number = int(np.random.default_rng([self.seed, epoch, 2, index, attempt]).integers(self.num_samples))
+        """Any clip: the neighbours of a bad one may be as bad."""
+        epoch, index = divmod(position, self.num_clips)
+        number = int(np.random.default_rng([self.seed, epoch, 2, index, attempt]).integers(self.num_clips))
         return Place(epoch, index, *locate(number, self.ends))
 
     def _start_epoch(self, epoch: int) -> None:
@@ -83,24 +83,24 @@ class EpochOrder(Order):
 
 
 class FixedOrder(Order):
-    """Every selected sample once, as stored; its random choices are the same in every epoch."""
+    """Every selected clip once, as stored; its random choices are the same in every epoch."""
 
     endless = False
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.ends = np.cumsum(np.asarray(counts, np.int64))
-        self.num_samples = int(self.ends[-1]) if len(self.ends) else 0
+        self.num_clips = int(self.ends[-1]) if len(self.ends) else 0
 
-    def sample_at(self, position: int) -> Place:
+    def place_of(self, position: int) -> Place:
         return Place(0, position, *locate(position, self.ends))
 
     def replacement(self, position: int, attempt: int) -> Place:
         """The next ones, from the first again after the last."""
-        return Place(0, position, *locate((position + attempt) % self.num_samples, self.ends))
+        return Place(0, position, *locate((position + attempt) % self.num_clips, self.ends))
 
 
 def locate(number: int, ends: np.ndarray) -> tuple[int, int]:
-    """Shard and sample in it of a number that counts through all samples; `ends` sums up the shards' counts."""
+    """Shard and clip in it of a number that counts through all clips; `ends` sums up the shards' counts."""
     shard = int(np.searchsorted(ends, number, side="right"))
     return shard, number - int(ends[shard - 1] if shard else 0)
 

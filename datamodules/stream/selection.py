@@ -22,9 +22,9 @@ FEW_SHARDS = 16  # may be open at a time, however small the windows are
 
 @dataclass
 class SelectedClips:
-    """Those of one shard, as positions in it."""
+    """Those of one shard, as rows of its index."""
 
-    positions: list[int]
+    rows: list[int]
     people: dict[tuple[str, str], list[int]]  # by identity and view: who may lend each other a portrait
 
 
@@ -68,7 +68,7 @@ class ClipSource:
             return EpochOrder(self.counts, seed=seed, window_shards=c.window_shards)
         return MixedOrder(self.counts_of, c.weights, seed=seed, window_shards=c.window_shards)
 
-    def clip(self, shard: int, sample: int) -> StoredClip:
+    def clip(self, shard: int, number: int) -> StoredClip:
         """The clip at a place of an order over `counts`."""
         i, j = self.shards[shard]
         reader = self.readers[i]
@@ -76,24 +76,24 @@ class ClipSource:
             while len(self._selected) >= reader.max_open_shards:
                 self._selected.pop(next(iter(self._selected)))
             self._selected[shard] = self._select(reader, j)
-            if len(self._selected[shard].positions) != self.counts[shard]:
+            if len(self._selected[shard].rows) != self.counts[shard]:
                 raise UserError(reader.shard(j).address, "its index and the manifest do not agree", REBUILD)
         selected = self._selected[shard]
-        clip = reader.clip_at(j, selected.positions[sample])
+        clip = reader.clip_at(j, selected.rows[number])
         if self.cross_clip:
             people = selected.people[person(clip.record)]
-            clip.relatives = [position for position in people if position != clip.position]
+            clip.relatives = [row for row in people if row != clip.row]
         return clip
 
     def _select(self, reader: ClipReader, shard: int) -> SelectedClips:
         wanted = set(self._selected_groups(reader.manifest.shards[shard]))
-        samples = reader.shard(shard).samples
-        names = [group_name(s["emotion"], s["level"], s["view"]) for s in samples]
-        positions = [position for position, name in enumerate(names) if name in wanted]
+        records = reader.shard(shard).records
+        names = [group_name(r["emotion"], r["level"], r["view"]) for r in records]
+        rows = [row for row, name in enumerate(names) if name in wanted]
         people: dict[tuple[str, str], list[int]] = {}
-        for position in positions:
-            people.setdefault(person(samples[position]), []).append(position)
-        return SelectedClips(positions, people)
+        for row in rows:
+            people.setdefault(person(records[row]), []).append(row)
+        return SelectedClips(rows, people)
 
     def _selected_groups(self, shard: Shard) -> list[str]:
         c = self.config

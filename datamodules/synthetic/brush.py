@@ -1,4 +1,4 @@
-"""What a synthetic face is painted with: smooth curves, areas, lines and discs on a canvas of twice the size."""
+"""The brush of the face painter: smooth curves, areas, lines and discs on a canvas of twice the size."""
 
 from collections.abc import Sequence
 from functools import cache
