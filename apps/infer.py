@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..datamodules.media.portrait import crop_portrait
-from ..datamodules.media.read import read_audio, write_video
+from ..datamodules.media.sound import read_audio
+from ..datamodules.media.write import write_video
 from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from ..models.errors import printable
 from ..models.timing import FPS, MOTION_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME  # noqa: F401 (facts of the format, too)
 
 FORMAT_VERSION = 1
@@ -66,3 +67,6 @@ class Rejected:
     reason: str
     code: str = "other"  # one of prepare/gates.py's, for counting
     value: float | None = None  # what was measured
+
+    def __post_init__(self) -> None:
+        self.source, self.reason = printable(self.source), printable(self.reason)

@@ -11,7 +11,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, where: object, problem: object, remedy: object = "") -> None:
-        super().__init__(str(where), str(problem), str(remedy))  # as arguments, so that it can go to another process
+        # As arguments, so that it can go to another process.
+        super().__init__(printable(where), printable(problem), printable(remedy))
 
     @property
     def where(self) -> str:
@@ -36,3 +37,12 @@ class UserError(ValueError):
 
 class Failure(Exception):
     """Something went wrong that is no wrong input, and one line says what; exit code 1."""
+
+
+def printable(text: object) -> str:
+    """Text that can be printed and stored as UTF-8: the bytes of a file name that is not UTF-8 are shown as \\xe9."""
+    name = str(text)
+    try:
+        return name.encode().decode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

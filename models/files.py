@@ -1,12 +1,17 @@
 """Files that are there as a whole or not at all: they are written under another name and renamed."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 PARTIAL = ".partial"  # ending of a file that is being written
+MAX_NAME = 255  # bytes of a file name, of all common file systems
 
 
 @contextmanager
@@ -15,13 +20,26 @@ def written_aside(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
     `partial` is its name until then. If several processes may write the same file at once, each needs its own name.
     """
-    partial = partial or path.with_name(path.name + PARTIAL)
+    partial = partial or partial_of(path)
     try:
         yield partial
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """The name of a file while it is written: its own and an ending, or if that is too long, a digest of it.
+
+    Raises UserError if the name itself is longer than file systems bear.
+    """
+    length = len(os.fsencode(path.name))
+    if length > MAX_NAME:
+        raise UserError(path, f"its name has {length} bytes, file systems take {MAX_NAME}", "give it a shorter one")
+    if length + len(PARTIAL) <= MAX_NAME:
+        return path.with_name(path.name + PARTIAL)
+    return path.with_name(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] + PARTIAL)
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, partial: Path | None = None) -> None:

@@ -1,6 +1,8 @@
 """Any folder of videos and its labels."""
 
 import csv
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,48 @@ def test_labels_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        "file,identity,emotion,level\na.mp4,ann,happy,3\n",
+        "file;identity;emotion;level\r\na.mp4;ann;happy;3\r\n",
+        "file\tidentity\temotion\tlevel\na.mp4\tann\thappy\t3\n",
+        "File,Identity,EMOTION,Level\n./a.mp4,ann,Happy,3.0\n",
+        ",file,identity,emotion,level\n0,a.mp4,ann,happiness,3\n",
+        "file,identity,emotion,level\n\n,,,\na.mp4,ann,joy,3.\n\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_are_read_as_people_have_them(tmp_path: Path, table: str, encoding: str) -> None:
+    make(tmp_path, "a.mp4")
+    (tmp_path / "labels.csv").write_bytes(table.encode(encoding))
+    (source,) = read_folder(tmp_path).sources
+    assert (source.identity, source.emotion, source.level) == ("ann", "happy", 3)
+
+
+def test_composed_letters_of_a_table_match_decomposed_ones_of_a_disk(tmp_path: Path) -> None:
+    make(tmp_path, unicodedata.normalize("NFD", "José.mp4"), "anna.mp4")
+    write_labels(
+        tmp_path, (unicodedata.normalize("NFC", "José.mp4"), "", "happy"), header=("file", "identity", "emotion")
+    )
+    found = {source.name: source for source in read_folder(tmp_path).sources}
+    assert found["José.mp4"].emotion == "happy"
+    assert found["José.mp4"].path.exists()
+    assert found["José.mp4"].identity == "José"
+
+
+def test_both_spellings_of_a_name_on_one_disk_stay_apart(tmp_path: Path) -> None:
+    make(tmp_path, unicodedata.normalize("NFD", "José.mp4"), unicodedata.normalize("NFC", "José.mp4"))
+    assert len({source.name for source in read_folder(tmp_path).sources}) == 2
+
+
+def test_a_name_that_is_not_utf8_can_be_told(tmp_path: Path) -> None:
+    make(tmp_path, os.fsdecode(b"caf\xe9.mpg"))
+    (source,) = read_folder(tmp_path).sources
+    assert source.name == "caf\\xe9.mpg"
+    assert source.path.exists()
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("file,emotion\na.mp4,furious\n", ["line 2", "furious", "surprised"]),
@@ -72,8 +116,13 @@ def test_labels_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
         ("file\nb.mp4\n", ["line 2", "'b.mp4'"]),
         ("file\na.mp4\na.mp4\n", ["line 3", "line 2"]),
         ("file,sentence\na.mp4,Yes, now\n", ["line 2", "quotes"]),
-        ("name,emotion\na.mp4,sad\n", ["columns", "commas"]),
-        ("file;emotion\na.mp4;sad\n", ["columns", "commas"]),
+        ("name,emotion\na.mp4,sad\n", ["columns", "found name, emotion"]),
+        ("file,emotion,emotion\na.mp4,sad,sad\n", ["columns", "once"]),
+        ("file,emotion\na.mp4,suprised\n", ["line 2", "did you mean surprised"]),
+        ("file,level\na.mp4,3.5\n", ["line 2", "'3.5'"]),
+        ('file,sentence\na.mp4,"Well, he said\nb.mp4,Yes\n', ["line 2", "quote"]),
+        ('file,sentence\nb.mp4,"Well\n' + "x.mp4,word\n" * 20_000, ["line 2", "quote"]),
+        ("file\n\n\nb.mp4\n", ["line 4", "did you mean 'a.mp4'"]),
         ("", ["columns"]),
     ],
 )
@@ -90,7 +139,7 @@ def test_wrong_labels_are_named(tmp_path: Path, text: str, words: list[str]) -> 
 def test_labels_in_another_encoding_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4")
     (tmp_path / "labels.csv").write_bytes(b"file,sentence\na.mp4,caf\xe9\n")
-    with pytest.raises(UserError, match=r"labels\.csv: not UTF-8"):
+    with pytest.raises(UserError, match=r"labels\.csv: neither UTF-8 nor UTF-16"):
         read_folder(tmp_path)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emohead.datamodules.corpora.hdtf import fit_crop, read_annotations, read_hdtf
-from emohead.datamodules.media.read import MediaInfo, write_video
+from emohead.datamodules.media.read import MediaInfo
+from emohead.datamodules.media.write import write_video
 from emohead.datamodules.sample import SAMPLES_PER_FRAME
 from emohead.models.errors import UserError
 

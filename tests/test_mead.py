@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pytest
 from emohead.datamodules.corpora.mead import IDENTITY_TEST, IDENTITY_VAL, VIEWS, Take, parse_take, read_mead
-from emohead.datamodules.media.read import write_video
+from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.listing import SourceList
 from emohead.datamodules.sample import EMOTIONS, SPLITS
 from emohead.models.errors import UserError

@@ -9,18 +9,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from emohead.datamodules.media.read import (
-    MAX_GOP,
-    decode_flac,
-    encode_clip,
-    encode_flac,
-    iterate_video,
-    packet_ranges,
-    probe,
-    read_audio,
-    read_video,
-    write_video,
-)
+from emohead.datamodules.media.read import iterate_video, probe, read_video
+from emohead.datamodules.media.sound import read_audio
+from emohead.datamodules.media.write import MAX_GOP, decode_flac, encode_clip, encode_flac, packet_ranges, write_video
 from emohead.datamodules.sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from emohead.models.errors import UserError
 from PIL import Image

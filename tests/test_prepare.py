@@ -12,7 +12,8 @@ from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.verify import verify_shards
 from emohead.datamodules.media.face_tracker import FaceTracker
-from emohead.datamodules.media.read import read_audio, read_video
+from emohead.datamodules.media.read import read_video
+from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.fit import FrameSample
 from emohead.datamodules.prepare.listing import Source, SourceList

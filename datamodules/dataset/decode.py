@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import soundfile
 
-from ..media.read import MAX_GOP
+from ..media.write import MAX_GOP
 from ..sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 

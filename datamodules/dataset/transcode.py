@@ -17,7 +17,7 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.files import write_json
 from ..jobs import Lost, Progress, no_progress, run_jobs
-from ..media.read import encode_clip
+from ..media.write import encode_clip
 from ..sample import FORMAT_VERSION
 from .manifest import MANIFEST, Manifest, Shard, load_manifest, publish, read_json
 from .reader import ClipReader, StoredClip

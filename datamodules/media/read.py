@@ -1,7 +1,6 @@
-"""Video and audio in, through the FFmpeg libraries that PyAV carries: no ffmpeg program is needed.
+"""Video in: any file as frames at a constant rate, uint8 RGB (H, W, 3) with square pixels, upright.
 
-Frames are uint8 RGB (H, W, 3) with square pixels, upright, at a constant rate. Sound is float32 mono in [-1, 1].
-Time zero is the first video frame: `read_audio(..., aligned=True)` cuts or pads the sound to it.
+Time zero is the first video frame: `read_audio(..., aligned=True)` of sound.py cuts or pads the sound to it.
 """
 
 from collections.abc import Iterator
@@ -11,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from ...models.errors import UserError
-from ..sample import FPS, SAMPLE_RATE
-from .write import MAX_GOP, decode_flac, encode_clip, encode_flac, packet_ranges, write_video
+from ..sample import FPS
+from .container import LEAP, MAX_GAP, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
-__all__ = ["MAX_GOP", "decode_flac", "encode_clip", "encode_flac", "packet_ranges", "write_video"]
-
+MAX_ASPECT = 8  # width of a pixel over its height; beyond it the header is not believed
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".mov", ".mkv", ".avi", ".webm")
-INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
-LEAP = 2.0  # seconds that are decoded rather than leapt over
-RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks
 
 
 @dataclass
@@ -34,23 +30,26 @@ class MediaInfo:
     has_video: bool
     width: int = 0
     height: int = 0
+    aspect: Fraction | None = None  # width of a stored pixel over its height, if the file says
     fps: float = 0.0
     comment: str = ""
 
 
 def probe(path: Path | str) -> MediaInfo:
     """Read the header of a media file; raises UserError if it is missing or no media."""
-    with _open(path) as container:
+    with open_media(path) as container:
+        stream = first_decodable(container.streams.video)
         info = MediaInfo(
             duration=float((container.duration or 0) / av.time_base),
-            has_audio=bool(container.streams.audio),
-            has_video=bool(container.streams.video),
+            has_audio=first_decodable(container.streams.audio) is not None,
+            has_video=stream is not None,
             comment=container.metadata.get("comment", ""),
         )
-        if info.has_video:
-            stream = container.streams.video[0]
-            aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
-            info.width, info.height = round(stream.width * aspect), stream.height
+        if stream is not None:
+            info.aspect = (
+                stream.sample_aspect_ratio
+            )  # the container's word goes before that of the codec, as in players
+            info.width, info.height = _square_pixels(stream.width, stream.height, info.aspect)
             info.fps = float(stream.average_rate or stream.guessed_rate or 0)
             info.duration = float((stream.duration or 0) * stream.time_base) or info.duration
         return info
@@ -77,7 +76,7 @@ def iterate_video(
     for frame in _nearest(path, fps, start, origin):
         if stop is not None and count >= stop:
             return
-        yield _as_rgb(frame, info.width, info.height)
+        yield _as_rgb(frame, info)
         count += 1
     end = origin + count / fps
     if stop is None and end < 0.9 * info.duration - 1 / fps:
@@ -105,29 +104,28 @@ def _nearest(path: Path | str, fps: float, index: int, origin: float) -> Iterato
 
 def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, float]]:
     """Decoded frames from `begin` or earlier, each with its time since the video's first and its duration (seconds)."""
-    with _open(path) as container:
-        if not container.streams.video:
-            raise UserError(path, "holds no video")
-        stream = container.streams.video[0]
+    with open_media(path) as container:
+        stream = first_decodable(container.streams.video)
+        if stream is None:
+            raise UserError(path, "no decoder for its video" if container.streams.video else "holds no video")
         stream.thread_type = "AUTO"
         step = float(1 / (stream.average_rate or stream.guessed_rate or FPS))
         first, time = None, -step
         try:
-            if begin > LEAP and _indexed(container):
+            if begin > LEAP and is_indexed(container):
                 first = _leap(container, stream, begin)
             for frame in container.decode(stream):
                 stamp = frame.time if frame.time is not None else (first or 0.0) + time + step
                 first = stamp if first is None else first
-                time = max(stamp - first, time + 1e-6)  # damaged time stamps may run backwards
-                yield frame, time, float(frame.duration * frame.time_base) if frame.duration else step
+                before, time = time, max(stamp - first, time + 1e-6)  # damaged time stamps may run backwards
+                if time > max(before, begin) + MAX_GAP:
+                    raise UserError(path, f"the time stamps of its video leap by {time - before:.0f} s", "cut it there")
+                duration = float(frame.duration * frame.time_base) if frame.duration else step
+                yield frame, time, duration if duration < MAX_GAP else step
         except av.error.FFmpegError as error:
-            raise UserError(path, f"damaged video ({_reason(error)})") from None
+            raise UserError(path, f"damaged video ({reason_of(error)})") from None
         if first is None:
             raise UserError(path, "holds no frame that can be decoded")
-
-
-def _indexed(container: Any) -> bool:
-    return any(name in container.format.name for name in INDEXED_FORMATS)
 
 
 def _leap(container: Any, stream: Any, begin: float) -> float | None:
@@ -146,76 +144,36 @@ def _leap(container: Any, stream: Any, begin: float) -> float | None:
     return None
 
 
-def _as_rgb(frame: Any, width: int, height: int) -> np.ndarray:
-    """A decoded frame as uint8 (H, W, 3), upright; width and height are those of square pixels before it is turned."""
-    pixels = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()  # (H, W, 3)
-    turns = round((frame.rotation or 0) / 90) % 4  # counter-clockwise, from the display matrix that phones write
-    return np.ascontiguousarray(np.rot90(pixels, turns))
+def _as_rgb(frame: Any, info: MediaInfo) -> np.ndarray:
+    """A decoded frame as uint8 (H, W, 3), upright.
 
-
-# -- sound -----------------------------------------------------------------------------------------------------------
-
-
-def read_audio(
-    path: Path | str,
-    sample_rate: int = SAMPLE_RATE,
-    aligned: bool = False,
-    start: float = 0.0,
-    stop: float | None = None,
-) -> np.ndarray:
-    """The first sound track of any audio or video file as float32 (N,), mono, at `sample_rate`.
-
-    With `aligned`, time zero is that of the first video frame; else the first sample, or the file's own zero if `start`
-    and `stop` (seconds) choose an interval. If the sound begins later than the interval, silence comes first; the
-    interval ends with the sound at the latest. Raises UserError if the file is missing, unreadable or without sound, or
-    if its sound track or the interval is empty.
+    A frame of another shape than the header's, as a phone sends that is turned in a call, is fitted between black bars.
     """
-    with _open(path) as container:
-        if not container.streams.audio:
-            raise UserError(path, "holds no sound")
-        stream = container.streams.audio[0]
-        video = container.streams.video[0] if container.streams.video else None
-        zero = float((video.start_time or 0) * video.time_base) if video and aligned else 0.0
-        try:
-            if start > LEAP and _indexed(container):
-                container.seek(int((zero + start - RUN_UP) * av.time_base))
-            chunks, first = _decode_audio(container, stream, sample_rate, None if stop is None else zero + stop)
-        except av.error.FFmpegError as error:
-            raise UserError(path, f"damaged sound ({_reason(error)})") from None
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)  # (N,)
-    if aligned or start or stop is not None:
-        ahead = round((first - zero - start) * sample_rate)  # samples that the sound begins too late
-        samples = np.pad(samples, (ahead, 0)) if ahead > 0 and samples.size else samples[max(0, -ahead) :]
-    if stop is not None:
-        samples = samples[: round((stop - start) * sample_rate)]
-    if not samples.size:
-        raise UserError(path, "its sound is empty")
-    return np.clip(samples, -1, 1)
+    canvas = info.width, info.height
+    width, height = _square_pixels(frame.width, frame.height, info.aspect)
+    scale = min(canvas[0] / width, canvas[1] / height)
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    pixels = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()  # (H, W, 3)
+    if (width, height) != canvas:
+        left, top = (canvas[0] - width) // 2, (canvas[1] - height) // 2
+        around = (top, canvas[1] - height - top, left, canvas[0] - width - left)
+        pixels = cv2.copyMakeBorder(pixels, *around, cv2.BORDER_CONSTANT)
+    return np.ascontiguousarray(_turned(pixels, frame))
 
 
-def _decode_audio(container: Any, stream: Any, sample_rate: int, stop: float | None) -> tuple[list[np.ndarray], float]:
-    """Chunks of mono samples up to the time `stop` of the file, and the time of the first one in seconds."""
-    # The mean of the channels is taken here: FFmpeg's own mix of two equal channels is 3 dB louder and may clip.
-    resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-    chunks, first = [], None
-    for frame in container.decode(stream):
-        if stop is not None and frame.time is not None and frame.time > stop + RUN_UP:
-            break
-        first = frame.time if first is None else first
-        chunks += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
-    if chunks:
-        chunks += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
-    return chunks, first or 0.0
+def _square_pixels(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height of a picture when its pixels, `aspect` times as wide as high, are made square."""
+    believed = aspect is not None and 1 / MAX_ASPECT <= aspect <= MAX_ASPECT
+    return max(1, round(width * (aspect if believed else 1))), height
 
 
-def _open(path: Path | str) -> Any:
-    if not Path(path).is_file():
-        raise UserError(path, "no such file")
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        raise UserError(path, f"not a readable media file ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+def _turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Pixels (H, W, 3) turned and mirrored as the display matrix says that phones write."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    # A point (x, y) is shown at (a x + c y, b x + d y); only quarter turns and mirrors are known to come.
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if abs(int(b)) > abs(int(a)):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

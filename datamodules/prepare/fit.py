@@ -27,6 +27,7 @@ MAX_FRAMES = 10 * FPS  # of one clip
 LISTED = 10  # rejected clips whose reasons an error gives
 MODEL_FRAMES = 8000  # at most, that the face model is built from
 MIN_SHIFT = 2  # frames of delay that are worth a correction: one is within the error of the estimate
+MAX_KEY_NAME = 64  # characters of the file name in a key: with its ending it fits the plain header of a tar
 
 
 @dataclass
@@ -160,9 +161,15 @@ def cut_source(listing: SourceList, index: int, track: Track, config: PrepareCon
             yield index, number, refused
             continue
         box = crop_box(interpolate_gaps(track.points[start:stop], track.found[start:stop]))
-        key = f"{index:06d}_{re.sub(r'[^A-Za-z0-9_-]+', '-', source.path.stem)}_{number:03d}"
+        key = clip_key(index, source.path.stem, number)
         confidence = offset.confidence if offset is not None else 0.0
         yield Piece(index, number, key, start, stop - start, box, track.region, sure, confidence, shift)
+
+
+def clip_key(source: int, name: str, piece: int) -> str:
+    """Names the members of a clip; a name that is a whole sentence is cut short, tar programs bear 255 bytes."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:MAX_KEY_NAME]
+    return f"{source:06d}_{plain}_{piece:03d}"
 
 
 def piece_points(piece: Piece, track: Track) -> np.ndarray:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...models.errors import printable
 from ..sample import Rejected
 
 
@@ -22,6 +23,9 @@ class Source:
     level: int | None = None
     view: str = "front"
     sentence: str | None = None
+
+    def __post_init__(self) -> None:
+        self.name, self.identity = printable(self.name), printable(self.identity)
 
 
 @dataclass

@@ -8,7 +8,8 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.files import written_aside
 from ..media.face_tracker import NUM_TRACKED, FaceTracker
-from ..media.read import iterate_video, read_audio
+from ..media.read import iterate_video
+from ..media.sound import read_audio
 from ..sample import FPS, SAMPLES_PER_FRAME, Rejected
 from .av_offset import band_energies
 from .listing import Source

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ...models.errors import UserError
+from ...models.errors import UserError, printable
 from ...models.face_model import FaceModel
 from ...models.files import write_json
 from ..dataset.manifest import FACE_MODEL, MANIFEST
@@ -81,7 +81,7 @@ def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
     """All that decides the result, except the media files: for the manifest, and to recognise the same command."""
     model = load_face_model(config.face_model)
     sources = [
-        asdict(source) | {"path": source.path.name, "audio": source.audio and source.audio.name}
+        asdict(source) | {"path": printable(source.path.name), "audio": source.audio and printable(source.audio.name)}
         for source in listing.sources
     ]
     return {

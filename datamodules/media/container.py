@@ -1,0 +1,52 @@
+"""Media files, opened through the FFmpeg libraries that PyAV carries: no ffmpeg program is needed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ...models.errors import UserError
+
+INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
+LEAP = 2.0  # seconds that are decoded rather than leapt over
+RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks
+MAX_GAP = 60.0  # seconds without a frame or sample; beyond it the time stamps are taken to be wrong
+
+
+def open_media(path: Path | str) -> Any:
+    """An open PyAV container; raises UserError if the file is missing or no media."""
+    if not Path(path).is_file():
+        raise UserError(path, "no such file")
+    try:
+        # libavformat takes names in UTF-8 only; one that is not can still be read through Python.
+        name = str(path) if _is_utf8(str(path)) else open(path, "rb")  # noqa: SIM115 (the container closes with it)
+        return av.open(name, metadata_errors="replace")
+    except PermissionError:
+        raise UserError(path, "may not be read", "see its permissions") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise UserError(path, f"not a readable media file ({reason_of(error)})") from None
+
+
+def first_decodable(streams: Iterable[Any]) -> Any | None:
+    """The first stream that there is a decoder for, the picture on a sound file's cover left out."""
+    for stream in streams:
+        cover = av.stream.Disposition.attached_pic in stream.disposition
+        if stream.codec_context is not None and not cover:
+            return stream
+    return None
+
+
+def is_indexed(container: Any) -> bool:
+    return any(name in container.format.name for name in INDEXED_FORMATS)
+
+
+def reason_of(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
