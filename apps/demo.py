@@ -21,9 +21,10 @@ from ..datamodules.sample import SAMPLE_RATE, Clip
 from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, prepare_synthetic
 from ..models.errors import UserError
 from ..models.files import write_json
+from ..models.lock import locked
 from ..trainers.chain import STAGES
 from ..trainers.run.journal import write_picture
-from ..trainers.run.preemption import INTERRUPTED, Preempted
+from ..trainers.run.preemption import Preempted
 from ..trainers.run.train import train
 from .demo_figures import SPLIT, describe, evaluate, print_figures
 from .demo_plan import Plan, done, measure_pace, seconds
@@ -72,7 +73,8 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     """Everything from an empty folder to `report.html`; what is already there is kept and gone on with.
 
     Raises:
-        SystemExit: Ctrl-C, or a scheduler's signal; steps of training are saved, and the same call goes on.
+        SystemExit: Ctrl-C or a scheduler's signal while a stage trains; its steps are saved, the same call goes on.
+        KeyboardInterrupt: Ctrl-C elsewhere; the same call goes on.
         UserError: the folder holds a demo of another size or seed.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -81,12 +83,11 @@ def run_demo(out: Path, *, seed: int = 0, plan: Plan) -> None:
     if plan.not_shown:
         console.print(f"A {plan.name} demo does not show {plan.not_shown}.", highlight=False, soft_wrap=True)
     try:
-        with expectation(demo, console) as parts:
+        with locked(out), expectation(demo, console) as parts:
             figures = make_all(demo, parts)
-    except (Preempted, KeyboardInterrupt) as stopped:
-        told = str(stopped) if isinstance(stopped, Preempted) else "stopped by Ctrl-C; the same command goes on"
-        print(f"emohead: {told}", file=sys.stderr)
-        raise SystemExit(getattr(stopped, "exit_code", INTERRUPTED)) from None
+    except Preempted as stopped:
+        print(f"emohead: {stopped}", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
     print_figures(console, figures)
     if plan.not_shown:
         console.print(f"These figures do not show {plan.not_shown}.", highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.face import to_pictures
+from ..models.lock import locked
 from ..models.talker import Talker
 from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
@@ -97,7 +98,8 @@ def run_infer(
     with torch.inference_mode():
         wanted, comment = emotion.embed(talker, crop), f"emotion: {emotion.describe()}"
         options: Any = {"seed": seed, "still": still, "blinks": blinks, "comment": comment, "show": show}
-        write_talking_video(talker, face, waveform, wanted, out, **options)
+        with locked(out.parent, out.name):
+            write_talking_video(talker, face, waveform, wanted, out, **options)
 
 
 def write_talking_video(

@@ -20,7 +20,9 @@ GEOMETRY = (
     "models.face_model",
     "models.face_model_fit",
     "models.files",
+    "models.lock",
     "models.ict",
+    "models.ranges",
     "models.timing",
     "models.torchvision_ops",
 )

@@ -6,12 +6,14 @@ processes on N machines can each do their part of a pass, and the result is the 
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
+from ...models.lock import locked
 from ..dataset.manifest import load_manifest, publish
 from ..dataset.reader import ClipReader
 from ..dataset.tally import Tally
@@ -60,6 +62,12 @@ def prepare_sources(
         return run.known()
     if only in (None, PASSES[0]):
         run.work.open()
+    begun = run.work.root.is_dir()  # else the pass will say which one comes before it
+    with locked(run.work.root, f"part-{part[0]}-of-{part[1]}", run.work.out) if begun else nullcontext():
+        return _passes(run, only, part)
+
+
+def _passes(run: "_Run", only: str | None, part: tuple[int, int]) -> PrepareReport:
     if part[1] == 1:
         run.work.drop_partials()
     run.refuse_other_options()
@@ -118,7 +126,7 @@ class _Run:
         self.tell(done, len(own), "track")
         for job, result in run_jobs(_track, jobs, workers=self.workers, patience=lambda job: MAX_TRACKING):
             if isinstance(result, Lost):  # the file brought down a decoder
-                _write_track(job, Rejected(job[0].name, f"tracking {result.reason}", "unreadable"))
+                _write_track(job, Rejected(job[0].name, f"tracking {result.reason}", "crashed"))
             done, rejected = done + 1, rejected + (result is not True)
             self.tell(done, len(own), f"track, {rejected} rejected" if rejected else "track")
         self.report.open = "next: --pass fit, when all parts of --pass track are done"

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import torch
 
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
+from ...models.lock import locked
 from ..chain import STAGES
 from ..config import as_dict, load_config, save_config
 from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
 from .checkpoints import Checkpoints
-from .cluster import end_of_job, environment, requeue
+from .cluster import end_of_job, environment, forget_leftovers, requeue
 from .cpu import spare_cpu
 from .guards import SkippedSteps
 from .journal import Journal
@@ -30,7 +31,7 @@ from .memory_error import explain
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
 from .saving import Saver, load_weights
-from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_precision
+from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_devices, settle_precision
 from .strategy import EngineStrategy
 from .watchdog import Watchdog
 
@@ -54,6 +55,7 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
         KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
     """
     stage_type = find_stage(name)
+    forget_leftovers()
     notice = Notice()
     try:
         path = _train(stage_type, files, overrides, notice, show)
@@ -70,6 +72,7 @@ def _train(
     stage_type: type[Stage], files: list[Path], overrides: list[str], notice: Notice, show: Show | None
 ) -> Path | None:
     config: Any = load_config(stage_type.config_type, files, overrides)
+    settle_devices(config)
     check(config)
     quieten()
     if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
@@ -78,6 +81,12 @@ def _train(
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
     run = run_folder(config, stage_type.name)
+    with locked(run) if rank_zero_only.rank == 0 else nullcontext():
+        return _train_in(run, config, stage_type, notice, show)
+
+
+def _train_in(run: Path, config: Any, stage_type: type[Stage], notice: Notice, show: Show | None) -> Path | None:
+    """Train in a run folder that no other process writes."""
     settle_precision(config, run)
     data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     stage = stage_type(config, data.facts)
