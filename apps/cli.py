@@ -4,19 +4,36 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
-from ..models.errors import Failure, UserError
+from ..models.errors import Failure, UserError, printable
+from ..models.files import FULL, OF_THE_DISK
 from .arguments import File, Files, Word, Words, examples
 from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .shards_commands import shards
 
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"
 
+
+class Commands(typer.core.TyperGroup):
+    """All commands together: Ctrl-C in any of them is one line and exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the second of an impatient user comes while Python tidies up
+            print("emohead: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Train emotional talking faces: portrait + speech + emotion (text, image or audio) -> video.",
     epilog="Start with: emohead demo --out runs/demo",
     no_args_is_help=True,
@@ -77,7 +94,7 @@ def train(
 ) -> None:
     """Train one stage and export it. The same command again resumes it; exit code 75 asks for that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
-    from ..trainers.run.preemption import INTERRUPTED, Preempted
+    from ..trainers.run.preemption import Preempted
     from ..trainers.run.train import train as train_stage
 
     try:
@@ -85,9 +102,6 @@ def train(
     except Preempted as preempted:
         print(f"emohead: {preempted}", file=sys.stderr)
         raise typer.Exit(preempted.exit_code) from None
-    except KeyboardInterrupt:
-        print("emohead: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
     if path:
         typer.echo(f"exported {path}")
 
@@ -233,9 +247,23 @@ def main() -> None:
     except UserError as error:
         print(f"emohead: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while the command was loaded
+        sys.exit(INTERRUPTED)
     except Failure as failure:
-        print(f"emohead: {' '.join(str(failure).split())}", file=sys.stderr, flush=True)
-        os._exit(1)  # an orderly exit would wait for the other ranks
+        leave(" ".join(str(failure).split()), 1)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK or not (error.filename or error.errno in FULL):
+            raise
+        told = f"{printable(error.filename or 'the disk')}: {os.strerror(error.errno)}"
+        if error.errno in FULL:
+            leave(f"{told}; what was finished is kept, the same command goes on when there is room", 1)
+        leave(told, 2)
+
+
+def leave(told: str, code: int) -> NoReturn:
+    """At once: an orderly exit would wait for the other ranks."""
+    print(f"emohead: {told}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ..models.errors import UserError
+from ..models.files import FULL
 
 Job = TypeVar("Job")
 Progress = Callable[[int, int, str], None]  # hears of long work: done, in all, label
@@ -87,7 +88,8 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Any]]:
     """Yields each job with the result of `function`, or with `Lost`, as jobs end; `function` is sent to the children.
 
-    `beat` is told now and then how often the jobs have called `count_one` so far. A UserError of a job is raised.
+    `beat` is told now and then how often the jobs have called `count_one` so far. A UserError of a job
+    is raised, and so is the error of a full disk.
     """
     if workers == 0:
         yield from _run_here(function, jobs, beat)
@@ -111,7 +113,7 @@ def run_jobs(
                     children.remove(child)
                     children += [Child(function)] * bool(waiting)
                 if result is not None:
-                    if isinstance(result[1], UserError):
+                    if isinstance(result[1], UserError | OSError):
                         raise result[1]
                     yield result
     finally:
@@ -212,6 +214,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
                 answer = function(job)
         except UserError as error:
             answer = error
+        except OSError as error:
+            answer = error if error.errno in FULL else Lost(f"{type(error).__name__}: {error}")
         except Exception as error:  # a result all the same: who reads the results can name the job
             answer = Lost(f"{type(error).__name__}: {error}")
         counter.tell()

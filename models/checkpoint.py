@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -111,8 +112,16 @@ def save_checkpoint(
         "sha256": checksum,
     }
     with written_aside(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
+        save_tensors(tensors, aside, metadata)
     return checksum
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file that others may read as the umask says; the library would let only its owner."""
+    save_file(tensors, path, metadata=metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
@@ -128,6 +137,8 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             f"set `{kind}=FILE.safetensors`, the export of `{command(kind)}`",
         )
     path = Path(path)
+    if path.is_file() and not os.access(path, os.R_OK):
+        raise UserError(path, "may not be read", "see its permissions")
     if not path.is_file():
         raise UserError(path, "no such checkpoint", f"`{command(kind)}` exports one" if kind else "")
     try:

@@ -1,8 +1,10 @@
 """Files that are there as a whole or not at all: they are written under another name and renamed."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,26 @@ from typing import Any
 from .errors import UserError
 
 PARTIAL = ".partial"  # ending of a file that is being written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk answers that takes no more
+# And one that may not be written or is not what it was.
+OF_THE_DISK: tuple[int, ...] = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.EIO)
+OF_THE_DISK += (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ESTALE)
 MAX_NAME = 255  # bytes of a file name, of all common file systems
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the disk within get the name of what was being written, so that they can be told in one line."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors has no error of its own for a full disk.
+        number = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
 
 
 @contextmanager
@@ -22,7 +43,8 @@ def written_aside(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """
     partial = partial or partial_of(path)
     try:
-        yield partial
+        with writing(path):
+            yield partial
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

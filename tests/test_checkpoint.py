@@ -25,6 +25,11 @@ def test_round_trip(saved: Path):
     assert list(saved.parent.iterdir()) == [saved], "nothing half-written is left"
 
 
+def test_others_may_read_it_as_the_umask_says(saved: Path) -> None:
+    (saved.parent / "plain").touch()
+    assert saved.stat().st_mode == (saved.parent / "plain").stat().st_mode
+
+
 def test_tensors_that_share_memory(tmp_path: Path):
     weight = torch.randn(4, 4)
     save_checkpoint(tmp_path / "y.safetensors", {"a": weight, "b": weight.T}, kind="face", config={})

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from ...models.files import write_json
+from ...models.checkpoint import save_tensors
+from ...models.files import write_json, writing
 
 FORMAT = 1
 PREFIX = "step-"
@@ -66,19 +67,27 @@ class Checkpoints:
             return final
         partial = final.with_name(final.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with writing(final):
+                self._write(saved, partial)
+                partial.rename(final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        flush(self.folder)
+        self.prune()
+        return final
+
+    def _write(self, saved: Saved, partial: Path) -> None:
         partial.mkdir(parents=True)
-        save_file(saved.weights, partial / "weights.safetensors")
-        save_file(saved.optimizer, partial / "optimizer.safetensors")
+        save_tensors(saved.weights, partial / "weights.safetensors")
+        save_tensors(saved.optimizer, partial / "optimizer.safetensors")
         (partial / "state.json").write_text(json.dumps(saved.state, indent=1))
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in partial.iterdir()}
         manifest = {"format": FORMAT, "stage": saved.stage, "step": saved.step, "files": files}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*partial.iterdir(), partial):
             flush(path)
-        partial.rename(final)
-        flush(self.folder)
-        self.prune()
-        return final
 
     def newest(self, report: Report) -> int | None:
         """Step of the newest one that matches its manifest. Damaged ones are reported and renamed `….damaged`."""
