@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..models.errors import UserError
+from ..models.ranges import number, out_of_range
 from .dataset.decode import DECODERS
 from .sample import EMOTIONS, LEVELS, SPLITS
 
@@ -19,23 +20,23 @@ class DataConfig:
 
     shards: list[str] = field(default_factory=list)  # folders that `emohead prepare` wrote, or their URLs
     weights: list[float] = field(default_factory=list)  # one for each of `shards`; empty: every clip once an epoch
-    batch_size: int = 8  # global: shared out evenly among the ranks
+    batch_size: int = number(8, least=1)  # global: shared out evenly among the ranks
     size: int = 0  # pixels a side of the frames; 0: as stored
-    window_frames: int = 50  # T: frames of speech and motion of a sample
+    window_frames: int = number(50, least=1)  # T: frames of speech and motion of a sample
     num_workers: int = 2  # of each rank; 0: load in the main process
-    prefetch: int = 2  # batches that each worker has ready
-    window_shards: int = 16  # shards that are shuffled into each other
+    prefetch: int = number(2, least=1)  # batches that each worker has ready
+    window_shards: int = number(16, least=1)  # shards that are shuffled into each other
     train_splits: list[str] = field(default_factory=lambda: ["train"])
     val_splits: list[str] = field(default_factory=lambda: ["val"])
     emotions: list[str] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
-    cross_clip: float = 0.0  # share of training's pairs (face, distill) whose portrait is of the person's other clips
+    cross_clip: float = number(0.0, most=1)  # share of training's pairs with a portrait from another clip of the person
     holdout_emotions: list[str] = field(default_factory=list)  # neither trained nor validated on: unseen in evaluation
     decoder: str = "pyav"  # of H.264; or decord
     cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
-    cache_gb: float = 100.0  # size it may grow to, all processes of a machine together
-    max_bad_share: float = 0.001  # of the clips may be damaged before a run stops; 3 always may
+    cache_gb: float = number(100.0, above=0)  # size it may grow to, all processes of a machine together
+    max_bad_share: float = number(0.001, most=1)  # of the clips may be damaged before a run stops; 3 always may
 
 
 # What changes no sample: a run may go on with other values of these.
@@ -62,16 +63,8 @@ def check_config(config: DataConfig) -> None:
         for value in values:
             if value not in valid:
                 raise UserError(f"data.{name}", f"{value!r} is none of {', '.join(map(str, valid))}")
-    for name in ("batch_size", "window_frames", "window_shards", "prefetch"):
-        if getattr(config, name) < 1:
-            raise UserError(f"data.{name}={getattr(config, name)}", "must be 1 or more")
-    for name in ("num_workers", "size", "max_bad_share"):
-        if getattr(config, name) < 0:
-            raise UserError(f"data.{name}={getattr(config, name)}", "must be 0 or more")
-    if not 0 <= config.cross_clip <= 1:
-        raise UserError(f"data.cross_clip={config.cross_clip}", "must be from 0 to 1")
-    if config.cache and not config.cache_gb > 0:
-        raise UserError(f"data.cache_gb={config.cache_gb}", "must be more than 0")
+    for error in out_of_range(config, "data."):
+        raise error
     if config.weights:
         check_weights(config)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .portrait_encoder import SLOPE, ResidualDown
+from .ranges import number
 
 LAST = 4  # pixels a side of the last convolution's map
 
@@ -20,7 +21,7 @@ LAST = 4  # pixels a side of the last convolution's map
 class DiscriminatorConfig:
     size: int = 0  # of the frames; the stage fills it in
     channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96, 96, 96])  # at size, size / 2, … 4 pixels
-    group: int = 4  # frames whose spread is one statistic
+    group: int = number(4, least=1)  # frames whose spread is one statistic
 
     def __post_init__(self) -> None:
         taken = LAST * 2 ** (len(self.channels) - 1)

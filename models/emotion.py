@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .audio import AttentionPool, Block, LogMel, MelStem
 from .checkpoint import Exported
 from .clip import build_towers, top_blocks
+from .ranges import number
 
 
 @dataclass
@@ -29,11 +30,11 @@ class EmotionSpaceConfig:
     trainable_blocks: int = 0  # but for so many blocks at the top of each
     towers: list[str] = field(default_factory=lambda: ["text", "image", "audio"])  # what this instance can encode
     embed_dim: int = 0  # that of CLIP, filled in
-    image_crop: float = 1.0  # central share of the picture that the image tower sees; face crops have a margin
-    num_mels: int = 80
-    audio_dim: int = 96
-    audio_layers: int = 3
-    audio_heads: int = 4
+    image_crop: float = number(1.0, above=0, most=1)  # central share that the image tower sees: crops have a margin
+    num_mels: int = number(80, least=1)
+    audio_dim: int = number(96, least=1)
+    audio_layers: int = number(3, least=1)
+    audio_heads: int = number(4, least=1)
 
 
 class Adapter(nn.Module):

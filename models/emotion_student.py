@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
+from .ranges import number
 from .tiny_tower import IMAGE_SIZE, WIDTHS, TinyTower
 
 MODALITIES = ("text", "image", "audio")  # in which an emotion can be given
@@ -23,16 +24,16 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass
 class TextStudentConfig:
-    num_buckets: int = 4096
-    width: int = 96
-    layers: int = 1
-    heads: int = 4
+    num_buckets: int = number(4096, least=1)
+    width: int = number(96, least=1)
+    layers: int = number(1, least=1)
+    heads: int = number(4, least=1)
 
 
 @dataclass
 class ImageStudentConfig:
     widths: list[int] = field(default_factory=lambda: list(WIDTHS))
-    crop: float = 0.0  # central share of the picture that is looked at; 0: the teacher's
+    crop: float = number(0.0, most=1)  # central share of the picture that is looked at; 0: the teacher's
 
 
 @dataclass
@@ -40,9 +41,9 @@ class EmotionStudentConfig:
     embed_dim: int = 0  # 0: the teacher's
     text: TextStudentConfig = field(default_factory=TextStudentConfig)
     image: ImageStudentConfig = field(default_factory=ImageStudentConfig)
-    audio_dim: int = 64
-    audio_layers: int = 2
-    audio_heads: int = 4
+    audio_dim: int = number(64, least=1)
+    audio_layers: int = number(2, least=1)
+    audio_heads: int = number(4, least=1)
 
 
 def subword_buckets(word: str, num_buckets: int) -> list[int]:

@@ -27,6 +27,7 @@ from .errors import UserError
 from .face_model import MIN_STD, POSE_DIM, FaceModel
 from .flow import join, landmark_flow, landmark_maps, resize, warp
 from .portrait_encoder import SLOPE, PortraitEncoder
+from .ranges import number
 
 NUM_LANDMARKS = 68
 COARSEST = 8  # pixels of the first level
@@ -38,9 +39,9 @@ UNTRAINED = 1e-3  # standard deviation of initial weights, so small that an untr
 
 @dataclass
 class FaceGeneratorConfig:
-    size: int = 128
+    size: int = number(128, least=8)
     channels: list[int] = field(default_factory=lambda: [96, 96, 64, 32, 16])  # of the levels 8, 16, 32, … size
-    style_dim: int = 128
+    style_dim: int = number(128, least=1)
     motion_dim: int = 0  # of the data set; the stage fills these three in
     identity_dim: int = 0
     num_points: int = NUM_LANDMARKS  # vertices of the face model that give the coarse flow, the 68 landmarks first

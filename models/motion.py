@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .audio import Block, LogMel, MelStem
 from .checkpoint import Exported
 from .face_model import MIN_STD, POSE_DIM
+from .ranges import number
 from .speech_encoder import PretrainedSpeech, SpeechStem, read_config
 from .timing import FPS
 
@@ -36,17 +37,17 @@ class AudioTo3DMMConfig:
     identity_dim: int = 0
     emotion_dim: int = 0
     use_identity: bool = True  # False: all move alike; a few people would be known by heart by their coefficients
-    num_mels: int = 80
+    num_mels: int = number(80, least=1)
     speech_encoder: str = ""  # local folder of a wav2vec 2.0, HuBERT or WavLM that is heard, frozen; empty: log-mel
     speech_encoder_config: dict[str, Any] = field(default_factory=dict)  # its config.json, filled in
-    dim: int = 128
-    layers: int = 3
-    heads: int = 4
-    reach: int = 12  # frames to either side that one block attends to
+    dim: int = number(128, least=1)
+    layers: int = number(3, least=1)
+    heads: int = number(4, least=1)
+    reach: int = number(12, least=1)  # frames to either side that one block attends to
     noise_dim: int = 16
     num_waves: int = 12  # of the sway
-    longest_wave: float = 6.0  # seconds; for the shortest see SHORTEST_WAVE
-    chunk_frames: int = 250  # of motion that `generate` makes at once
+    longest_wave: float = number(6.0, above=0)  # seconds; for the shortest see SHORTEST_WAVE
+    chunk_frames: int = number(250, least=1)  # of motion that `generate` makes at once
 
     def without_folder(self) -> "AudioTo3DMMConfig":
         """The same network without its speech encoder's folder: a checkpoint has to give the encoder's weights."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .audio import AttentionPool, LogMel, MelStem
 from .checkpoint import Exported
+from .ranges import number
 
 SYNC_FRAMES = 5  # that one vector sees, as in SyncNet
 MAX_LAG = 15  # frames to either side that speech and lips are compared at
@@ -28,9 +29,9 @@ MAX_LAG = 15  # frames to either side that speech and lips are compared at
 class MotionCriticsConfig:
     num_expression: int = 0  # of the data set; the stage fills these two in
     emotion_dim: int = 0
-    num_mels: int = 80
-    dim: int = 64
-    heads: int = 4
+    num_mels: int = number(80, least=1)
+    dim: int = number(64, least=1)
+    heads: int = number(4, least=1)
 
 
 class SyncExpert(nn.Module):

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from emohead.models.errors import UserError
+from emohead.trainers.chain import STAGES
 from emohead.trainers.config import as_dict, load_config, save_config
 from emohead.trainers.motion import MotionStageConfig
+from emohead.trainers.run.settings import settle_devices, wrong_settings
 
 
 def test_later_wins(tmp_path: Path):
@@ -38,6 +41,42 @@ def test_mistakes_are_named(overrides: list[str], words: list[str]):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=-1", ["optimizer.lr=-1.0", "above 0", "0.0003"]),
+        ("optimizer.lr=.nan", ["optimizer.lr=nan", "above 0"]),
+        ("optimizer.beta2=1", ["optimizer.beta2", "from 0 to 0.99999"]),
+        ("seed=-1", ["seed=-1", "from 0"]),
+        ("seed=1e12", ["seed=1000000000000", "4.29497e+09"]),
+        ("trainer.max_steps=0", ["trainer.max_steps=0", "1 or more"]),
+        ("trainer.devices=0", ["trainer.devices=0", "1 or more"]),
+        ("trainer.keep_best=-1", ["trainer.keep_best=-1", "0 or more"]),
+        ("data.window_frames=0", ["data.window_frames=0", "1 or more"]),
+        ("data.cross_clip=1.5", ["data.cross_clip=1.5", "from 0 to 1"]),
+        ("network.layers=0", ["network.layers=0", "1 or more"]),
+        ("loss.lip_loss=inf", ["loss.lip_loss=inf", "0 or more"]),
+    ],
+)
+def test_numbers_out_of_range_are_named(override: str, words: list[str]) -> None:
+    (error,) = wrong_settings(load_config(MotionStageConfig, [], [override]))
+    for word in words:
+        assert word in str(error)
+
+
+def test_the_defaults_of_every_stage_are_in_range() -> None:
+    for stage in STAGES.values():
+        assert not wrong_settings(stage.config_type())
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text("trainer: {max_steps: 1e5, val_every: 2.0e3}")
+    config = load_config(MotionStageConfig, [tmp_path / "long.yaml"], ["data.batch_size=1e1", "trainer.devices=auto"])
+    assert (config.trainer.max_steps, config.trainer.val_every, config.data.batch_size) == (100_000, 2000, 10)
+    settle_devices(config)
+    assert config.trainer.devices == max(1, torch.cuda.device_count())
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"])

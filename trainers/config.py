@@ -88,12 +88,29 @@ def _read_override(override: str) -> DictConfig:
 
 
 def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str) -> DictConfig:
-    _check_keys(OmegaConf.to_container(addition), schema, prefix="", where=where)
+    content: Any = OmegaConf.to_container(addition)
+    _check_keys(content, schema, prefix="", where=where)
+    addition = OmegaConf.create(_whole_numbers(content, schema))
     try:
         return OmegaConf.merge(config, addition)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         raise UserError(where, f"{key}: {str(error).splitlines()[0]}") from None
+
+
+def _whole_numbers(content: dict[str, Any], schema: type) -> dict[str, Any]:
+    """The content with whole numbers as people write them: YAML takes 1e5 for a fraction, and auto is -1."""
+    hints = get_type_hints(schema)
+    found = {}
+    for key, value in content.items():
+        if is_dataclass(hints[key]) and isinstance(value, dict):
+            value = _whole_numbers(value, hints[key])  # type: ignore[arg-type]
+        elif hints[key] is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        elif hints[key] is int and value == "auto":
+            value = -1
+        found[key] = value
+    return found
 
 
 def _check_keys(content: Any, schema: type, *, prefix: str, where: str) -> None:

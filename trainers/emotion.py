@@ -22,6 +22,7 @@ from ..datamodules.module import DataFacts
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
+from ..models.ranges import number
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights
 from .engines.ranks import all_objects, all_rows, own_rows
@@ -44,11 +45,11 @@ class EmotionLossConfig:
 class EmotionStageConfig(StageConfig):
     network: EmotionSpaceConfig = field(default_factory=EmotionSpaceConfig)
     loss: EmotionLossConfig = field(default_factory=EmotionLossConfig)
-    temperature: float = 0.1  # at the start; learned from there
-    other_level: float = 0.5  # how much of a match the same emotion at another level is
+    temperature: float = number(0.1, above=0)  # at the start; learned from there
+    other_level: float = number(0.5, most=1)  # how much of a match the same emotion at another level is
     tower_lr: float = 1.0  # learning rate of CLIP's own blocks, as a share; pretrained ones bear about 0.02
     augmentation: float = 1.0  # strength, 0 for none
-    speech_dropout: float = 0.1  # share of the pooled features of speech
+    speech_dropout: float = number(0.1, most=0.99)  # share of the pooled features of speech
 
 
 class Contrast(nn.Module):

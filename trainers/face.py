@@ -28,6 +28,7 @@ from ..models.face_loss import (
     region_loss,
     warp_loss,
 )
+from ..models.ranges import number
 from .face_augmentation import FaceAugmentationConfig, augmented
 from .frozen import Frozen
 from .metrics import psnr
@@ -55,9 +56,9 @@ class FaceLossConfig:
 @dataclass
 class AdversaryConfig:
     start: int = 10_000  # steps before the discriminator takes part; it then warms up as the generator did
-    lr: float = 2e-4
+    lr: float = number(2e-4, above=0)
     r1: float = 1.0  # weight of the gradient penalty (gamma)
-    r1_every: int = 16  # steps between two penalties, each counting that many times
+    r1_every: int = number(16, least=1)  # steps between two penalties, each counting that many times
 
 
 @dataclass
@@ -79,7 +80,7 @@ class FaceStageConfig(StageConfig):
         default_factory=lambda: OptimizerConfig(lr=2e-3, weight_decay=0.0, beta1=0.0, beta2=0.99)
     )
     augment: FaceAugmentationConfig = field(default_factory=FaceAugmentationConfig)
-    ema_decay: float = 0.999
+    ema_decay: float = number(0.999, most=1)
 
 
 @dataclass

@@ -27,6 +27,7 @@ from ..models.errors import UserError
 from ..models.face_model import MOUTH, POSE_DIM, FaceModel
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
+from ..models.ranges import number
 from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
@@ -62,7 +63,7 @@ class MotionStageConfig(StageConfig):
     emotion_from: list[str] = field(default_factory=lambda: list(MODALITIES))  # text alone suits clips without labels
     gain: float = 0.5  # speech is made louder or softer by up to this, log scale
     augmentation: float = 0.0  # strength of other changes to log-mel; small data sets need them
-    speech_dropout: float = 0.0  # share of the channels of the speech features
+    speech_dropout: float = number(0.0, most=0.99)  # share of the channels of the speech features
 
 
 @dataclass

@@ -7,16 +7,18 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+from ..models.ranges import number
+
 
 @dataclass
 class OptimizerConfig:
-    lr: float = 3e-4
+    lr: float = number(3e-4, above=0)
     weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
+    beta1: float = number(0.9, most=0.9999)
+    beta2: float = number(0.98, most=0.99999)
     warmup_steps: int = 50
-    final_lr: float = 0.05  # share of lr left at the last step (cosine)
-    clip_norm: float = 1.0
+    final_lr: float = number(0.05, most=1)  # share of lr left at the last step (cosine)
+    clip_norm: float = number(1.0, above=0)
 
 
 def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:

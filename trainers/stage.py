@@ -21,6 +21,7 @@ from ..datamodules.config import DataConfig
 from ..datamodules.module import DataFacts
 from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..models.errors import UserError
+from ..models.ranges import number
 from .config import as_dict, value_of
 from .engines.draws import Draws
 from .engines.plain import Engine
@@ -28,43 +29,44 @@ from .engines.precision import REDUCED, settled
 from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 
+MAX_SEED = 2**32 - 1  # that NumPy and Lightning take
 SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further apart than any run is long
 
 
 @dataclass
 class TrainerConfig:
-    max_steps: int = 1000  # batches
+    max_steps: int = number(1000, least=1)  # batches
     precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed if it is computed, not emulated
     accelerator: str = "auto"  # cpu, gpu or auto
-    devices: int = 1  # processes on each node, one a device
-    nodes: int = 1
+    devices: int = number(1, least=1)  # processes on each node, one a device; auto: as many as there are GPUs
+    nodes: int = number(1, least=1)
     strategy: str = "ddp"  # or deepspeed
     zero_stage: int = 2  # of deepspeed: 0, 1, 2 or 3
     offload: bool = False  # of deepspeed, stages 1 to 3: optimizer states in CPU memory
-    accumulate: int = 1  # parts that a rank's share of a batch is cut into, one backward pass each
+    accumulate: int = number(1, least=1)  # parts that a rank's share of a batch is cut into, one backward pass each
     compile: bool = False  # torch.compile for the large blocks of a network
     recompute: bool = False  # activation checkpointing for them: less memory, a third more work
-    log_every: int = 20
-    val_every: int = 200
-    checkpoint_every: int = 200
-    keep_last: int = 2  # checkpoints
+    log_every: int = number(20, least=1)
+    val_every: int = number(200, least=1)
+    checkpoint_every: int = number(200, least=1)
+    keep_last: int = number(2, least=1)  # checkpoints
     keep_best: int = 1  # by the stage's metric on val
     save_before: int = 120  # seconds before the end of a SLURM job's time at which a run saves and is requeued
-    timeout: int = 600  # seconds that a rank may stand still before the job is ended
-    max_skipped: int = 10  # steps in a row without a finite loss and gradient before the run stops
+    timeout: int = number(600, least=1)  # seconds that a rank may stand still before the job is ended
+    max_skipped: int = number(10, least=1)  # steps in a row without a finite loss and gradient before the run stops
     threads: int = 0  # CPU threads of the main process, 0: torch's own choice, within a container's quota
 
 
 @dataclass
 class TrackingConfig:
-    wandb: str = "offline"  # online, offline or disabled
-    project: str = "emohead"
+    wandb: str = ""  # online, offline or disabled; empty: what WANDB_MODE says, else offline
+    project: str = ""  # empty: what WANDB_PROJECT says, else emohead
 
 
 @dataclass
 class StageConfig:
     run: str = ""  # the run folder; empty: runs/<stage>
-    seed: int = 0
+    seed: int = number(0, most=MAX_SEED)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -8,6 +8,7 @@ import torch
 
 from ...datamodules.config import FREE, uneven_batch
 from ...models.errors import UserError
+from ...models.ranges import out_of_range
 from ..config import as_dict, load_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
 from ..lightning_private import rank_zero_only
@@ -15,14 +16,13 @@ from ..stage import StageConfig
 from .checkpoints import Checkpoints
 
 CHECKPOINTS = "checkpoints"
-WANDB = ("online", "offline", "disabled")
+WANDB = ("online", "offline", "disabled", "")
 CHOICES: dict[str, tuple] = {
     "precision": PRECISIONS,
     "strategy": ("ddp", "deepspeed"),
     "zero_stage": (0, 1, 2, 3),
     "accelerator": ("auto", "cpu", "gpu", "cuda"),
 }
-COUNTS = ("max_steps", "log_every", "val_every", "checkpoint_every", "devices", "nodes", "accumulate", "keep_last")
 
 
 def report(line: str) -> None:
@@ -38,16 +38,21 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
             problem = f"is none of {', '.join(map(str, values))}"
             found.append(UserError(f"trainer.{key}={getattr(c, key)}", problem, f"trainer.{key}={near}"))
     if config.tracking.wandb not in WANDB:
-        problem = f"is none of {', '.join(WANDB)}"
+        problem = f"is none of {', '.join(WANDB[:-1])}"
         found.append(UserError(f"tracking.wandb={config.tracking.wandb}", problem, "tracking.wandb=offline"))
-    for key in COUNTS:
-        if getattr(c, key) < 1:
-            found.append(UserError(f"trainer.{key}={getattr(c, key)}", "is less than 1", f"trainer.{key}=1"))
+    found += out_of_range(config)
     size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate
     if min(c.nodes, c.devices, c.accumulate, size) >= 1:
         uneven = uneven_batch(size, parts, "trainer.nodes * trainer.devices * trainer.accumulate")
         found += [uneven] if uneven else []
     return found
+
+
+def settle_devices(config: StageConfig) -> None:
+    """Put this machine's number of GPUs in place of trainer.devices=-1 (or auto, which is read as that)."""
+    c = config.trainer
+    if c.devices == -1:
+        c.devices = max(1, torch.cuda.device_count()) if c.accelerator != "cpu" else 1
 
 
 def check(config: StageConfig) -> None:
