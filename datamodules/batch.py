@@ -4,6 +4,7 @@ B clips, S pixels a side, N = 640 T samples of speech, T frames, D = K + 6 value
 W = 27 frames of motion around the target frame.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,14 @@ def check_batch(stage: str, batch: Batch) -> dict[str, int]:
     if "N" in sizes and "T" in sizes:
         assert sizes["N"] == sizes["T"] * SAMPLES_PER_FRAME, f"{stage}: N={sizes['N']} for T={sizes['T']}"
     return sizes
+
+
+def batch_bytes(stage: str, *, batch_size: int, size: int, num_frames: int, motion_dim: int, identity_dim: int) -> int:
+    """Bytes that the tensors of a batch take."""
+    sizes = {"B": batch_size, "S": size, "N": num_frames * SAMPLES_PER_FRAME, "T": num_frames}
+    sizes |= {"D": motion_dim, "I": identity_dim, "W": MOTION_WINDOW, "3": 3, "2": 2, "68": 68}
+    tensors = [(kind, symbols.split()) for kind, symbols in BATCH[stage].values() if kind is not list]
+    return sum(kind.itemsize * math.prod(sizes[symbol] for symbol in symbols) for kind, symbols in tensors)
 
 
 def made_up_batch(

@@ -1,5 +1,6 @@
 """Train and validation batches of a stage for the trainer, and the facts of the data that a model must know."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +11,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from ..models.errors import UserError
 from ..models.face_model import FaceModel
-from .batch import BATCH
+from .batch import BATCH, batch_bytes
 from .config import DataConfig, check_config, uneven_batch
 from .stream.damaged import BadSamples
 from .stream.loader import BatchStream, FiniteBatchStream, StreamLoader, start_worker
+from .stream.memory import available_memory
 from .stream.order import FixedOrder, Order
 from .stream.selection import ClipSource, check_alike, check_selection, open_readers, pooled_statistics
 
@@ -88,6 +91,7 @@ class TalkingFaceData(pl.LightningDataModule):
         num_ranks = self._ranks()[1]
         if uneven := uneven_batch(self.config.batch_size, num_ranks, "the number of processes"):
             raise uneven
+        self._check_memory(num_ranks)
         order = self.train_source.training_order(self.seed)
         return self._loader(BatchStream, "train", order, self.seed, self._batches_done)
 
@@ -113,6 +117,20 @@ class TalkingFaceData(pl.LightningDataModule):
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _check_memory(self, num_ranks: int) -> None:
+        """Refuse batches that do not fit: the system would end the process, or another one, without a word."""
+        c, ranks_here = self.config, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        dims = {"motion_dim": self.facts.motion_dim, "identity_dim": self.facts.identity_dim}
+        whole = batch_bytes(self.stage, batch_size=c.batch_size, size=self.size, num_frames=c.window_frames, **dims)
+        held = 1 + c.num_workers * (c.prefetch + 1)  # batches at a time
+        wanted, there = whole // num_ranks * held * ranks_here, available_memory()
+        if there is not None and wanted > there:
+            raise UserError(
+                f"data.batch_size={c.batch_size} data.window_frames={c.window_frames}",
+                f"{held} batches of a rank take {wanted / 1e9:.1f} GB, {there / 1e9:.1f} GB are free",
+                "lower one of them, or data.num_workers",
+            )
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

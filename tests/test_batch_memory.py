@@ -3,7 +3,9 @@
 import gc
 from pathlib import Path
 
+import pytest
 import torch
+from emohead.datamodules.stream import memory as stream_memory
 from emohead.datamodules.stream.memory import BatchMemory, MadeBatch, Slot
 
 from .shard_clips import write_clips
@@ -79,3 +81,23 @@ def test_workers_lend_the_same_memory_again_and_kept_batches_stay_as_they_are(tm
         if number % 4 == 0:
             kept.append((batch["target"], expected["target"].clone()))
     assert all(torch.equal(a, b) for a, b in kept)
+
+
+def test_without_room_to_share_batches_come_through_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container with a small /dev/shm: a worker that wrote there would be ended by SIGBUS."""
+    write_clips(tmp_path / "data", counts={"train": 6})
+    batches = []
+    for room in (None, 1000):
+        monkeypatch.setattr(stream_memory, "room_for_sharing", lambda room=room: room)
+        data = data_of(tmp_path / "data", num_workers=2, stage="face")
+        loader = iter(data.train_dataloader())
+        batches.append([next(loader) for _ in range(4)])
+        del loader
+    for shared, piped in zip(*batches, strict=True):
+        assert shared.keys() == piped.keys()
+        for name, value in shared.items():
+            assert torch.equal(value, piped[name]) if isinstance(value, torch.Tensor) else value == piped[name], name
+            assert not isinstance(value, torch.Tensor) or value.stride() == piped[name].stride()
+    assert capfd.readouterr().err.count("docker run --shm-size") == 1

@@ -6,9 +6,12 @@ it; as long as a batch is kept, its slot is, and another one is made in its plac
 """
 
 import math
+import os
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,29 @@ from torch.utils.data import get_worker_info
 from ..batch import Batch
 
 ALIGN = 64  # every array begins at a multiple of so many bytes; as many at the end of a slot say whether it is in use
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, or of its container if that has less; None: unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        limit, used = (group / f"memory.{name}" for name in ("max", "current"))
+        if limit.is_file() and (most := limit.read_text().strip()) != "max":
+            free.append(int(most) - int(used.read_text()))
+    except (OSError, ValueError):
+        return None
+    return max(0, min(free)) if free else None
+
+
+def room_for_sharing() -> int | None:
+    """Bytes that are free where processes share memory, a small disk in a container; None: unknown."""
+    try:
+        disk = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize
 
 
 @dataclass
@@ -36,6 +62,7 @@ class Slot:
 
     def __init__(self, size: int, *, shared: bool) -> None:
         self.memory = torch.zeros(size + ALIGN, dtype=torch.uint8)
+        self.shared = shared
         if shared:
             self.memory.share_memory_()
         self.bytes = self.memory.numpy()
@@ -72,6 +99,12 @@ class Slot:
             assert np.shape(value) == first.shape, f"{name}: shapes {np.shape(value)} and {first.shape} in one batch"
             rows[row] = value
 
+    def copy(self, value: Any) -> Any:
+        """What was made, as it can be sent without shared memory: arrays instead of places and tensors."""
+        if isinstance(value, SlotArray):
+            return self.bytes[value.offset : value.offset + value.size].view(value.dtype).reshape(value.shape).copy()
+        return value.numpy() if isinstance(value, Tensor) else value
+
     def keep(self, name: str, values: list[str]) -> None:
         self.made[name] = values
 
@@ -81,10 +114,12 @@ class MadeBatch:
     """A batch on its way to the trainer: tensors, texts, and places in a slot."""
 
     fields: dict[str, Any]
-    memory: Tensor
+    memory: Tensor | None  # None: there was no room to share it, and the fields hold NumPy arrays
 
     def open(self) -> Batch:
         """The batch, whose tensors lie in the slot. Once all of them are gone, the slot is free."""
+        if self.memory is None:
+            return {name: _as_tensor(value) for name, value in self.fields.items()}
         whole = self.memory.numpy()  # a new array, which every tensor of the batch refers to: its end is theirs
         weakref.finalize(whole, release, self.memory).atexit = False
         batch: Batch = {}
@@ -92,10 +127,8 @@ class MadeBatch:
             if isinstance(value, SlotArray):
                 array = whole[value.offset : value.offset + value.size].view(value.dtype).reshape(value.shape)
                 assert array.base is whole, "numpy has it refer to the memory, so the slot would be free too early"
-                value = torch.from_numpy(array)
-            if isinstance(value, Tensor) and value.ndim == 4:
-                value = value.permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory, as decoders write them
-            batch[name] = value
+                value = array
+            batch[name] = _as_tensor(value)
         return batch
 
     def pin_memory(self, device: Any = None) -> Batch:
@@ -103,16 +136,28 @@ class MadeBatch:
         return {name: v.pin_memory() if isinstance(v, Tensor) else v for name, v in self.open().items()}
 
 
+def _as_tensor(value: Any) -> Any:
+    """An array of a batch as a tensor; pictures (B, S, S, 3) as (B, 3, S, S), channels last, as decoders write them."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    return value.permute(0, 3, 1, 2) if isinstance(value, Tensor) and value.ndim == 4 else value
+
+
 def release(memory: Tensor) -> None:
     memory[-1] = 0
 
 
 class BatchMemory:
-    """The slots of one process."""
+    """The slots of one process.
+
+    If a worker finds too little room to share memory with the trainer, as in containers, where /dev/shm has 64 MB
+    unless they are told otherwise, batches go through a pipe: slower, but to write there would end the process.
+    """
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.size = 0  # of the largest batch so far
+        self.told = False  # whether it was said that there is no room
 
     def take(self) -> Slot:
         """A slot that is free."""
@@ -120,14 +165,32 @@ class BatchMemory:
         for slot in self.slots:
             if slot.free:
                 return slot.begin()
-        self.slots.append(Slot(self.size, shared=get_worker_info() is not None))
+        worker = get_worker_info()
+        self.slots.append(Slot(self.size, shared=worker is not None and self._fits(self.size, worker)))
         return self.slots[-1]
 
     def finish(self, slot: Slot) -> MadeBatch:
         """The batch in a slot, ready to be sent."""
         self.size = max(self.size, slot.used)
-        return MadeBatch(slot.made, slot.memory)
+        worker = get_worker_info()
+        if worker is None or (slot.shared and (slot.size >= slot.used or self._fits(slot.used, worker))):
+            return MadeBatch(slot.made, slot.memory)
+        fields = {name: slot.copy(value) for name, value in slot.made.items()}
+        release(slot.memory)
+        return MadeBatch(fields, None)
 
     def give_back(self, slot: Slot) -> None:
         """Take back a slot whose batch could not be made."""
         release(slot.memory)
+
+    def _fits(self, size: int, worker: Any) -> bool:
+        """Whether all workers find room to share one more batch of this size each."""
+        room = room_for_sharing()
+        if room is None or room >= size * worker.num_workers:
+            return True
+        if not self.told and worker.id == 0:
+            batch = f"a batch takes {size / 1e6:.1f} MB for each of {worker.num_workers} workers"
+            told = f"/dev/shm has {room / 1e6:.1f} MB free, {batch}; they go through pipes, which is slower"
+            print(f"emohead: {told}; in a container, docker run --shm-size=8g", file=sys.stderr, flush=True)
+        self.told = True
+        return False

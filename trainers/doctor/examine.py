@@ -14,13 +14,13 @@ from ...datamodules.module import DataFacts
 from ...models.errors import UserError
 from ..config import load_config
 from ..run.checkpoints import Checkpoints
-from ..run.settings import CHECKPOINTS, check_same_run, run_folder, wrong_settings
+from ..run.settings import CHECKPOINTS, check_same_run, run_folder, settle_devices, wrong_settings
 from ..run.train import find_stage
 from ..stage import Stage, StageConfig
 from .disk import checkpoint_bytes
 from .finding import Finding, refusal
 from .inputs import data, inputs
-from .machine import devices, driver, packages, port, tracking
+from .machine import devices, driver, packages, port, shared_memory, tracking
 from .slurm import job
 
 OF_ONE_MACHINE = ("/tmp", "/var/tmp", "/dev/shm")
@@ -37,6 +37,7 @@ def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]
         config: Any = load_config(stage_type.config_type, files, overrides)
     except UserError as error:
         return [refusal("configuration", error), *packages(deepspeed=False)]
+    settle_devices(config)
     run = run_folder(config, name)
     found_inputs = inputs(stage_type, config)
     found_data, facts = data(stage_type, config)
@@ -52,9 +53,10 @@ def examine(name: str, files: list[Path], overrides: list[str]) -> list[Finding]
         *([] if anything_wrong(found_folder) else space(stage_type, config, run, facts)),
         *job(config),
         *devices(config),
+        *(shared_memory(name, config, facts) if facts else []),
         *driver(config),
         *port(),
-        *tracking(config.tracking.wandb),
+        *tracking(config.tracking),
         *packages(deepspeed=config.trainer.strategy == "deepspeed"),
     ]
 

@@ -17,10 +17,14 @@ from urllib.parse import urlsplit
 
 import torch
 
+from ...datamodules.batch import batch_bytes
+from ...datamodules.module import DataFacts
+from ...datamodules.stream.memory import room_for_sharing
 from ..engines.precision import FIRST_BFLOAT16, emulated_on_cpu, settled
 from ..run.cluster import in_slurm_step
 from ..run.cpu import usable_cores
-from ..stage import StageConfig
+from ..run.journal import OFFLINE
+from ..stage import StageConfig, TrackingConfig
 from .finding import Finding, State
 from .slurm import number
 
@@ -184,8 +188,24 @@ def port() -> list[Finding]:
 # ---------------------------------------------------------------------------------------------- W&B and packages
 
 
-def tracking(mode: str) -> list[Finding]:
+def shared_memory(stage: str, config: StageConfig, facts: DataFacts) -> list[Finding]:
+    """Whether the workers of a rank find room to share their batches with the trainer."""
+    c, room, workers = config.trainer, room_for_sharing(), config.data.num_workers
+    own = max(1, config.data.batch_size // max(1, c.nodes * c.devices))
+    sizes = {"size": facts.size, "motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim}
+    batch = batch_bytes(stage, batch_size=own, num_frames=config.data.window_frames, **sizes)
+    wanted = batch * workers * (config.data.prefetch + 1)
+    if room is None or not workers or room >= wanted:
+        return []
+    problem = (
+        f"/dev/shm has {room / 1e6:.0f} MB free, batches of all workers take {wanted / 1e6:.0f} MB: pipes are slower"
+    )
+    return [Finding("shared memory", "warning", problem, "docker run --shm-size=8g, or data.num_workers=0")]
+
+
+def tracking(config: TrackingConfig) -> list[Finding]:
     """Whether W&B can log in."""
+    mode = config.wandb or os.environ.get("WANDB_MODE") or OFFLINE
     if mode != "online" or has_key():
         return [Finding("W&B", "ok", mode)]
     problem = "tracking.wandb=online, but neither WANDB_API_KEY nor an entry in ~/.netrc"
