@@ -6,14 +6,19 @@ torchrun has started all of them.
 
 import os
 import subprocess
+import sys
 from datetime import datetime
 
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 from ...models.errors import UserError
+from ..lightning_private import rank_zero_only
 from ..stage import TrainerConfig
 
+TASKS = "slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node"
+STARTED_BY = "EMOHEAD_STARTED_BY"  # the process that started this one as a rank
+LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR")
 REQUEUE_TIMEOUT = 60  # seconds for a command of SLURM
 
 
@@ -31,6 +36,16 @@ class SlurmEnvironment(SLURMEnvironment):
         return 10_000 + (parts[0] * 101 + parts[1] * 7 + parts[2] * 13) % 20_000
 
 
+def forget_leftovers() -> None:
+    """Drop what another launch left in the shell: a process would take itself for a rank that nobody waits for."""
+    started = os.environ.get(STARTED_BY) == str(os.getppid())
+    if started or in_slurm_step() or TorchElasticEnvironment.detect():
+        return
+    if left := [name for name in LAUNCH if os.environ.pop(name, None) is not None]:
+        print(f"emohead: {', '.join(left)} of another launch not used", file=sys.stderr)
+    rank_zero_only.rank = 0  # Lightning has read the variables when it was imported
+
+
 def in_slurm_step() -> bool:
     """Whether this process is a task that srun started; a batch script's own shell is none."""
     return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
@@ -39,6 +54,8 @@ def in_slurm_step() -> bool:
 def environment(config: TrainerConfig) -> ClusterEnvironment:
     """Who starts the processes. Raises UserError if a job has another shape than the configuration."""
     if config.strategy == "ddp" and config.nodes * config.devices == 1:
+        if in_slurm_step() and os.environ["SLURM_PROCID"] != "0":  # not the shell of `srun --pty`, which is task 0
+            raise UserError("trainer.devices=1", "makes one process, this is another task of the job step", TASKS)
         return LightningEnvironment()
     if in_slurm_step():
         tasks, wanted = int(os.environ["SLURM_NTASKS"]), config.nodes * config.devices
@@ -46,7 +63,7 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
             raise UserError(
                 f"trainer.nodes={config.nodes} trainer.devices={config.devices}",
                 f"make {wanted} processes, the job step has {tasks} tasks",
-                "slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node",
+                TASKS,
             )
         return SlurmEnvironment()
     if TorchElasticEnvironment.detect():

@@ -23,6 +23,7 @@ from ..engines.plain import Engine, LossScale, PlainEngine
 from ..engines.ranks import from_first
 from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
+from .cluster import STARTED_BY
 
 
 def look_after(launcher: Launcher) -> None:
@@ -53,6 +54,7 @@ class EngineStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         shape = (self.cluster_environment, self.num_processes, self.num_nodes)
         self.starter = None if self.alone else Launcher(look_after, *shape)
+        os.environ[STARTED_BY] = str(os.getpid())  # the others read it
         set_launcher(self, self.starter)
 
     def setup_distributed(self) -> None:
