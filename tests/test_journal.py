@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from emohead.trainers.run.journal import wandb_settings
+from emohead.trainers.stage import TrackingConfig
 
 CODE = """
 import os, signal, subprocess, sys, time
@@ -51,3 +53,17 @@ def test_a_run_goes_on_when_the_process_of_wandb_is_gone(moment: str, rows: int,
 
 def test_nothing_of_wandb_is_left_after_a_run(tmp_path: Path) -> None:
     assert "killed 0" in run("after the run", tmp_path).stdout
+
+
+def test_variables_of_wandb_count_unless_a_setting_says_otherwise(tmp_path: Path) -> None:
+    named = ("mode", "project", "name", "dir")
+    environ = {"WANDB_MODE": "online", "WANDB_PROJECT": "faces", "WANDB_NAME": "first", "WANDB_DIR": "/scratch/wandb"}
+    given, told = wandb_settings(TrackingConfig(), tmp_path / "run", environ)
+    assert [given[name] for name in named] == ["online", "faces", "first", "/scratch/wandb"]
+    assert not told
+    given, told = wandb_settings(TrackingConfig(wandb="offline", project="mine"), tmp_path / "run", environ)
+    assert (given["mode"], given["project"]) == ("offline", "mine")
+    assert [line.split(" is used, not ")[1] for line in told] == ["WANDB_MODE=online", "WANDB_PROJECT=faces"]
+    given, told = wandb_settings(TrackingConfig(), tmp_path / "run", {"WANDB_RUN_ID": "abc"})
+    assert [given[name] for name in named] == ["offline", "emohead", "run", tmp_path / "run"]
+    assert "WANDB_RUN_ID=abc" in told[0]

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import math
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from ...models.files import write_json, written_aside
 from ..stage import TrackingConfig
 from .preemption import SIGNALS
+
+OFFLINE, DISABLED, PROJECT = "offline", "disabled", "emohead"
 
 
 class Journal:
@@ -96,9 +99,35 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
+def wandb_settings(config: TrackingConfig, run: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The arguments for `wandb.init`, and a line for each variable of W&B that they override.
+
+    W&B's own variables count unless the configuration says something else; only the run's id is always ours: every
+    resume goes on with the same run. W&B reads those that are not named here by itself (entity, group, tags, notes).
+    """
+    id_file = run / "wandb" / "id"
+    mode = config.wandb or environ.get("WANDB_MODE") or OFFLINE
+    told = []
+    for key, value, variable in (("wandb", config.wandb, "WANDB_MODE"), ("project", config.project, "WANDB_PROJECT")):
+        if value and environ.get(variable, value) != value:
+            told.append(f"tracking.{key}={value} is used, not {variable}={environ[variable]}")
+    if "WANDB_RUN_ID" in environ:
+        told.append(f"{id_file} is used, not WANDB_RUN_ID={environ['WANDB_RUN_ID']}")
+    return {
+        "project": config.project or environ.get("WANDB_PROJECT") or PROJECT,
+        "name": environ.get("WANDB_NAME") or run.name,
+        "dir": environ.get("WANDB_DIR") or run,
+        "mode": mode,
+        "resume": "allow" if mode == "online" else None,  # offline, the id makes it one run at `wandb sync`
+    }, told
+
+
 def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> Any:
     """One W&B run per run folder: its id is kept there, so that every resume goes on with the same run."""
-    if config.wandb == "disabled":
+    given, told = wandb_settings(config, run, os.environ)
+    for line in told:
+        print(f"emohead: {line}", file=sys.stderr)
+    if given["mode"] == DISABLED:
         return None
     import wandb
 
@@ -109,16 +138,12 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
     # A scheduler's signal goes to all processes of a job: W&B's own, which starts here, must outlive it to the end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        return wandb.init(
-            project=config.project,
-            name=run.name,
-            id=id_file.read_text().strip(),
-            dir=run,
-            mode=config.wandb,  # type: ignore[arg-type]
-            resume="allow" if config.wandb == "online" else None,  # offline, the id makes it one run at `wandb sync`
-            config=settings,
-            settings=wandb.Settings(silent=True),
-        )
+        own: dict[str, Any] = {
+            "id": id_file.read_text().strip(),
+            "config": settings,
+            "settings": wandb.Settings(silent=True),
+        }
+        return wandb.init(**given, **own)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
