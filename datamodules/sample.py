@@ -59,13 +59,37 @@ class Clip:
     landmarks: np.ndarray  # float16 (T, 68, 2), pixels of the crop
 
 
+REJECTIONS = {
+    "unreadable": "the file cannot be decoded",
+    "crashed": "the decoder or tracker crashed or hung on it",
+    "no_audio": "no sound",
+    "damaged_audio": "the sound is empty, cannot be decoded or holds values that are not finite",
+    "silent_audio": "the sound is silent",
+    "no_face": "the face is missing too often",
+    "several_faces": "others are in the picture too often",
+    "face_too_small": "too few pixels of face",
+    "large_yaw": "the face is turned away",
+    "scene_cut": "the picture is cut within the clip",
+    "too_short": "too short",
+    "av_offset": "the sound comes too late or too early",
+    "tracking_residual": "the face model does not fit",
+    "no_coefficients": "no file of coefficients for it",
+    "not_listed": "a file that the data set does not know by this name",
+    "duplicate": "the same recording as another file",
+    "cut_already": "a clip that was cut from the recording",
+    "absent": "in the data set's lists, not on disk",
+    "not_annotated": "the annotations give no interval of it",
+    "beyond_end": "its interval begins after the end of the file",
+}  # what a code means
+
+
 @dataclass
 class Rejected:
     """A clip that was left out, and why."""
 
     source: str
     reason: str
-    code: str = "other"  # one of prepare/gates.py's, for counting
+    code: str  # one of REJECTIONS, for counting
     value: float | None = None  # what was measured
 
     def __post_init__(self) -> None:

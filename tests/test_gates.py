@@ -6,7 +6,6 @@ import torch
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.prepare.av_offset import band_energies, estimate_offset
 from emohead.datamodules.prepare.gates import (
-    CODES,
     GateConfig,
     check_residual,
     check_span,
@@ -15,6 +14,7 @@ from emohead.datamodules.prepare.gates import (
     yaw_angles,
 )
 from emohead.datamodules.prepare.track import Track, count_colours
+from emohead.datamodules.sample import REJECTIONS
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 from emohead.models.errors import UserError
 
@@ -70,7 +70,7 @@ def test_spans_that_are_unfit_are_named_and_counted(made: Track, code: str | Non
     if rejected:
         assert (rejected.source, rejected.reason) == ("a.mp4", reason)
         assert rejected.value is not None
-        assert rejected.code in CODES
+        assert rejected.code in REJECTIONS
 
 
 def test_thresholds_can_be_set() -> None:

@@ -1,5 +1,7 @@
 """Where the face is in a picture, and the square that is cut around it."""
 
+import contextlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +90,79 @@ def test_images_without_exactly_one_face_are_named(tmp_path: Path, portraits: li
         with pytest.raises(UserError, match=rf"{name}: {reason}"):
             crop_portrait(tmp_path / name, 64)
     assert crop_portrait(tmp_path / "faceless.png", 64, detect=False).shape == (64, 64, 3)
+
+
+def test_large_and_long_pictures_are_read_and_searched_in_bounds(
+    tmp_path: Path, portraits: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emohead.datamodules.media import portrait
+    from emohead.datamodules.media.face_tracker import FaceTracker
+
+    shown: list[int] = []
+    faces = FaceTracker.faces
+    monkeypatch.setattr(FaceTracker, "faces", lambda self, frame: shown.append(max(frame.shape)) or faces(self, frame))
+    monkeypatch.setattr(portrait, "MAX_PIXELS", 300_000)
+    monkeypatch.setattr(portrait, "TRACKED_SIDE", 400)
+    original = Image.open(portraits[0]).convert("RGB").resize((256, 256))
+    original.resize((1600, 1600)).save(tmp_path / "large.jpg")
+    original.resize((1600, 1600)).save(tmp_path / "large.png")
+    page = Image.new("RGB", (300, 5000), "white")
+    page.paste(original, (20, 2600))
+    page.save(tmp_path / "page.png")
+    reference = portrait.crop_portrait(portraits[0], 64).astype(int)
+    for name in ("large.jpg", "large.png", "page.png"):
+        difference = portrait.crop_portrait(tmp_path / name, 64) - reference
+        assert np.abs(difference).mean() < (40 if name == "page.png" else 12), name
+    assert max(shown) <= 400
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((12, 12), "too few for a face"),
+        ((1, 4000), "too few"),
+        ((4000, 40), "a strip"),
+        ((30_000, 30_000), "megapixels"),
+    ],
+)
+def test_pictures_that_hold_no_face_by_their_size_are_refused_unread(
+    tmp_path: Path, size: tuple[int, int], words: str
+) -> None:
+    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    from emohead.datamodules.media.portrait import crop_portrait
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "odd.png")
+    data = bytearray((tmp_path / "odd.png").read_bytes())
+    data[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")  # the header's word
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (tmp_path / "odd.png").write_bytes(data)
+    for detect in (True, False):
+        with pytest.raises(UserError, match=rf"odd\.png: .*{words}"):
+            crop_portrait(tmp_path / "odd.png", 64, detect=detect)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "webp", "bmp", "tiff", "ppm"])
+def test_damaged_pictures_of_any_format_are_named(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    from emohead.datamodules.media.portrait import crop_portrait
+
+    path, rng = tmp_path / f"a.{kind}", np.random.default_rng(0)
+    Image.fromarray(picture(size=64, frames=1)[0]).save(path)
+    whole = path.read_bytes()
+    for attempt in range(12):
+        data = bytearray(whole[: len(whole) // 2] if attempt == 0 else whole)
+        for place in rng.integers(0, len(data), 8):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        with contextlib.suppress(UserError):  # a few changed bytes may be pixels only
+            assert crop_portrait(path, 64, detect=False).shape == (64, 64, 3)
+
+
+def test_grey_with_16_bits_keeps_its_greys(tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    from emohead.datamodules.media.portrait import crop_portrait
+
+    ramp = np.linspace(0, 65_535, 64 * 64).reshape(64, 64)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
+    crop = crop_portrait(tmp_path / "deep.png", 64, detect=False)
+    assert np.abs(crop[..., 0] - ramp / 257).max() < 2

@@ -119,14 +119,14 @@ def test_intervals_sound_files_crops_and_splits_are_heeded(tmp_path: Path, spoke
         Source(video, "nowhere", "y", audio, start=0.4, stop=1.6, crop=nowhere),
         Source(video, "beyond", "y", audio, start=0.4, stop=9.0, crop=left),
     ]
-    listing = SourceList("made", sources, [Rejected("e", "no such take")], "official", [])
+    listing = SourceList("made", sources, [Rejected("e", "no such take", "absent")], "official", [])
     report = prepare_sources(listing, tmp_path / "out", SMALL)
     assert [(info.source, info.split, info.region) for info in report.kept] == [
         ("right", "val", "annotated"),
         ("left", "test", "annotated"),
     ]
     assert [(clip.source, clip.code) for clip in report.rejected] == [
-        ("e", "other"),
+        ("e", "absent"),
         ("nowhere", "several_faces"),  # the crop is not believed, and then there are two
         ("beyond", "unreadable"),
     ]

@@ -148,8 +148,8 @@ def test_motion_statistics_are_those_of_all_frames_for_training(tmp_path: Path) 
 def test_rejected_clips_are_kept_with_reasons(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, size=SIZE) as writer:
         writer.write(make_clip(0))
-        writer.close(face_model(), [Rejected("b.mp4", "no face")])
-    assert load_manifest(tmp_path).rejected == [Rejected("b.mp4", "no face")]
+        writer.close(face_model(), [Rejected("b.mp4", "no face", "no_face")])
+    assert load_manifest(tmp_path).rejected == [Rejected("b.mp4", "no face", "no_face")]
 
 
 def test_nothing_is_visible_before_close_or_after_a_failure(tmp_path: Path) -> None:

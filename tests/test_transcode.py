@@ -45,7 +45,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with ShardWriter(out, size=LARGE, codec=request.param, clips_per_shard=3) as writer:
         for number in range(5):
             writer.write(make_clip(number, "train" if number < 4 else "val", 20 + number, LARGE))
-        writer.close(face_model(), [Rejected("left.mp4", "no face")])
+        writer.close(face_model(), [Rejected("left.mp4", "no face", "no_face")])
     return out
 
 

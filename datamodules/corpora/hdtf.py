@@ -96,24 +96,25 @@ def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] |
     """The sources of one video, each with a note ("" if it is as annotated)."""
     label = f"{video.group}/{video.name}"
     if not video.intervals:
-        yield Rejected(label, f"no interval in {video.group}_annotion_time.txt")
+        yield Rejected(label, f"no interval in {video.group}_annotion_time.txt", "not_annotated")
         return
     if path is None:
-        yield Rejected(label, f"not downloaded: {video.url}")
+        yield Rejected(label, f"not downloaded: {video.url}", "absent")
         return
     try:
         info = probe(path)
     except UserError as error:
-        yield Rejected(label, str(error))
+        yield Rejected(label, str(error), "unreadable")
         return
     if not info.has_video or not info.has_audio:
-        yield Rejected(label, f"{path}: holds no {'sound' if info.has_video else 'picture'}")
+        lacking, code = ("sound", "no_audio") if info.has_video else ("picture", "unreadable")
+        yield Rejected(label, f"{path}: holds no {lacking}", code)
         return
     end = info.duration or float("inf")
     for number, (start, stop) in enumerate(video.intervals):
         name = f"{label}_{number}.mp4"  # the data set's own name of the clip
         if start >= end:
-            yield Rejected(name, f"begins at {start} s, but {path} ends at {end:.0f} s")
+            yield Rejected(name, f"begins at {start} s, but {path} ends at {end:.0f} s", "beyond_end")
             continue
         crop, note = fit_crop(video.crops.get(number), video.height, info)
         yield Source(path, name, video.identity, start=float(start), stop=min(float(stop), end), crop=crop), note
@@ -154,12 +155,14 @@ def _match(folder: Path, videos: list[Video]) -> tuple[dict[str, Path], list[Rej
         if name is not None and name not in files:
             files[name] = path
         elif name is not None:
-            rejected.append(Rejected(inside, f"the same video as {files[name].relative_to(folder).as_posix()}"))
+            rejected.append(
+                Rejected(inside, f"the same video as {files[name].relative_to(folder).as_posix()}", "duplicate")
+            )
         elif re.sub(r"_\d+$", "", path.stem) in names:
-            rejected.append(Rejected(inside, "a clip that was cut already"))
+            rejected.append(Rejected(inside, "a clip that was cut already", "cut_already"))
             cut = True
         else:
-            rejected.append(Rejected(inside, "not in the annotations"))
+            rejected.append(Rejected(inside, "not in the annotations", "not_listed"))
     if not files and cut:
         raise UserError(folder, "holds clips that were cut already, not HDTF's videos", "prepare it as a plain folder")
     if not files:

@@ -124,7 +124,9 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
         source.emotion, source.level, source.view = take.emotion, take.level, take.view
         if sound is None and not _holds_sound(path):
             where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
-            rejected.append(Rejected(source.name, f"no sound: no file such as {where}, and none in the video"))
+            rejected.append(
+                Rejected(source.name, f"no sound: no file such as {where}, and none in the video", "no_audio")
+            )
             continue
         sources.append(source)
     if not sources:
@@ -159,10 +161,10 @@ def _find_takes(folder: Path) -> tuple[dict[Take, Path], dict[Take, Path], list[
             continue
         take = parse_take(root / inside)
         if take is None:
-            rejected.append(Rejected(inside.as_posix(), "its name is not that of a take of MEAD"))
+            rejected.append(Rejected(inside.as_posix(), "its name is not that of a take of MEAD", "not_listed"))
         elif take in videos:
             first = videos[take].relative_to(folder).as_posix()
-            rejected.append(Rejected(inside.as_posix(), f"the same take as {first}"))
+            rejected.append(Rejected(inside.as_posix(), f"the same take as {first}", "duplicate"))
         else:
             videos[take] = path
     return videos, sounds, rejected
@@ -181,7 +183,9 @@ def _absent_actors(takes: Iterable[Take], views: Sequence[str]) -> list[Rejected
     for take in takes:
         filmed[take.actor].add(take.view)
     return [
-        Rejected(actor, f"no take from {', '.join(views)}; there is {', '.join(v for v in VIEWS if v in own)}")
+        Rejected(
+            actor, f"no take from {', '.join(views)}; there is {', '.join(v for v in VIEWS if v in own)}", "absent"
+        )
         for actor, own in sorted(filmed.items())
         if not own & set(views)
     ]

@@ -11,6 +11,7 @@ from ...models.errors import UserError
 INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
 LEAP = 2.0  # seconds that are decoded rather than leapt over
 RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks
+RESTART = 1.0  # seconds that time stamps must run backwards to be those of another recording
 MAX_GAP = 60.0  # seconds without a frame or sample; beyond it the time stamps are taken to be wrong
 
 

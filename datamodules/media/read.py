@@ -15,7 +15,7 @@ import numpy as np
 
 from ...models.errors import UserError
 from ..sample import FPS
-from .container import LEAP, MAX_GAP, RUN_UP, first_decodable, is_indexed, open_media, reason_of
+from .container import LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
 MAX_ASPECT = 8  # width of a pixel over its height; beyond it the header is not believed
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".mov", ".mkv", ".avi", ".webm")
@@ -116,7 +116,10 @@ def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, 
                 first = _leap(container, stream, begin)
             for frame in container.decode(stream):
                 stamp = frame.time if frame.time is not None else (first or 0.0) + time + step
-                first = stamp if first is None else first
+                if first is None:
+                    first = stamp
+                if stamp < first + time - RESTART:  # another recording, shown after the one before
+                    first = stamp - time - step
                 before, time = time, max(stamp - first, time + 1e-6)  # damaged time stamps may run backwards
                 if time > max(before, begin) + MAX_GAP:
                     raise UserError(path, f"the time stamps of its video leap by {time - before:.0f} s", "cut it there")
@@ -163,8 +166,9 @@ def _as_rgb(frame: Any, info: MediaInfo) -> np.ndarray:
 
 def _square_pixels(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
     """Width and height of a picture when its pixels, `aspect` times as wide as high, are made square."""
-    believed = aspect is not None and 1 / MAX_ASPECT <= aspect <= MAX_ASPECT
-    return max(1, round(width * (aspect if believed else 1))), height
+    if aspect is not None and 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        width = max(1, round(width * aspect))
+    return width, height
 
 
 def _turned(pixels: np.ndarray, frame: Any) -> np.ndarray:

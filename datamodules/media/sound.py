@@ -8,10 +8,9 @@ import numpy as np
 
 from ...models.errors import UserError
 from ..sample import SAMPLE_RATE
-from .container import LEAP, MAX_GAP, RUN_UP, first_decodable, is_indexed, open_media, reason_of
+from .container import LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
 TOLERANCE = 0.01  # seconds that time stamps may stray from the samples counted: containers round them
-RESTART = 1.0  # seconds that time stamps must run backwards to be those of another recording
 
 
 def read_audio(

@@ -17,21 +17,6 @@ from .track import Track, centres_and_sizes
 CUT_SETTLES = 3  # frames that the tracker may take to follow a cut
 LEFT_EAR, RIGHT_EAR = 127, 356  # MediaPipe vertices before the ears, as seen in the picture
 
-CODES = (
-    "unreadable",
-    "no_audio",
-    "silent_audio",
-    "no_face",
-    "several_faces",
-    "face_too_small",
-    "large_yaw",
-    "scene_cut",
-    "too_short",
-    "av_offset",
-    "tracking_residual",
-    "no_coefficients",
-)
-
 
 @dataclass
 class GateConfig:

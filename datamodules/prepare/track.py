@@ -8,7 +8,7 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.files import written_aside
 from ..media.face_tracker import NUM_TRACKED, FaceTracker
-from ..media.read import iterate_video
+from ..media.read import iterate_video, probe
 from ..media.sound import read_audio
 from ..sample import FPS, SAMPLES_PER_FRAME, Rejected
 from .av_offset import band_energies
@@ -82,7 +82,8 @@ def track_source(source: Source) -> Track | Rejected:
         speech = read_source_audio(source, 0, len(track.found))
     except UserError as error:
         where = "" if source.audio is None else f"{source.audio.name}: "
-        return Rejected(source.name, where + error.reason, "no_audio")
+        there = source.audio is not None or probe(source.path).has_audio
+        return Rejected(source.name, where + error.reason, "damaged_audio" if there else "no_audio")
     track.bands = band_energies(speech, len(track.found))
     track.loudness = np.sqrt((speech.reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(axis=1)).astype(np.float32)
     return track

@@ -129,6 +129,8 @@ class WorkFolder:
         self.plan, self.face_model = self.root / "plan.json", self.root / FACE_MODEL
 
     def open(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(self.out, "is a file", "give a folder for the data set")
         if not self.root.is_dir() and self.out.is_dir():
             strange = sorted(path.name for path in self.out.iterdir() if SHARD_FILES.fullmatch(path.name))
             if strange:
