@@ -1,7 +1,8 @@
 """The demo's figures over seeds, on this processor and made to behave as one with AVX2 alone: mean and worst of each.
 
 Each demo has one thread, and as many run side by side as there are cores: figures are wanted here, not times. Both
-kinds have the same corpora, which do not hang on the processor.
+kinds have the same corpora, which do not hang on the processor. Results are added to those that the file holds already,
+of other seeds and processors.
 
     python benchmarks/demo_seeds.py [--seeds 1 2 3 4 5] [--modes AVX2] [--work runs/seeds] [--readme]
 """
@@ -18,10 +19,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import torch
 from emohead.apps.demo_plan import FULL
 from emohead.datamodules.dataset.manifest import MANIFEST
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
-from emohead.trainers.engines.precision import processor
+from emohead.trainers.engines.precision import processor, settled
 from precision import AVX2
 
 CORPORA: dict[int, Lock] = defaultdict(Lock)
@@ -58,14 +60,23 @@ def demo(work: Path, mode: str, seed: int) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in figures}
 
 
-def table(figures: list[dict[str, Any]], found: dict[str, list[dict[str, float]]]) -> str:
+def kind(mode: str) -> str:
+    """The column of the table: the arithmetic that the figures hang on."""
+    if mode != "as it is":
+        return mode
+    bf16 = settled("auto", "cpu") == "bf16-mixed"
+    return "with avx512_bf16" if bf16 else torch.backends.cpu.get_cpu_capability().replace("AVX512", "AVX-512")
+
+
+def table(figures: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
     """Markdown: mean and worst of each figure for each kind of processor."""
-    head = " | ".join(f"{mode}: mean | worst" for mode in found)
-    lines = [f"| figure | {head} | baseline | wanted |", "|---|" + "---:|" * (2 * len(found) + 2)]
+    kinds = {name: [run["figures"] for run in runs if run["kind"] == name] for name in {run["kind"]: 0 for run in runs}}
+    head = " | ".join(f"{name}, {len(found)} seeds: mean | worst" for name, found in kinds.items())
+    lines = [f"| figure | {head} | baseline | wanted |", "|---|" + "---:|" * (2 * len(kinds) + 2)]
     for figure in figures:
         name, cells = figure["name"], []
-        for runs in found.values():
-            values = [run[name] for run in runs]
+        for found in kinds.values():
+            values = [run[name] for run in found]
             cells += [f"{statistics.mean(values):.2f}", f"{min(values):.2f}"]
         baseline = "" if figure["baseline"] is None else f"{figure['baseline']:.2f}"
         wanted = "" if figure["target"] is None else f"≥ {figure['target']:.2f}"
@@ -84,12 +95,14 @@ def main() -> None:
     asked = [(mode, seed) for seed in options.seeds for mode in options.modes]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = list(pool.map(lambda one: demo(options.work, *one), asked))
-    found = {mode: [run for (m, _), run in zip(asked, done, strict=True) if m == mode] for mode in options.modes}
+    runs = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
+    for (mode, seed), figures in zip(asked, done, strict=True):
+        runs = [run for run in runs if (run["kind"], run["seed"]) != (kind(mode), seed)]
+        runs.append({"kind": kind(mode), "seed": seed, "processor": processor(), "figures": figures})
     first = json.loads((folder(options.work, *asked[0]) / "metrics.json").read_text())
-    written = table(first["figures"], found)
+    written = table(first["figures"], runs)
     print(written)
-    result = {"processor": processor(), "seeds": options.seeds, "corpus": first["corpus"], "figures": found}
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps({"corpus": first["corpus"], "runs": runs}, indent=1) + "\n")
     if options.readme:
         before, _, rest = README.read_text().partition(START)
         README.write_text(before + START + written + END + rest.partition(END)[2])

@@ -99,8 +99,7 @@ def run_jobs(
     try:
         while waiting or any(child.job for child in children):
             for child in [child for child in children if child.idle][: len(waiting)]:
-                job = waiting.popleft()
-                child.give(job, patience(job))
+                child.give(job := waiting.popleft(), patience(job))
             time_left = min(child.deadline for child in children) - time.monotonic()
             wait([child.connection for child in children], timeout=min(max(0.0, time_left), LOOK_SECONDS))
             for child in list(children):

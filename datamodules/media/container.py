@@ -8,6 +8,8 @@ import av
 
 from ...models.errors import UserError
 
+# Raised for damaged bytes; IndexError for a packet of a stream that the header does not name.
+DAMAGE = (av.error.FFmpegError, ValueError, IndexError, OverflowError)
 INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
 LEAP = 2.0  # seconds that are decoded rather than leapt over
 RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks

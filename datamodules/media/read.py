@@ -15,7 +15,7 @@ import numpy as np
 
 from ...models.errors import UserError
 from ..sample import FPS
-from .container import LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
+from .container import DAMAGE, LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
 MAX_ASPECT = 8  # width of a pixel over its height; beyond it the header is not believed
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".mov", ".mkv", ".avi", ".webm")
@@ -40,7 +40,7 @@ def probe(path: Path | str) -> MediaInfo:
     with open_media(path) as container:
         stream = first_decodable(container.streams.video)
         info = MediaInfo(
-            duration=float((container.duration or 0) / av.time_base),
+            duration=_duration(container),
             has_audio=first_decodable(container.streams.audio) is not None,
             has_video=stream is not None,
             comment=container.metadata.get("comment", ""),
@@ -53,6 +53,12 @@ def probe(path: Path | str) -> MediaInfo:
             info.fps = float(stream.average_rate or stream.guessed_rate or 0)
             info.duration = float((stream.duration or 0) * stream.time_base) or info.duration
         return info
+
+
+def _duration(container: Any) -> float:
+    """Seconds that the header states. Matroska counts from zero, also if the first frame comes later."""
+    begins = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
+    return max(0.0, float(((container.duration or 0) - begins) / av.time_base))
 
 
 # -- video -----------------------------------------------------------------------------------------------------------
@@ -125,7 +131,9 @@ def _timed_frames(path: Path | str, begin: float) -> Iterator[tuple[Any, float, 
                     raise UserError(path, f"the time stamps of its video leap by {time - before:.0f} s", "cut it there")
                 duration = float(frame.duration * frame.time_base) if frame.duration else step
                 yield frame, time, duration if duration < MAX_GAP else step
-        except av.error.FFmpegError as error:
+        except UserError:
+            raise
+        except DAMAGE as error:
             raise UserError(path, f"damaged video ({reason_of(error)})") from None
         if first is None:
             raise UserError(path, "holds no frame that can be decoded")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...models.errors import UserError
 from ..sample import SAMPLE_RATE
-from .container import LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
+from .container import DAMAGE, LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
 TOLERANCE = 0.01  # seconds that time stamps may stray from the samples counted: containers round them
 
@@ -38,9 +38,9 @@ def read_audio(
             if start > LEAP and is_indexed(container):
                 container.seek(int((zero + start - RUN_UP) * av.time_base))
             samples, first = _decode(path, container, stream, sample_rate, None if stop is None else zero + stop)
-        except (av.error.FFmpegError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except DAMAGE as error:
             raise UserError(path, f"damaged sound ({reason_of(error)})") from None
     if aligned or start or stop is not None:
         ahead = round((first - zero - start) * sample_rate)  # samples that the sound begins too late
