@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[prepare,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[train,prepare,decord,dev]"
 	touch $(INSTALLED)
 
 clean:

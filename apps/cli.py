@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +17,12 @@ from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .shards_commands import shards
 
+# The packages that commands import, by the extra of pyproject.toml that installs them.
+EXTRAS = {
+    "train": "pytorch_lightning lightning_fabric omegaconf deepspeed open_clip torchvision torchmetrics wandb fsspec",
+    "prepare": "mediapipe",
+    "decord": "decord",
+}
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -44,6 +51,22 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
+
+
+def tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("emohead"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of no command."""
+
 
 Configs = Annotated[
     Files,
@@ -251,6 +274,12 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Failure as failure:
         leave(" ".join(str(failure).split()), 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in EXTRAS.items() if package in packages.split()), None)
+        if extra is None:
+            raise
+        leave(f"this command needs {package}: pip install 'emohead[{extra}]'", 2)
     except OSError as error:
         if error.errno not in OF_THE_DISK or not (error.filename or error.errno in FULL):
             raise

@@ -107,7 +107,8 @@ def _touched(file: Path, owner: Owner, what: Path) -> bool:
 
 def _time(file: Path) -> int:
     try:
-        return file.stat().st_mtime_ns
+        with open(file, "rb") as opened:  # NFS looks anew when a file is opened; else it may tell what it remembers
+            return os.fstat(opened.fileno()).st_mtime_ns
     except OSError:
         return 0
 

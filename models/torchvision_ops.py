@@ -14,7 +14,8 @@ _declared: list[torch.library.Library] = []  # a Library undoes its definitions 
 
 def declare_torchvision_ops() -> None:
     """Make a torchvision without working compiled operators importable."""
-    if _declared or "torchvision" in sys.modules or _has_torchvision_ops():
+    absent = importlib.util.find_spec("torchvision") is None  # inference needs none
+    if absent or _declared or "torchvision" in sys.modules or _has_torchvision_ops():
         return
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):

@@ -227,7 +227,8 @@ def has_key() -> bool:
 def packages(*, deepspeed: bool) -> list[Finding]:
     """Installed versions against those that this version of emohead is tested with."""
     try:
-        pinned = dict(line.split("==", 1) for line in requires("emohead") or [] if "==" in line and ";" not in line)
+        needed = [line.partition(";")[0].strip() for line in requires("emohead") or []]  # without their extras
+        pinned = dict(line.split("==", 1) for line in needed if "==" in line)
     except PackageNotFoundError:
         return [
             Finding(
