@@ -137,7 +137,7 @@ def stages(
 
     A key with a question mark may be left out.
     """
-    from ..trainers.chain import STAGES
+    from ..trainers.all_stages import STAGES
 
     for stage in STAGES.values():
         starts = [f"{start.key}={start.kind}{'' if start.needed else '?'}" for start in stage.starts_from]

@@ -22,7 +22,7 @@ from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip, p
 from ..models.errors import UserError
 from ..models.files import write_json
 from ..models.lock import locked
-from ..trainers.chain import STAGES
+from ..trainers.all_stages import STAGES
 from ..trainers.run.journal import write_picture
 from ..trainers.run.preemption import Preempted
 from ..trainers.run.train import train

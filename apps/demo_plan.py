@@ -15,7 +15,7 @@ from ..models.audio import Block
 from ..models.face import FaceGenerator, FaceGeneratorConfig
 from ..models.face_model import POSE_DIM
 from ..models.timing import MOTION_WINDOW
-from ..trainers.chain import STAGES
+from ..trainers.all_stages import STAGES
 from ..trainers.config import load_config
 from ..trainers.engines.precision import REDUCED, settled
 from ..trainers.run.checkpoints import Checkpoints

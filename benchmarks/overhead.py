@@ -28,7 +28,7 @@ from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.models.face_loss import discriminator_adversarial_loss, gradient_penalty
 from emohead.models.face_model import FaceModel
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine
 from emohead.trainers.engines.plain import LossScale, PlainEngine
@@ -40,7 +40,7 @@ from emohead.trainers.run.journal import Journal
 from emohead.trainers.run.loop import Loop
 from emohead.trainers.run.preemption import Notice
 from emohead.trainers.run.progress_bar import ProgressLine
-from emohead.trainers.run.saving import Saver
+from emohead.trainers.run.save_and_resume import Saver
 from emohead.trainers.run.strategy import EngineStrategy
 from emohead.trainers.run.train import quieten
 from emohead.trainers.run.watchdog import Watchdog

@@ -12,7 +12,7 @@ import soundfile
 from emohead.datamodules.sample import EMOTIONS, SAMPLE_RATE
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.run.train import export_run, train
 
 from .conftest import emohead, refused

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.errors import UserError
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import as_dict, load_config, save_config
 from emohead.trainers.motion import MotionStageConfig
 from emohead.trainers.run.settings import settle_devices, wrong_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from emohead.apps.demo_plan import FULL, PROBE_SECONDS, QUICK, TINY, Plan, done, measure_pace, seconds, work
 from emohead.apps.progress import Parts, one_of
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 
 SAME = dict.fromkeys(PROBE_SECONDS, 1.0)
 

@@ -85,7 +85,7 @@ tracking:
   wandb: disabled
 """
 CHANGED = {
-    "trainers/chain.py": [
+    "trainers/all_stages.py": [
         ("from .stage import Stage\n", "from .loudness import LoudnessStage\nfrom .stage import Stage\n"),
         ("DistillStage)}", "DistillStage, LoudnessStage)}"),
     ],

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -53,9 +53,9 @@ TRAINING = dict.fromkeys(PLAIN, PLAIN) | {
     "face_augmentation": PLAIN | {"engines"},
     "stage": LEARNING,
     **dict.fromkeys(STAGE_FILES, LEARNING | STAGE_FILES),
-    "chain": LEARNING | STAGE_FILES,
-    "run": LEARNING | {"chain"},
-    "doctor": LEARNING | {"chain", "run"},
+    "all_stages": LEARNING | STAGE_FILES,
+    "run": LEARNING | {"all_stages"},
+    "doctor": LEARNING | {"all_stages", "run"},
     "evaluation": PLAIN,
 }
 PARTS = {"datamodules": DATA, "trainers": TRAINING}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 from emohead.trainers.engines.precision import cpu_multiplies, emulated_on_cpu, settled
 from emohead.trainers.motion import MotionStageConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from emohead.apps.cli import app
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 
 from .cluster import DEADLINE, SCRIPTS, field, job_states, scontrol
 from .survival import rows, settings

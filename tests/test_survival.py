@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.checkpoint import load_checkpoint
-from emohead.trainers.chain import STAGES
+from emohead.trainers.all_stages import STAGES
 from emohead.trainers.run.checkpoints import Checkpoints
 from emohead.trainers.run.preemption import INTERRUPTED, Notice
 from emohead.trainers.run.train import train

@@ -276,8 +276,7 @@ class FaceStage(Stage[FaceStageConfig]):
 
     def configure_optimizers(self) -> list[Optimizer]:
         c, adversary = self.config.optimizer, self.config.adversary
-        # Lazy regularisation takes extra steps: StyleGAN2 shortens the discriminator's memory to match.
-        share = adversary.r1_every / (adversary.r1_every + 1)
+        share = adversary.r1_every / (adversary.r1_every + 1)  # StyleGAN2's, since regularisation takes extra steps
         rate, betas = adversary.lr * share, (0.0, c.beta2**share)
         return [
             torch.optim.Adam(self.network.parameters(), lr=c.lr, betas=(c.beta1, c.beta2), fused=True),

@@ -1,6 +1,6 @@
 """The base of all stages: their declarations, one dict of loss terms, learning rate, export.
 
-To add a stage: subclass `Stage` in a file of its own here, list it in chain.py, name the keys of its batch in
+To add a stage: subclass `Stage` in a file of its own here, list it in all_stages.py, name the keys of its batch in
 datamodules/batch.py, and ship a NAME-debug.yaml in configs/. Everything else about a run is in run/.
 """
 

@@ -113,11 +113,10 @@ def _mediapipe() -> Any:
     try:
         import mediapipe
     except ImportError as error:
-        raise UserError(
-            f"tracking faces needs mediapipe ({error})",
-            "pip install 'emohead[prepare]'",
-            "on a bare Debian also apt-get install libgl1 libglib2.0-0",
-        ) from None
+        remedy = (
+            "pip install 'emohead[prepare]', on Python 3.11 or 3.12 and x86; on a bare Debian also libgl1 libglib2.0-0"
+        )
+        raise UserError("mediapipe", f"is needed to track faces ({error})", remedy) from None
     return mediapipe
 
 

@@ -21,7 +21,7 @@ from .journal import Journal, write_picture
 from .meter import Meter
 from .preemption import Preempted
 from .progress_bar import ProgressLine
-from .saving import Saver
+from .save_and_resume import Saver
 from .watchdog import Watchdog
 
 

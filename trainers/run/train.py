@@ -17,7 +17,7 @@ import torch
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ...models.lock import locked
-from ..chain import STAGES
+from ..all_stages import STAGES
 from ..config import as_dict, load_config, save_config
 from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
@@ -30,7 +30,7 @@ from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
-from .saving import Saver, load_weights
+from .save_and_resume import Saver, load_weights
 from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_devices, settle_precision
 from .strategy import EngineStrategy
 from .watchdog import Watchdog
