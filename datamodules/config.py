@@ -63,10 +63,10 @@ def check_config(config: DataConfig) -> None:
         for value in values:
             if value not in valid:
                 raise UserError(f"data.{name}", f"{value!r} is none of {', '.join(map(str, valid))}")
-    for error in out_of_range(config, "data."):
-        raise error
     if config.weights:
         check_weights(config)
+    for error in out_of_range(config, "data."):
+        raise error
 
 
 def uneven_batch(size: int, parts: int, meaning: str) -> UserError | None:

@@ -121,7 +121,8 @@ class TalkingFaceData(pl.LightningDataModule):
     def _check_memory(self, num_ranks: int) -> None:
         """Refuse batches that do not fit: the system would end the process, or another one, without a word."""
         c, ranks_here = self.config, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        dims = {"motion_dim": self.facts.motion_dim, "identity_dim": self.facts.identity_dim}
+        motion_dim, identity_dim = self.readers[0].dims
+        dims = {"motion_dim": motion_dim, "identity_dim": identity_dim}
         whole = batch_bytes(self.stage, batch_size=c.batch_size, size=self.size, num_frames=c.window_frames, **dims)
         held = 1 + c.num_workers * (c.prefetch + 1)  # batches at a time
         wanted, there = whole // num_ranks * held * ranks_here, available_memory()

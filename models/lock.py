@@ -49,6 +49,7 @@ def locked(path: Path, name: str = "", what: Path | None = None) -> Iterator[Non
     The lock of a process that has died is taken over. That of one on another machine is watched first: an owner touches
     its lock all the time. Raises UserError, about `what`, if another process holds it.
     """
+    there = path.is_dir()
     path.mkdir(parents=True, exist_ok=True)
     file = path / _lock_name(name)
     owner = Owner.here()
@@ -61,6 +62,9 @@ def locked(path: Path, name: str = "", what: Path | None = None) -> Iterator[Non
         done.set()
         if _read(file) == owner:
             file.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):  # something was written into it
+                path.rmdir()
 
 
 def _lock_name(name: str) -> str:

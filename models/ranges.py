@@ -45,12 +45,18 @@ def out_of_range(config: Any, prefix: str = "") -> Iterator[UserError]:
             yield from out_of_range(value, f"{key}.")
         for entry in value if isinstance(value, list) else [value]:
             if isinstance(entry, int | float) and not isinstance(entry, bool) and entry not in range_of(item):
-                yield UserError(f"{key}={value}", f"must be {range_of(item)}", default_of(item))
+                yield UserError(f"{key}={value}", f"must be {range_of(item)}", f"{key}={nearest(entry, item)}")
 
 
 def range_of(item: Field) -> Range:
     return item.metadata.get(RANGE, ANY)
 
 
-def default_of(item: Field) -> str:
-    return f"the default is {item.default}" if isinstance(item.default, int | float) else ""
+def nearest(value: float, item: Field) -> float:
+    """The value of the range next to one outside it; the default, if there is none."""
+    allowed = range_of(item)
+    if value > allowed.most and math.isfinite(value):
+        return type(value)(allowed.most)
+    if value < allowed.least and not allowed.open:
+        return type(value)(allowed.least)
+    return item.default  # type: ignore[return-value]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from emohead.models.errors import UserError
+from emohead.models.ranges import out_of_range
 from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import as_dict, load_config, save_config
 from emohead.trainers.motion import MotionStageConfig
@@ -61,7 +62,8 @@ def test_mistakes_are_named(overrides: list[str], words: list[str]):
     ],
 )
 def test_numbers_out_of_range_are_named(override: str, words: list[str]) -> None:
-    (error,) = wrong_settings(load_config(MotionStageConfig, [], [override]))
+    config = load_config(MotionStageConfig, [], [override])
+    (error,) = [*wrong_settings(config), *out_of_range(config.data, "data.")]
     for word in words:
         assert word in str(error)
 

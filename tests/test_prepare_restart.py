@@ -65,7 +65,7 @@ def test_a_file_that_brings_its_decoder_down_costs_that_file(tmp_path: Path, spo
     report = prepare_sources(read_folder(source), out, SMALL, workers=1)
     assert {info.source for info in report.kept} == {"a.mp4", "z.mp4"}
     (lost,) = report.rejected
-    assert (lost.source, lost.reason, lost.code) == ("m.mp4", "tracking ended by SIGSEGV", "unreadable")
+    assert (lost.source, lost.reason, lost.code) == ("m.mp4", "tracking ended by SIGSEGV", "crashed")
 
 
 def opened(process: int, path: Path) -> bool:

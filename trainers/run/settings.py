@@ -40,7 +40,7 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
     if config.tracking.wandb not in WANDB:
         problem = f"is none of {', '.join(WANDB[:-1])}"
         found.append(UserError(f"tracking.wandb={config.tracking.wandb}", problem, "tracking.wandb=offline"))
-    found += out_of_range(config)
+    found += [error for error in out_of_range(config) if not error.where.startswith("data.")]  # the data says its own
     size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate
     if min(c.nodes, c.devices, c.accumulate, size) >= 1:
         uneven = uneven_batch(size, parts, "trainer.nodes * trainer.devices * trainer.accumulate")
