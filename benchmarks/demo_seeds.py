@@ -71,7 +71,8 @@ def kind(mode: str) -> str:
 def table(figures: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
     """Markdown: mean and worst of each figure for each kind of processor."""
     kinds = {name: [run["figures"] for run in runs if run["kind"] == name] for name in {run["kind"]: 0 for run in runs}}
-    head = " | ".join(f"{name}, {len(found)} seeds: mean | worst" for name, found in kinds.items())
+    counts = {name: f"{len(found)} seed" + "s" * (len(found) > 1) for name, found in kinds.items()}
+    head = " | ".join(f"{name}, {count}: mean | worst" for name, count in counts.items())
     lines = [f"| figure | {head} | baseline | wanted |", "|---|" + "---:|" * (2 * len(kinds) + 2)]
     for figure in figures:
         name, cells = figure["name"], []
