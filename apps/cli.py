@@ -27,6 +27,12 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
+def interrupt(number: int, frame: Any) -> NoReturn:
+    """Ctrl-C: a second one, of an impatient user, does not disturb the tidying up after the first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 class Commands(typer.core.TyperGroup):
     """All commands together: Ctrl-C in any of them is one line and exit code 130."""
 
@@ -34,7 +40,6 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the second of an impatient user comes while Python tidies up
             print("emohead: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
@@ -265,6 +270,8 @@ def infer(
 
 def main() -> None:
     """Entry point: a wrong input is one line and exit code 2."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a shell's background
+        signal.signal(signal.SIGINT, interrupt)
     try:
         app(standalone_mode=True)
     except UserError as error:
