@@ -21,7 +21,6 @@ from .shards_commands import shards
 EXTRAS = {
     "train": "pytorch_lightning lightning_fabric omegaconf deepspeed open_clip torchvision torchmetrics wandb fsspec",
     "prepare": "mediapipe",
-    "decord": "decord",
 }
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -298,6 +297,7 @@ def main() -> None:
 
 def leave(told: str, code: int) -> NoReturn:
     """At once: an orderly exit would wait for the other ranks."""
+    sys.stdout.flush()
     print(f"emohead: {told}", file=sys.stderr, flush=True)
     os._exit(code)
 

@@ -40,11 +40,20 @@ FACE = {
 BATCH: dict[str, dict] = {"emotion": EMOTION, "motion": MOTION, "face": FACE, "distill": MOTION | FACE}
 
 
+FIXED = {"3": 3, "2": 2, "68": 68, "W": MOTION_WINDOW}  # sizes that are the same in every batch
+
+
+def _sizes(batch_size: int, size: int, num_frames: int, motion_dim: int, identity_dim: int) -> dict[str, int]:
+    """The sizes by the letters of the tables."""
+    sizes = {"B": batch_size, "S": size, "N": num_frames * SAMPLES_PER_FRAME, "T": num_frames}
+    return FIXED | sizes | {"D": motion_dim, "I": identity_dim}
+
+
 def check_batch(stage: str, batch: Batch) -> dict[str, int]:
     """Assert that `batch` is what `stage` reads and return the sizes found, such as {"B": 8, "T": 50, ...}."""
     fields = BATCH[stage]
     assert batch.keys() == fields.keys(), f"{stage}: keys {sorted(batch)} instead of {sorted(fields)}"
-    sizes: dict[str, int] = {"3": 3, "2": 2, "68": 68, "W": MOTION_WINDOW}
+    sizes: dict[str, int] = dict(FIXED)
     for name, (kind, shape) in fields.items():
         value = batch[name]
         found = (len(value),) if isinstance(value, list) else tuple(value.shape)
@@ -60,8 +69,7 @@ def check_batch(stage: str, batch: Batch) -> dict[str, int]:
 
 def batch_bytes(stage: str, *, batch_size: int, size: int, num_frames: int, motion_dim: int, identity_dim: int) -> int:
     """Bytes that the tensors of a batch take."""
-    sizes = {"B": batch_size, "S": size, "N": num_frames * SAMPLES_PER_FRAME, "T": num_frames}
-    sizes |= {"D": motion_dim, "I": identity_dim, "W": MOTION_WINDOW, "3": 3, "2": 2, "68": 68}
+    sizes = _sizes(batch_size, size, num_frames, motion_dim, identity_dim)
     tensors = [(kind, symbols.split()) for kind, symbols in BATCH[stage].values() if kind is not list]
     return sum(kind.itemsize * math.prod(sizes[symbol] for symbol in symbols) for kind, symbols in tensors)
 
@@ -78,8 +86,7 @@ def made_up_batch(
 ) -> Batch:
     """Noise in the shape of a stage's batch, for tests and benchmarks."""
     rng = np.random.default_rng(seed)
-    sizes = {"B": batch_size, "S": size, "N": num_frames * SAMPLES_PER_FRAME, "T": num_frames}
-    sizes |= {"D": motion_dim, "I": identity_dim, "W": MOTION_WINDOW, "3": 3, "2": 2, "68": 68}
+    sizes = _sizes(batch_size, size, num_frames, motion_dim, identity_dim)
     batch: Batch = {}
     for name, (kind, symbols) in BATCH[stage].items():
         shape = [sizes[symbol] for symbol in symbols.split()]

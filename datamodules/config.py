@@ -1,5 +1,6 @@
 """The `data` section of a stage's configuration, and the checks of what stands in it."""
 
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ def check_config(config: DataConfig) -> None:
         for value in values:
             if value not in valid:
                 raise UserError(f"data.{name}", f"{value!r} is none of {', '.join(map(str, valid))}")
+    if config.decoder == "decord" and importlib.util.find_spec("decord") is None:
+        raise UserError("data.decoder=decord", "is not installed", "data.decoder=pyav, or pip install decord")
     if config.weights:
         check_weights(config)
     for error in out_of_range(config, "data."):

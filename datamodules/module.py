@@ -1,6 +1,5 @@
 """Train and validation batches of a stage for the trainer, and the facts of the data that a model must know."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -120,7 +119,7 @@ class TalkingFaceData(pl.LightningDataModule):
 
     def _check_memory(self, num_ranks: int) -> None:
         """Refuse batches that do not fit: the system would end the process, or another one, without a word."""
-        c, ranks_here = self.config, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        c, ranks_here = self.config, num_ranks // self.trainer.num_nodes if self.trainer else 1
         motion_dim, identity_dim = self.readers[0].dims
         dims = {"motion_dim": motion_dim, "identity_dim": identity_dim}
         whole = batch_bytes(self.stage, batch_size=c.batch_size, size=self.size, num_frames=c.window_frames, **dims)

@@ -1,5 +1,7 @@
 """The errors that a user is told of in one line."""
 
+import contextlib
+
 
 class UserError(ValueError):
     """Wrong use or wrong input. The command line prints it as one line, without a traceback, and exits with code 2.
@@ -45,4 +47,6 @@ def printable(text: object) -> str:
     try:
         return name.encode().decode()
     except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        with contextlib.suppress(UnicodeEncodeError):
+            return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return name.encode("utf-8", "backslashreplace").decode()  # half a character, which no file name gave

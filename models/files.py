@@ -59,9 +59,14 @@ def partial_of(path: Path) -> Path:
     length = len(os.fsencode(path.name))
     if length > MAX_NAME:
         raise UserError(path, f"its name has {length} bytes, file systems take {MAX_NAME}", "give it a shorter one")
-    if length + len(PARTIAL) <= MAX_NAME:
-        return path.with_name(path.name + PARTIAL)
-    return path.with_name(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] + PARTIAL)
+    return path.with_name(fitting(path.name, PARTIAL))
+
+
+def fitting(name: str, ending: str) -> str:
+    """A name with an ending; if both are too long for a file system, a digest of the name with it."""
+    if len(os.fsencode(name + ending)) <= MAX_NAME:
+        return name + ending
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16] + ending
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, partial: Path | None = None) -> None:

@@ -1,7 +1,6 @@
 """Locks on folders and files that one process at a time may write, on one machine or on several that share a disk."""
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .errors import UserError
-from .files import MAX_NAME
+from .files import fitting
 
 BEAT = 10.0  # seconds after which an owner touches its lock
 SILENCE = 4 * BEAT  # seconds without a touch after which an owner on another machine is taken to be dead
@@ -51,7 +50,7 @@ def locked(path: Path, name: str = "", what: Path | None = None) -> Iterator[Non
     """
     there = path.is_dir()
     path.mkdir(parents=True, exist_ok=True)
-    file = path / _lock_name(name)
+    file = path / fitting(f".{name}" if name else "", ".lock")
     owner = Owner.here()
     _take(file, owner, what or path / name)
     done = threading.Event()
@@ -65,13 +64,6 @@ def locked(path: Path, name: str = "", what: Path | None = None) -> Iterator[Non
         if not there:
             with contextlib.suppress(OSError):  # something was written into it
                 path.rmdir()
-
-
-def _lock_name(name: str) -> str:
-    whole = f".{name}.lock" if name else ".lock"
-    if len(os.fsencode(whole)) <= MAX_NAME:
-        return whole
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.lock"
 
 
 def _take(file: Path, owner: Owner, what: Path) -> None:

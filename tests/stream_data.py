@@ -16,6 +16,7 @@ class FakeTrainer:
 
     def __init__(self, rank: int = 0, num_ranks: int = 1, num_batches: int = 0) -> None:
         self.global_rank, self.world_size = rank, num_ranks
+        self.num_nodes = 1
         self.lightning_module = self
         self.num_batches = num_batches
 

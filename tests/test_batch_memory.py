@@ -101,3 +101,20 @@ def test_without_room_to_share_batches_come_through_a_pipe(
             assert torch.equal(value, piped[name]) if isinstance(value, torch.Tensor) else value == piped[name], name
             assert not isinstance(value, torch.Tensor) or value.stride() == piped[name].stride()
     assert capfd.readouterr().err.count("docker run --shm-size") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        ("0::/job/step", {"job/memory.max": "9000000", "job/memory.current": "4000000", "job/step/memory.max": "max"}),
+        ("4:memory:/j", {"memory/j/memory.limit_in_bytes": "9000000", "memory/j/memory.usage_in_bytes": "4000000"}),
+    ],
+)
+def test_the_memory_of_a_job_or_container_is_what_its_groups_leave(
+    tmp_path: Path, own: str, files: dict[str, str]
+) -> None:
+    for name, content in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(content + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    assert stream_memory.available_memory(tmp_path / "groups", tmp_path / "own") == 5_000_000

@@ -16,6 +16,7 @@ ORDER = ["models", "datamodules", "trainers", "apps"]  # a folder imports from i
 # all that data may know of networks
 GEOMETRY = (
     "models.bfm",
+    "models.cgroups",
     "models.errors",
     "models.face_model",
     "models.face_model_fit",

@@ -95,3 +95,11 @@ def test_no_folder_and_uneven_batches_are_refused(corpus: Path) -> None:
         data_of()
     with pytest.raises(UserError, match="no multiple of the number of processes = 3"):
         data_of(corpus, trainer=FakeTrainer(0, 3)).train_dataloader()
+
+
+def test_a_decoder_that_is_not_installed_is_no_damage_of_the_data(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"data\.decoder=decord: is not installed"):
+        data_of(corpus, decoder="decord")

@@ -17,7 +17,7 @@ from ..sample import EMOTIONS, LEVELS
 LABELS = "labels.csv"
 LABEL_COLUMNS = ("file", "identity", "emotion", "level", "sentence")
 DELIMITERS = (",", ";", "\t")
-SYNONYMS = {  # as other data sets name the emotions (CREMA-D, RAVDESS, FER)
+SYNONYMS = {  # as people and other data sets name the emotions
     "anger": "angry",
     "disgust": "disgusted",
     "fearful": "fear",

@@ -6,7 +6,7 @@ from typing import Any
 
 import av
 
-from ...models.errors import UserError
+from ...models.errors import UserError, printable
 
 # Raised for damaged bytes; IndexError for a packet of a stream that the header does not name.
 DAMAGE = (av.error.FFmpegError, ValueError, IndexError, OverflowError)
@@ -22,8 +22,9 @@ def open_media(path: Path | str) -> Any:
     if not Path(path).is_file():
         raise UserError(path, "no such file")
     try:
-        # libavformat takes names in UTF-8 only; one that is not can still be read through Python.
-        name = str(path) if _is_utf8(str(path)) else open(path, "rb")  # noqa: SIM115 (the container closes with it)
+        # libavformat takes names in UTF-8 only; a file of another name is read through Python, and closed with the
+        # last reference to it.
+        name = str(path) if printable(path) == str(path) else open(path, "rb")  # noqa: SIM115
         return av.open(name, metadata_errors="replace")
     except PermissionError:
         raise UserError(path, "may not be read", "see its permissions") from None
@@ -46,10 +47,3 @@ def is_indexed(container: Any) -> bool:
 
 def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False

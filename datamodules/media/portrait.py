@@ -16,7 +16,7 @@ from .face_tracker import FaceTracker, crop_box, crop_square, distinct_faces
 MAX_FACES = 4
 MIN_DETECTION_SIDE = 256  # smaller pictures are enlarged before a face is looked for
 MARGINS = (0.0, 0.5, 1.0)  # space added around a picture, in sides: the detector misses faces that fill it
-TRACKED_SIDE = 1280  # pixels, of a picture in which faces are looked for: finding does not get better with more
+TRACKED_SIDE = 1280  # pixels, of a picture in which faces are looked for, so that memory is bounded
 MAX_PIXELS = 24_000_000  # of a picture that is kept
 MAX_DECODED = 150_000_000  # and of one that cannot be reduced while it is decoded: half a gigabyte
 LEAST_SIDE = 16  # pixels

@@ -46,9 +46,7 @@ def probe(path: Path | str) -> MediaInfo:
             comment=container.metadata.get("comment", ""),
         )
         if stream is not None:
-            info.aspect = (
-                stream.sample_aspect_ratio
-            )  # the container's word goes before that of the codec, as in players
+            info.aspect = stream.sample_aspect_ratio  # the container's word before the codec's, as in players
             info.width, info.height = _square_pixels(stream.width, stream.height, info.aspect)
             info.fps = float(stream.average_rate or stream.guessed_rate or 0)
             info.duration = float((stream.duration or 0) * stream.time_base) or info.duration

@@ -5,6 +5,7 @@ another process can see them, and thrown away. A slot is used again as soon as n
 it; as long as a batch is kept, its slot is, and another one is made in its place.
 """
 
+import contextlib
 import math
 import os
 import sys
@@ -19,22 +20,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from ...models.cgroups import OWN, ROOT, own_cgroups
 from ..batch import Batch
 
 ALIGN = 64  # every array begins at a multiple of so many bytes; as many at the end of a slot say whether it is in use
 
 
-def available_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, or of its container if that has less; None: unknown."""
+def available_memory(cgroups: Path = ROOT, own: Path = OWN) -> int | None:
+    """Bytes that this process may still take: of the machine, or of its container or job if they have less.
+
+    None if nothing tells. Limits of control groups stand in `memory.max` (version 2) or `memory.limit_in_bytes` (1).
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit, used = (group / f"memory.{name}" for name in ("max", "current"))
-        if limit.is_file() and (most := limit.read_text().strip()) != "max":
-            free.append(int(most) - int(used.read_text()))
-    except (OSError, ValueError):
+    except OSError:
         return None
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    for group in own_cgroups("memory", cgroups, own):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
+                free.append(int((group / limit).read_text()) - int((group / used).read_text()))
     return max(0, min(free)) if free else None
 
 

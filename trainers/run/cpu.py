@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...models.cgroups import OWN, ROOT, own_cgroups
+
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt(3)
 NEVER = -1
 
@@ -30,24 +32,14 @@ def spare_cpu() -> None:
         libc.mallopt(TRIM_THRESHOLD, NEVER)
 
 
-def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def usable_cores(cgroups: Path = ROOT, own: Path = OWN) -> int:
     """Cores that this process may keep busy: those it may run on, or the quota of its container if that is less.
 
     Quotas stand in `cpu.max` of the process's cgroup and of those above it (version 2), or in `cpu.cfs_quota_us`
     (version 1): https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:  # no Linux
-        return cores
-    folders = []
-    for _, controllers, path in lines:
-        if not controllers or "cpu" in controllers.split(","):
-            root = cgroups / controllers if controllers else cgroups
-            inner = root / path.lstrip("/")
-            folders += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
-    quotas = [quota for folder in folders if (quota := _quota(folder))]
+    quotas = [quota for folder in own_cgroups("cpu", cgroups, own) if (quota := _quota(folder))]
     return max(1, min([cores, *map(round, quotas)]))
 
 
