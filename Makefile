@@ -32,11 +32,9 @@ lint: $(INSTALLED)
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/emohead  # the package's folders as mypy wants to see them
 	MYPYPATH=.venv/types $(BIN)/mypy -p emohead.models -p emohead.datamodules -p emohead.trainers -p emohead.apps
 
-# torch comes first and pinned: where only a CPU build is offered, nothing after it replaces it.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml requirements/lock.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[train,prepare,decord,dev]"
+	$(BIN)/python requirements/install.py
 	touch $(INSTALLED)
 
 clean:

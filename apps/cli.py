@@ -20,7 +20,7 @@ from .shards_commands import shards
 # The packages that commands import, by the extra of pyproject.toml that installs them.
 EXTRAS = {
     "train": "pytorch_lightning lightning_fabric omegaconf deepspeed open_clip torchvision torchmetrics wandb fsspec",
-    "prepare": "mediapipe",
+    "prepare": "ai_edge_litert",
 }
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"

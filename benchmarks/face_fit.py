@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from emohead.datamodules.media.face_tracker import crop_box, to_crop_units
+from emohead.datamodules.media.crop import crop_box, to_crop_units
 from emohead.datamodules.media.read import VIDEO_SUFFIXES
 from emohead.datamodules.prepare.listing import Source
 from emohead.datamodules.prepare.track import Track, track_source

@@ -97,7 +97,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Talk]:
-    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     return talks(tmp_path_factory.mktemp("talks") / "data")
 
 

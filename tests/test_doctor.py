@@ -16,6 +16,7 @@ import torch
 from emohead.apps.doctor import as_table
 from emohead.datamodules.module import TalkingFaceData
 from emohead.trainers.config import load_config
+from emohead.trainers.doctor import machine
 from emohead.trainers.doctor.disk import checkpoint_bytes
 from emohead.trainers.doctor.examine import examine
 from emohead.trainers.doctor.finding import Finding
@@ -402,3 +403,17 @@ def test_logging_in_to_wandb(examined: Callable, tmp_path: Path, monkeypatch: py
 def test_the_versions_that_are_installed_are_told(examined: Callable) -> None:
     (packages,) = [f for f in examined() if f.check == "packages"]
     assert all(name in packages.found for name in ("torch", "pytorch-lightning", "deepspeed"))
+    assert packages.state == "ok"
+
+
+@pytest.mark.parametrize(("held", "state"), [("1.0", "warning"), ("2.13.1+vendor", "ok"), (None, "wrong")])
+def test_versions_outside_the_tested_range_are_named(
+    examined: Callable, monkeypatch: pytest.MonkeyPatch, held: str | None, state: str
+) -> None:
+    known = machine.installed
+    monkeypatch.setattr(machine, "installed", lambda name: held if name == "torch" else known(name))
+    (packages,) = [f for f in examined() if f.check == "packages"]
+    assert packages.state == state
+    if state != "ok":
+        assert str(held or "not installed") in packages.found
+        assert packages.remedy.startswith("pip install 'torch<")

@@ -11,7 +11,7 @@ import pytest
 from .conftest import ROOT, emohead, refused
 
 TRAIN = ("pytorch_lightning", "lightning_fabric", "deepspeed", "open_clip", "torchvision", "torchmetrics", "webdataset")
-TRAIN += ("wandb", "omegaconf", "fsspec", "mediapipe", "decord", "optuna", "transformers", "onnxruntime")
+TRAIN += ("wandb", "omegaconf", "fsspec", "ai_edge_litert", "decord", "optuna", "transformers", "onnxruntime")
 WITHOUT = """
 import sys
 hidden = set(sys.argv[1].split(","))

@@ -166,8 +166,8 @@ def test_fit_recovers_blendshapes_from_landmarks(ict: FaceModel) -> None:
 
 @pytest.mark.parametrize("clip", ["grid/lbax4n.mpg", "hdtf/WDA_KatieHill_000.mp4"])
 def test_real_clips(ict: FaceModel, real_data: Path, clip: str) -> None:
-    pytest.importorskip("mediapipe")
-    from emohead.datamodules.media.face_tracker import crop_box, to_crop_units
+    pytest.importorskip("ai_edge_litert")
+    from emohead.datamodules.media.crop import crop_box, to_crop_units
     from emohead.datamodules.prepare.listing import Source
     from emohead.datamodules.prepare.track import Track, track_source
 

@@ -28,13 +28,14 @@ GEOMETRY = (
     "models.torchvision_ops",
 )
 TRAINING_ONLY = ("open_clip", "deepspeed", "pytorch_lightning", "lightning", "wandb", "webdataset", "omegaconf")
-TRAINING_ONLY += ("torchvision", "mediapipe", "transformers")
+TRAINING_ONLY += ("torchvision", "ai_edge_litert", "transformers")
 
 # What the parts of a folder may import of each other; a part is a sub-package or a file.
 SAMPLE = {"sample", "batch", "prompts", "emotion_words", "jobs"}
-STORED = SAMPLE | {"media", "storage", "dataset"}
+STORED = SAMPLE | {"tracking", "media", "storage", "dataset"}
 DATA = dict.fromkeys(SAMPLE, SAMPLE) | {
-    "media": SAMPLE,
+    "tracking": set(),
+    "media": SAMPLE | {"tracking"},
     "storage": SAMPLE,
     "dataset": SAMPLE | {"media", "storage"},
     "config": STORED,

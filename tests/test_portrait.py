@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emohead.datamodules.media.face_tracker import crop_box, crop_square, interpolate_gaps, to_crop_units
+from emohead.datamodules.media.crop import crop_box, crop_square, to_crop_units
+from emohead.datamodules.prepare.fit import interpolate_gaps
 from emohead.models.errors import UserError
 from PIL import Image
 
@@ -15,7 +16,7 @@ from .pictures import picture
 
 @pytest.fixture(scope="session")
 def portraits(real_data: Path) -> list[Path]:
-    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     return sorted((real_data / "portraits" / "hdtf_vox").glob("*.jpg"))
 
 
@@ -96,7 +97,7 @@ def test_large_and_long_pictures_are_read_and_searched_in_bounds(
     tmp_path: Path, portraits: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from emohead.datamodules.media import portrait
-    from emohead.datamodules.media.face_tracker import FaceTracker
+    from emohead.datamodules.tracking.tracker import FaceTracker
 
     shown: list[int] = []
     faces = FaceTracker.faces
@@ -128,7 +129,7 @@ def test_large_and_long_pictures_are_read_and_searched_in_bounds(
 def test_pictures_that_hold_no_face_by_their_size_are_refused_unread(
     tmp_path: Path, size: tuple[int, int], words: str
 ) -> None:
-    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     from emohead.datamodules.media.portrait import crop_portrait
 
     Image.new("RGB", (64, 64)).save(tmp_path / "odd.png")
@@ -143,7 +144,7 @@ def test_pictures_that_hold_no_face_by_their_size_are_refused_unread(
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "gif", "webp", "bmp", "tiff", "ppm"])
 def test_damaged_pictures_of_any_format_are_named(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     from emohead.datamodules.media.portrait import crop_portrait
 
     path, rng = tmp_path / f"a.{kind}", np.random.default_rng(0)
@@ -159,7 +160,7 @@ def test_damaged_pictures_of_any_format_are_named(tmp_path: Path, kind: str) -> 
 
 
 def test_grey_with_16_bits_keeps_its_greys(tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe", reason="needs the extra `prepare`")
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     from emohead.datamodules.media.portrait import crop_portrait
 
     ramp = np.linspace(0, 65_535, 64 * 64).reshape(64, 64)

@@ -11,7 +11,6 @@ from emohead.apps.prepare_commands import PrepareOptions
 from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.verify import verify_shards
-from emohead.datamodules.media.face_tracker import FaceTracker
 from emohead.datamodules.media.read import read_video
 from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
@@ -20,6 +19,7 @@ from emohead.datamodules.prepare.listing import Source, SourceList
 from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
+from emohead.datamodules.tracking.tracker import FaceTracker
 from emohead.models.errors import UserError
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
 
@@ -51,8 +51,8 @@ def test_pictures_landmarks_and_motion_of_a_clip_belong_together(undisturbed: Pa
     key = "000000_a_000"
     frames, tracked = reader.frames(key, range(30)), reader.landmarks(key).astype(np.float32)
     assert len(reader.speech(key)) == 30 * SAMPLES_PER_FRAME
-    with FaceTracker(video=False) as tracker:  # what is seen in the stored picture is what the landmarks say of it
-        (face,) = tracker.faces(np.ascontiguousarray(frames[20].transpose(1, 2, 0).repeat(4, 0).repeat(4, 1)))
+    picture = frames[20].transpose(1, 2, 0).repeat(4, 0).repeat(4, 1)
+    (face,) = FaceTracker(video=False).faces(picture)  # what is seen in it is what the stored landmarks say of it
     assert np.abs(face[MEDIAPIPE_IBUG_68, :2] / 4 - tracked[20]).mean() < 0.02 * 64
     identity, motion = torch.from_numpy(reader.identity(key)), torch.from_numpy(reader.motion(key))
     fitted = (reader.face_model.landmarks(identity, motion).numpy() + 1) / 2 * 64
@@ -96,8 +96,8 @@ def test_all_rejected_says_why(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*.*"))[1:], "nothing but the work folder"
 
 
-def test_missing_mediapipe_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
+def test_a_missing_tracker_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     write_video(tmp_path / "in" / "a.mp4", picture(), tone(1.2))
     with pytest.raises(UserError, match=r"pip install 'emohead\[prepare\]'"):
         prepare_folder(tmp_path / "in", tmp_path / "out")

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...models.errors import UserError
-from .face_tracker import FaceTracker, crop_box, crop_square, distinct_faces
+from ..tracking.tracker import FaceTracker, distinct_faces
+from .crop import crop_box, crop_square
 
 MAX_FACES = 4
 MIN_DETECTION_SIDE = 256  # smaller pictures are enlarged before a face is looked for
@@ -50,15 +51,15 @@ def find_faces(image: np.ndarray) -> list[np.ndarray]:
     enlarge = max(1.0, MIN_DETECTION_SIDE / min(image.shape[:2]))
     if enlarge > 1:
         image = cv2.resize(image, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
-    with FaceTracker(video=False, max_faces=MAX_FACES) as tracker:
-        attempts = itertools.chain(
-            ([_padded(part, margin) for part in _lengths(image)] for margin in MARGINS),
-            (_squares(image, zoom) for zoom in ZOOMS),
-        )
-        for parts in attempts:
-            found = [face for part in parts for face in _faces_of(tracker, part)]
-            if found:
-                return [(face / enlarge).astype(np.float32) for face in distinct_faces(found)]
+    tracker = FaceTracker(video=False, max_faces=MAX_FACES)
+    attempts = itertools.chain(
+        ([_padded(part, margin) for part in _lengths(image)] for margin in MARGINS),
+        (_squares(image, zoom) for zoom in ZOOMS),
+    )
+    for parts in attempts:
+        found = [face for part in parts for face in _faces_of(tracker, part)]
+        if found:
+            return [(face / enlarge).astype(np.float32) for face in distinct_faces(found)]
     return []
 
 

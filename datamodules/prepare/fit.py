@@ -14,7 +14,7 @@ from ...models.errors import UserError
 from ...models.face_model_fit import build_landmark_model
 from ..dataset.manifest import read_json
 from ..jobs import Progress
-from ..media.face_tracker import crop_box, interpolate_gaps, to_crop_units
+from ..media.crop import crop_box, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
 from .av_offset import estimate_offset, mouth_opening
 from .gates import check_offset, check_span, is_sure
@@ -222,3 +222,12 @@ class FrameSample:
         if chosen.any():
             self._parts.append((person, frames[chosen], points[chosen]))
             self.held += int(chosen.sum())
+
+
+def interpolate_gaps(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Points (T, N, 3) with the frames that are not `found` (T,) filled in linearly, or by the nearest at the ends."""
+    times, known = np.arange(len(points)), np.flatnonzero(found)
+    after = known[np.minimum(np.searchsorted(known, times), len(known) - 1)]
+    before = known[np.maximum(np.searchsorted(known, times, side="right") - 1, 0)]
+    share = np.clip((times - before) / np.maximum(after - before, 1), 0, 1)[:, None, None]
+    return ((1 - share) * points[before] + share * points[after]).astype(np.float32)

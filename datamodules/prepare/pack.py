@@ -17,9 +17,10 @@ from ..dataset.manifest import read_json
 from ..dataset.tally import Tally
 from ..dataset.writer import ShardFile, encode_members, index_content, index_path
 from ..jobs import count_one
-from ..media.face_tracker import crop_square
+from ..media.crop import crop_square
 from ..media.read import iterate_video, probe
 from ..sample import FPS, Clip, ClipInfo, Rejected
+from ..tracking.tracker import NAME as TRACKER
 from .bfm09 import read_coefficients
 from .fit import Piece, Plan, Refusal, load_track, piece_points
 from .gates import check_residual
@@ -198,7 +199,7 @@ def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: 
 
 @functools.lru_cache
 def _tools() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("mediapipe", "av")}
+    return {"tracker": TRACKER} | {name: metadata.version(name) for name in ("ai-edge-litert", "av")}
 
 
 def _describe(piece: Piece, source: Source, job: PackJob, residual: float) -> ClipInfo:

@@ -19,6 +19,7 @@ from ..dataset.reader import ClipReader
 from ..dataset.tally import Tally
 from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
+from ..tracking.tracker import NAME as TRACKER
 from .fit import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .listing import Source, SourceList
 from .pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
@@ -197,7 +198,7 @@ class _Run:
             size=self.config.size,
             face_model=model,
             rejected=rejected,
-            preparation=plan.described | {"frames": plan.frames},
+            preparation=plan.described | {"frames": plan.frames, "tracker": TRACKER},
         )
         publish(self.work.out, manifest, model, partial=self.work.partial)
         self.work.close()

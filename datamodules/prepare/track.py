@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from ...models.errors import UserError
+from ...models.face_model_fit import NUM_TRACKED
 from ...models.files import written_aside
-from ..media.face_tracker import NUM_TRACKED, FaceTracker
 from ..media.read import iterate_video, probe
 from ..media.sound import read_audio
 from ..sample import FPS, SAMPLES_PER_FRAME, Rejected
+from ..tracking.tracker import FaceTracker
 from .av_offset import band_energies
 from .listing import Source
 
-VERSION = 1  # of this file's content: another one makes all tracks anew
+VERSION = 2  # of this file's content: another one makes all tracks anew
 REGION_MARGIN = 0.25  # of an annotated crop's sides, added around it: the detector misses faces that fill a picture
 MIN_INSIDE = 0.5  # share of frames in which the face must lie inside an annotated crop, or the crop is not believed
 THUMBNAIL = 48  # pixels a side, of which colours are counted
@@ -67,7 +68,7 @@ def centres_and_sizes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def track_source(source: Source) -> Track | Rejected:
     """Track the face through a source at 25 fps. A file that cannot be read is a result, not an error.
 
-    Raises UserError if the fault is not the file's: mediapipe is missing.
+    Raises UserError if the fault is not the file's: ai-edge-litert is missing.
     """
     try:
         track = _track_pictures(source, source.crop)
@@ -111,14 +112,14 @@ def _track_pictures(source: Source, region: tuple[int, int, int, int] | None) ->
     points, several, changes = [], [], []
     before: np.ndarray | None = None
     wanted = count_frames(source)
-    with FaceTracker(video=True) as tracker:
-        for frame in iterate_video(source.path, stop=wanted, origin=source.start):
-            faces = tracker.faces(frame) if region is None else _faces_inside(tracker, frame, region)
-            points.append(faces[0] if faces else np.full((NUM_TRACKED, 3), np.nan, np.float32))
-            several.append(len(faces) > 1)
-            colours = count_colours(frame)
-            changes.append(0.0 if before is None else float(np.abs(colours - before).sum() / 2))
-            before = colours
+    tracker = FaceTracker(video=True)
+    for frame in iterate_video(source.path, stop=wanted, origin=source.start):
+        faces = tracker.faces(frame) if region is None else _faces_inside(tracker, frame, region)
+        points.append(faces[0] if faces else np.full((NUM_TRACKED, 3), np.nan, np.float32))
+        several.append(len(faces) > 1)
+        colours = count_colours(frame)
+        changes.append(0.0 if before is None else float(np.abs(colours - before).sum() / 2))
+        before = colours
     if (wanted is not None and len(points) < MIN_DECODED * wanted) or not points:
         seconds = f"{len(points) / FPS:.1f} s can be decoded from {source.start:.1f} s on"
         raise UserError(source.path, f"cut short: {seconds}, {(wanted or 0) / FPS:.1f} s are wanted")

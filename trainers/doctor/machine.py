@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
+from packaging.requirements import Requirement
 
 from ...datamodules.batch import batch_bytes
 from ...datamodules.module import DataFacts
@@ -225,25 +226,22 @@ def has_key() -> bool:
 
 
 def packages(*, deepspeed: bool) -> list[Finding]:
-    """Installed versions against those that this version of emohead is tested with."""
+    """Installed versions against the range that this version of emohead is tested with."""
     try:
-        needed = [line.partition(";")[0].strip() for line in requires("emohead") or []]  # without their extras
-        pinned = dict(line.split("==", 1) for line in needed if "==" in line)
+        needed = {need.name: need.specifier for need in map(Requirement, requires("emohead") or [])}
     except PackageNotFoundError:
-        return [
-            Finding(
-                "packages", "warning", "emohead is not installed, so nothing says what it needs", "pip install -e ."
-            )
-        ]
+        problem = "emohead is not installed, so nothing says what it needs"
+        return [Finding("packages", "warning", problem, "pip install -e .")]
     found = []
     for name in PACKAGES:
-        wanted, held = pinned.get(name), installed(name)
+        wanted, held = needed[name], installed(name)
+        remedy = f"pip install '{name}{wanted}'"
         if held is None:
             state: State = "wrong" if deepspeed or name != "deepspeed" else "warning"
-            found.append(Finding("packages", state, f"{name} is not installed", f"pip install {name}=={wanted}"))
-        elif wanted and held.split("+")[0] != wanted:
+            found.append(Finding("packages", state, f"{name} is not installed", remedy))
+        elif not wanted.contains(held, prereleases=True):
             problem = f"{name} {held}, emohead is tested with {wanted}"
-            found.append(Finding("packages", "warning", problem, f"pip install {name}=={wanted}"))
+            found.append(Finding("packages", "warning", problem, remedy))
     return found or [Finding("packages", "ok", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -134,7 +135,7 @@ def start_wandb(config: TrackingConfig, run: Path, settings: dict[str, Any]) -> 
     id_file = run / "wandb" / "id"
     if not id_file.exists():
         id_file.parent.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(secrets.token_hex(8))
     # A scheduler's signal goes to all processes of a job: W&B's own, which starts here, must outlive it to the end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

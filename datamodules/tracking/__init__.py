@@ -1,0 +1,1 @@
+"""Faces in pictures: where they are, 468 points on each, and how they are followed through a video."""

@@ -1,0 +1,1 @@
+"""Network files of the tracker, and the script that makes them."""
