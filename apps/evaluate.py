@@ -22,7 +22,6 @@ from ..models.files import write_json, written_aside
 from ..models.motion import AudioTo3DMM
 from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
-from ..trainers.evaluation.common import keys_of
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
@@ -250,7 +249,7 @@ def _metrics(
     parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
 ) -> dict[str, float]:
     """The figures that fit what the checkpoint holds."""
-    num_clips = len(keys_of(reader, split))
+    num_clips = len(reader.keys(split, heard=True))
     metrics: dict[str, float] = {}
     if parts.emotion:
         with progress_bar("emotion", num_clips) as advance:
@@ -262,7 +261,7 @@ def _metrics(
             with progress_bar("jury", num_clips) as advance:
                 metrics |= evaluate_jury(jury, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
     if parts.face:
-        with progress_bar("face", num_clips) as advance:
+        with progress_bar("face", len(reader.keys(split))) as advance:
             metrics |= evaluate_face({"face": parts.face}, reader, split, advance=advance)
     return metrics
 
@@ -270,7 +269,7 @@ def _metrics(
 def _videos(makers: dict[str, Maker], reader: ClipReader, split: str, judges: Judges, unseen: list[str]) -> Table:
     if not makers:
         return {}
-    with progress_bar("videos", len(reader.keys(split))) as advance:
+    with progress_bar("videos", len(reader.keys(split, heard=True))) as advance:
         return evaluate_videos(makers, reader, split, judges, unseen=unseen, advance=advance)
 
 

@@ -26,7 +26,7 @@ def write_videos(name: str, maker: Maker, reader: ClipReader, split: str, folder
 
     name: of the maker in that table. Returns what each video shows, from left to right.
     """
-    keys = reader.keys(split)
+    keys = reader.keys(split, heard=True)
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, min(NUM_VIDEOS, len(keys))).round().astype(int)]
     told = {}
     for key in chosen:

@@ -55,6 +55,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         codec=options.codec,
         face_model=options.face_model,
         coefficients=options.coefficients,
+        silent=options.silent,
         gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:
@@ -117,6 +118,8 @@ def _print_report(report: "PrepareReport", title: str, console: Console) -> None
     for code, count in Counter(clip.code for clip in report.rejected).most_common():
         console.print(f"{count:6d} {code}", highlight=False)
     console.print(f"{len(report.kept)} clips kept, {len(report.rejected)} left out", highlight=False)
+    if silent := sum(info.silent for info in report.kept):
+        console.print(f"{silent} of them without sound: of the stages only `face` reads them", highlight=False)
 
 
 def synthetic(

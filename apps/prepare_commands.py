@@ -33,6 +33,10 @@ class PrepareOptions:
         File,
         typer.Option(help="Folder of Deep3DFaceRecon's .mat files to take instead of a fit; needs a bfm09 face model."),
     ] = None
+    silent: Annotated[
+        str,
+        typer.Option(help="keep or reject clips without sound: of the stages only `face` reads them."),
+    ] = "keep"
     gate: Annotated[
         Words,
         typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),

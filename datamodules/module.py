@@ -33,6 +33,7 @@ class DataFacts:
     size: int
     num_train: int
     num_val: int
+    num_silent: int = 0  # clips for training that are left out since they have no sound
     emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
 
 
@@ -56,9 +57,12 @@ class TalkingFaceData(pl.LightningDataModule):
         check_config(config)
         self.readers = open_readers(config)
         check_alike(self.readers, config)
-        self.train_source = ClipSource(self.readers, config, config.train_splits, cross_clip=config.cross_clip)
+        heard = "speech" in BATCH[stage]
+        self.train_source = ClipSource(
+            self.readers, config, config.train_splits, heard=heard, cross_clip=config.cross_clip
+        )
         # Validation has pairs of one clip, whatever training has, so that runs compare.
-        self.val_source = ClipSource(self.readers, config, config.val_splits)
+        self.val_source = ClipSource(self.readers, config, config.val_splits, heard=heard)
         check_selection(self.train_source, config)
 
     @cached_property
@@ -74,6 +78,7 @@ class TalkingFaceData(pl.LightningDataModule):
             size=self.size,
             num_train=self.train_source.num_clips,
             num_val=self.val_source.num_clips,
+            num_silent=self.train_source.num_silent,
             emotions=self.train_source.emotions,
         )
 

@@ -40,6 +40,7 @@ class ClipInfo:
     av_offset: int | None = None  # frames that the sound of the source came late; None: not sure
     av_confidence: float = 0.0  # of that estimate
     av_shift: int = 0  # frames that the sound was moved forward to make up for it
+    silent: bool = False  # it has no sound, so stages that hear leave it out; its speech is zeros
     tools: dict[str, str] = field(default_factory=dict)
     version: int = FORMAT_VERSION
 

@@ -3,15 +3,35 @@
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+import venv
+from collections.abc import Callable
+from importlib.metadata import files, requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .conftest import ROOT, emohead, refused
 
-TRAIN = ("pytorch_lightning", "lightning_fabric", "deepspeed", "open_clip", "torchvision", "torchmetrics", "webdataset")
-TRAIN += ("wandb", "omegaconf", "fsspec", "ai_edge_litert", "decord", "optuna", "transformers", "onnxruntime")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+MODULES = {"open_clip_torch": "open_clip"}  # the others are named as their distributions
+# What an extra promises: modules that can be imported where nothing but it is installed.
+PROMISED = {
+    "": ("apps.infer", "models.talker", "datamodules.dataset.verify"),
+    "train": (
+        "trainers.run.train",
+        "trainers.evaluation.video",
+        "apps.evaluate",
+        "apps.demo",
+        "trainers.engines.deepspeed",
+    ),
+    "prepare": ("datamodules.prepare.run", "datamodules.corpora.mead", "apps.prepare", "datamodules.tracking.tracker"),
+    "decord": ("datamodules.dataset.decode",),
+    "speech": ("models.speech_encoder",),
+    "judges": ("trainers.evaluation.judges",),
+    "sweep": (),
+}
 WITHOUT = """
 import sys
 hidden = set(sys.argv[1].split(","))
@@ -35,9 +55,57 @@ def without(packages: tuple[str, ...], *arguments: object) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
-def test_inference_needs_no_extra(demo: Path, tmp_path: Path) -> None:
-    files = ["--portrait", demo / "portrait.png", "--speech", demo / "speech.wav", "--out", tmp_path / "v.mp4"]
-    done = without(TRAIN, "infer", demo / "talker.safetensors", *files, "--text", "happy", "--no-crop")
+def needed(extra: str) -> set[str]:
+    """Names of the distributions that pip installs for `emohead[extra]`, by what they say of each other."""
+    found: set[str] = set()
+    waiting = [Requirement(f"emohead[{extra}]" if extra else "emohead")]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        need = waiting.pop()
+        found.add(canonicalize_name(need.name))
+        for chosen in {"", *need.extras} - {own for name, own in seen if name == need.name}:
+            seen.add((need.name, chosen))
+            for line in requires(need.name) or []:
+                child = Requirement(line)
+                if child.marker is None or child.marker.evaluate({"extra": chosen}):
+                    waiting.append(child)
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The Python of a fresh environment that holds what pip installs for an extra, as links, and nothing else."""
+
+    def make(extra: str) -> Path:
+        folder = tmp_path_factory.mktemp(extra or "core")
+        venv.create(folder, symlinks=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "emohead").symlink_to(ROOT)
+        for name in needed(extra) - {"emohead"}:
+            for file in files(name) or []:
+                top = Path(file).parts[0]
+                if top not in ("..", "__pycache__") and not (site / top).exists():
+                    (site / top).symlink_to(Path(str(file.locate())).parents[len(Path(file).parts) - 1] / top)
+        return folder / "bin" / "python"
+
+    return make
+
+
+@pytest.mark.parametrize("extra", list(PROMISED))
+def test_an_extra_alone_is_enough_for_what_it_promises(extra: str, alone: Callable[[str], Path]) -> None:
+    python = alone(extra)
+    own = [line for line in EXTRAS.get(extra, []) if not line.startswith("emohead")]
+    packages = [MODULES.get(name := Requirement(line).name, name.replace("-", "_")) for line in own]
+    modules = [*(f"emohead.{module}" for module in PROMISED[extra]), *packages]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    done = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inference_needs_no_extra(demo: Path, tmp_path: Path, alone: Callable[[str], Path]) -> None:
+    command = [alone(""), "-m", "emohead.apps.cli", "infer", demo / "talker.safetensors", "--out", tmp_path / "v.mp4"]
+    command += ["--portrait", demo / "portrait.png", "--speech", demo / "speech.wav", "--text", "happy", "--no-crop"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "v.mp4").exists()
 
@@ -55,13 +123,8 @@ def test_a_command_names_the_extra_that_it_needs(hidden: str, command: list[str]
 
 
 def test_all_is_all_that_users_may_want() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    (everything,) = extras["all"]
-    assert set(everything.removeprefix("emohead[").removesuffix("]").split(",")) == set(extras) - {
-        "all",
-        "dev",
-        "bench",
-    }
+    (everything,) = EXTRAS["all"]
+    assert Requirement(everything).extras == EXTRAS.keys() - {"all", "dev", "bench"} == PROMISED.keys() - {""}
 
 
 def test_the_version_is_told() -> None:

@@ -8,6 +8,7 @@ from emohead.datamodules.prepare.av_offset import band_energies, estimate_offset
 from emohead.datamodules.prepare.gates import (
     GateConfig,
     check_residual,
+    check_sound,
     check_span,
     find_cuts,
     parse_gates,
@@ -58,7 +59,6 @@ def track(
         (track(found=0.5), "no_face", "no face in 50% of the frames"),
         (track(found=0), "no_face", "no face"),
         (track(several=0.3), "several_faces", "several faces in 30% of the frames"),
-        (track(loudness=1e-4), "silent_audio", "silent sound"),
         (track(frames=20), "too_short", "too short: 0.80 s of at least 1 s"),
         (track(size=50), "face_too_small", "face too small: 50 pixels of at least 64"),
         (track(yaw=-70), "large_yaw", "face turned away: yaw 70 degrees, at most 60"),
@@ -71,6 +71,13 @@ def test_spans_that_are_unfit_are_named_and_counted(made: Track, code: str | Non
         assert (rejected.source, rejected.reason) == ("a.mp4", reason)
         assert rejected.value is not None
         assert rejected.code in REJECTIONS
+
+
+def test_what_cannot_be_heard_is_told_from_what_has_no_sound() -> None:
+    made, mute = track(loudness=1e-4), track()
+    mute.has_sound = False
+    found = [check_sound(one, 0, len(one.found), GateConfig(), "a.mp4") for one in (made, mute, track())]
+    assert [one and one.code for one in found] == ["silent_audio", "no_audio", None]
 
 
 def test_thresholds_can_be_set() -> None:

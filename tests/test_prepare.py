@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from emohead.apps.prepare_commands import PrepareOptions
+from emohead.datamodules.config import DataConfig
 from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.verify import verify_shards
 from emohead.datamodules.media.read import read_video
 from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
+from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.prepare.fit import FrameSample
 from emohead.datamodules.prepare.listing import Source, SourceList
 from emohead.datamodules.prepare.run import prepare_sources
@@ -73,7 +75,7 @@ def test_every_fault_is_a_reason_and_none_stops_the_run(tmp_path: Path, spoken: 
     (source / "truncated.mp4").write_bytes(data[: len(data) // 2])
     (source / "zero.mp4").write_bytes(b"")
     seen: list[tuple[int, int, str]] = []
-    report = prepare_folder(source, out, progress=lambda *step: seen.append(step))
+    report = prepare_folder(source, out, progress=lambda *step: seen.append(step), silent="reject")
     assert [info.source for info in report.kept] == ["good.mp4"]
     assert {clip.source.removesuffix(".mp4"): clip.code for clip in report.rejected} == {
         "cut": "scene_cut",
@@ -85,8 +87,32 @@ def test_every_fault_is_a_reason_and_none_stops_the_run(tmp_path: Path, spoken: 
         "zero": "unreadable",
     }
     assert load_manifest(out).rejected == report.rejected
-    assert (8, 8, "track, 3 rejected") in seen  # those that cannot be tracked at all
+    assert (8, 8, "track, 2 rejected") in seen  # those that cannot be tracked at all
     assert {label.split(",")[0] for _, _, label in seen} == {"track", "fit", "pack"}
+
+
+def test_clips_without_sound_are_for_the_stage_that_hears_nothing(tmp_path: Path, spoken: list[Talk]) -> None:
+    (one, sound), (other, _) = spoken[0], spoken[2]
+    write_video(tmp_path / "in" / "a.mp4", one[:30], sound)
+    write_video(tmp_path / "in" / "b.mp4", other[:30])
+    write_video(tmp_path / "in" / "c.mp4", other[30:60], np.zeros_like(sound[: 30 * SAMPLES_PER_FRAME]))
+    out, both = tmp_path / "out", ["train", "val", "test"]
+    report = prepare_folder(tmp_path / "in", out)
+    assert {info.source: info.silent for info in report.kept} == {"a.mp4": False, "b.mp4": True, "c.mp4": True}
+    assert sum(split.silent for split in load_manifest(out).splits.values()) == 2
+    assert not list(verify_shards(out))
+    reader = ClipReader(out)
+    assert [reader.info(key).source for key in reader.keys(heard=True)] == ["a.mp4"]
+    assert not reader.speech("000001_b_000").any()
+    clips = {}
+    for stage in ("emotion", "motion", "face", "distill"):
+        data = TalkingFaceData(stage, DataConfig(shards=[str(out)], train_splits=both))
+        clips[stage] = (data.facts.num_train, data.facts.num_silent)
+        assert data.train_source.clip(*np.argwhere(data.train_source.counts)[-1], 0).num_frames == 30
+    assert clips == {"emotion": (1, 2), "motion": (1, 2), "face": (3, 0), "distill": (1, 2)}
+    silent = [name for name, split in load_manifest(out).splits.items() if split.silent == split.clips]
+    with pytest.raises(UserError, match="clips without sound aside, no clip"):
+        TalkingFaceData("motion", DataConfig(shards=[str(out)], train_splits=silent))
 
 
 def test_all_rejected_says_why(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def _check_info(clip: StoredClip, split: str) -> str | None:
     for name in ALIKE:
         if getattr(info, name) != clip.record[name]:
             return f"{name} is {getattr(info, name)!r}, in the index {clip.record[name]!r}; run `emohead shards index`"
+    if info.silent != clip.record.get("silent", False):
+        return f"silent is {info.silent}, unlike in the index; run `emohead shards index`"
     for name, wanted in {"size": clip.size, "split": split}.items():
         if getattr(info, name) != wanted:
             return f"{name} is {getattr(info, name)!r}, in the manifest {wanted!r}; run `emohead shards index`"

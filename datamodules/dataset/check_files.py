@@ -25,7 +25,7 @@ def compare_index(reader: ClipReader, number: int) -> list[str]:
     path = index_path(reader.folder / shard.name)
     content = read_json(path, missing=REBUILD)
     samples = content["samples"]
-    groups = Counter(group_name(s["emotion"], s["level"], s["view"]) for s in samples)
+    groups = Counter(map(group_name, samples))
     pairs = {
         "shard": (content.get("shard"), shard.name),
         "codec": (content.get("codec"), manifest.codec),

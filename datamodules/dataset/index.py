@@ -100,7 +100,7 @@ def parse_index(data: bytes, address: str, shard: Shard) -> list[dict[str, Any]]
         assert all(len(s.get("ranges", "_" * n)) == n for s, n in zip(samples, packed, strict=True)), "ranges"
         spans = [span for sample in samples for span in sample["members"].values()]
         assert all(0 <= offset <= offset + size <= shard.bytes for offset, size, _ in spans), "members"
-        assert all(group_name(sample["emotion"], sample["level"], sample["view"]) in shard.groups for sample in samples)
+        assert all(group_name(sample) in shard.groups for sample in samples)
         assert all(isinstance(sample["identity"], str) for sample in samples), "identity"
     except (AssertionError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(address, f"not an index of this tar ({type(error).__name__} {error})", REBUILD) from None

@@ -15,13 +15,17 @@ from ..sample import FORMAT_VERSION, FPS, SAMPLE_RATE, Rejected
 
 MANIFEST = "manifest.json"
 FACE_MODEL = "facemodel.npz"
+SILENT = "/silent"  # ends the names of groups of clips without sound
 NO_MANIFEST = "`emohead prepare` writes one, `emohead shards index` makes one for tars"
 REBUILD = "run `emohead shards index` to rebuild it"
 
 
 @dataclass
 class Shard:
-    """One tar. `groups` counts clips by "emotion/level/view", so that a selection is counted without the index."""
+    """One tar. `groups` counts clips by "emotion/level/view", so that a selection is counted without the index.
+
+    Clips without sound are counted apart, as "emotion/level/view/silent".
+    """
 
     name: str
     split: str
@@ -40,6 +44,7 @@ class SplitSummary:
     seconds: float = 0.0
     identities: dict[str, int] = field(default_factory=dict)
     emotions: dict[str, dict[str, int]] = field(default_factory=dict)  # "none" if a clip has no label
+    silent: int = 0  # clips without sound
 
 
 @dataclass
@@ -144,13 +149,14 @@ def check_version(content: Mapping[str, Any], path: Path | str) -> None:
 
 def describe_shard(path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> Shard:
     """The manifest's entry for a finished tar, which lies at `path` now."""
-    groups = Counter(group_name(record["emotion"], record["level"], record["view"]) for record in records)
+    groups = Counter(map(group_name, records))
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     frames = sum(record["frames"] for record in records)
     return Shard(name, split, len(records), frames, path.stat().st_size, digest, dict(sorted(groups.items())))
 
 
-def group_name(emotion: str | None, level: int | None, view: str) -> str:
-    """The name under which a shard counts clips of one label and view."""
-    return f"{emotion or 'none'}/{level or 'none'}/{view}"
+def group_name(record: Mapping[str, Any]) -> str:
+    """The name under which a shard counts clips of one label and view, by an entry of an index."""
+    name = f"{record['emotion'] or 'none'}/{record['level'] or 'none'}/{record['view']}"
+    return name + SILENT if record.get("silent") else name

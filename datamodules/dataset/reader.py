@@ -76,10 +76,11 @@ class ClipReader:
             "sha256": hashlib.sha256(digests.encode()).hexdigest(),
         }
 
-    def keys(self, split: str | None = None) -> list[str]:
-        """Keys of a split (default: of all) in the order they are stored."""
+    def keys(self, split: str | None = None, *, heard: bool = False) -> list[str]:
+        """Keys of a split (default: of all) in the order they are stored; heard: of clips with sound only."""
         numbers = [i for i, shard in enumerate(self.manifest.shards) if split in (None, shard.split)]
-        return [sample["key"] for number in numbers for sample in self.shard(number).records]
+        records = (record for number in numbers for record in self.shard(number).records)
+        return [record["key"] for record in records if not (heard and record.get("silent"))]
 
     def clip(self, key: str) -> StoredClip:
         """The clip of a key; raises UserError if there is none."""

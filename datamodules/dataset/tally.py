@@ -64,7 +64,8 @@ class Tally:
         Motion that is not finite stays out of them: `emohead shards verify` names the clip.
         """
         emotions = {record["emotion"] or "none": {str(record["level"] or "none"): 1}}
-        one = SplitSummary(1, record["frames"] / FPS, {record["identity"]: 1}, emotions)
+        silent = int(record.get("silent", False))
+        one = SplitSummary(1, record["frames"] / FPS, {record["identity"]: 1}, emotions, silent)
         _merge_summary(self.splits.setdefault(split, SplitSummary()), one)
         if split == "train" and motion is not None and np.isfinite(motion).all():
             self.motion.add(motion)
@@ -124,6 +125,7 @@ class Tally:
 
 def _merge_summary(summary: SplitSummary, other: SplitSummary) -> None:
     summary.clips += other.clips
+    summary.silent += other.silent
     summary.seconds = round(summary.seconds + other.seconds, 2)  # a frame is 0.04 s
     _add_counts(summary.identities, other.identities)
     for emotion, levels in other.emotions.items():

@@ -85,6 +85,8 @@ def sample_record(key: str, members: Mapping[str, bytes], offsets: Mapping[str, 
     """One entry of an index: what selects the clip, [offset, bytes, SHA-256] of each member, byte ranges of frames."""
     info = json.loads(members["json"])
     record = {"key": key, **{name: info[name] for name in ("emotion", "level", "view", "identity", "frames")}}
+    if info.get("silent"):
+        record["silent"] = True
     record["members"] = {
         name: [offsets[name], len(data), hashlib.sha256(data).hexdigest()] for name, data in members.items()
     }

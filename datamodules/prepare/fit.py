@@ -17,7 +17,7 @@ from ..jobs import Progress
 from ..media.crop import crop_box, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
 from .av_offset import estimate_offset, mouth_opening
-from .gates import check_offset, check_span, is_sure
+from .gates import check_offset, check_sound, check_span, is_sure
 from .listing import SourceList
 from .splits import split_identities
 from .track import Track
@@ -44,6 +44,7 @@ class Piece:
     av_offset: int | None  # as ClipInfo
     av_confidence: float
     av_shift: int
+    silent: bool
     split: str = ""
 
     @property
@@ -157,13 +158,27 @@ def cut_source(listing: SourceList, index: int, track: Track, config: PrepareCon
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         first, last = source.start + start / FPS, source.start + stop / FPS
         name = source.name + (f" [{first:.2f}-{last:.2f} s]" if count > 1 else "")
-        if refused := check_span(track, start, stop, config.gates, name):
+        silent = check_sound(track, start, stop, config.gates, name)
+        refused = check_span(track, start, stop, config.gates, name) or (silent if config.silent == "reject" else None)
+        if refused:
             yield index, number, refused
             continue
         box = crop_box(interpolate_gaps(track.points[start:stop], track.found[start:stop]))
         key = clip_key(index, source.path.stem, number)
         confidence = offset.confidence if offset is not None else 0.0
-        yield Piece(index, number, key, start, stop - start, box, track.region, sure, confidence, shift)
+        yield Piece(
+            index,
+            number,
+            key,
+            start,
+            stop - start,
+            box,
+            track.region,
+            sure,
+            confidence,
+            shift,
+            silent is not None,
+        )
 
 
 def clip_key(source: int, name: str, piece: int) -> str:

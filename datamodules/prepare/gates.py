@@ -72,7 +72,7 @@ def check_span(track: Track, start: int, stop: int, config: GateConfig, name: st
     several = float(track.several[start:stop].mean())
     if several > config.max_several:
         return Rejected(name, f"several faces in {several:.0%} of the frames", "several_faces", round(several, 3))
-    return _check_face(track, start, stop, config, name) or _check_sound(track, start, stop, config, name)
+    return _check_face(track, start, stop, config, name)
 
 
 def _check_face(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
@@ -92,7 +92,10 @@ def _check_face(track: Track, start: int, stop: int, config: GateConfig, name: s
     return None
 
 
-def _check_sound(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
+def check_sound(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
+    """Whether frames start..stop of a track can be heard."""
+    if not track.has_sound:
+        return Rejected(name, "no sound", "no_audio")
     loudness = float(np.sqrt((track.loudness[start:stop].astype(np.float64) ** 2).mean()))
     if loudness < config.min_loudness:
         return Rejected(name, "silent sound", "silent_audio", round(loudness, 6))

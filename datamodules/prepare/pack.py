@@ -19,7 +19,7 @@ from ..dataset.writer import ShardFile, encode_members, index_content, index_pat
 from ..jobs import count_one
 from ..media.crop import crop_square
 from ..media.read import iterate_video, probe
-from ..sample import FPS, Clip, ClipInfo, Rejected
+from ..sample import FPS, SAMPLES_PER_FRAME, Clip, ClipInfo, Rejected
 from ..tracking.tracker import NAME as TRACKER
 from .bfm09 import read_coefficients
 from .fit import Piece, Plan, Refusal, load_track, piece_points
@@ -140,7 +140,7 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
             yield Clip(
                 info=_describe(piece, source, job, residual),
                 frames=_pictures(frames, piece, source, job.config.size),
-                speech=read_source_audio(source, piece.start + piece.av_shift, piece.stop + piece.av_shift),
+                speech=_speech(piece, source),
                 motion=motion,
                 identity=identity,
                 landmarks=((points[:, MEDIAPIPE_IBUG_68, :2] + 1) / 2 * job.config.size).astype(np.float16),
@@ -197,6 +197,13 @@ def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: 
     return pictures
 
 
+def _speech(piece: Piece, source: Source) -> np.ndarray:
+    """Float32 (T * 640,)"""
+    if piece.silent:
+        return np.zeros(piece.frames * SAMPLES_PER_FRAME, np.float32)
+    return read_source_audio(source, piece.start + piece.av_shift, piece.stop + piece.av_shift)
+
+
 @functools.lru_cache
 def _tools() -> dict[str, str]:
     return {"tracker": TRACKER} | {name: metadata.version(name) for name in ("ai-edge-litert", "av")}
@@ -224,5 +231,6 @@ def _describe(piece: Piece, source: Source, job: PackJob, residual: float) -> Cl
         av_offset=piece.av_offset,
         av_confidence=piece.av_confidence,
         av_shift=piece.av_shift,
+        silent=piece.silent,
         tools=_tools(),
     )

@@ -36,6 +36,7 @@ class Track:
     loudness: np.ndarray  # float32 (T,), root mean square of the speech of each frame
     bands: np.ndarray  # float32 (T, 2), log energies, see av_offset.py
     region: str = "none"  # as ClipInfo.region
+    has_sound: bool = True
 
     def save(self, path: Path, partial: Path | None = None) -> None:
         """Write aside (to `partial`) and rename. Points are rounded to 1/32767 of the face: hundredths of a pixel."""
@@ -43,7 +44,8 @@ class Track:
         offsets = np.nan_to_num(self.points - centres[:, None])
         scales = np.maximum(np.abs(offsets).max(axis=(1, 2)), SMALLEST).astype(np.float32)  # (T,)
         arrays = {"found": self.found, "several": self.several, "changes": self.changes}
-        arrays |= {"loudness": self.loudness, "bands": self.bands, "region": np.array(self.region)}
+        arrays |= {"loudness": self.loudness, "bands": self.bands}
+        arrays |= {"region": np.array(self.region), "has_sound": np.array(self.has_sound)}
         arrays |= {"centres": centres, "scales": scales}
         arrays["offsets"] = np.round(offsets / scales[:, None, None] * STEPS).astype(np.int16)
         with written_aside(path, partial) as aside, open(aside, "wb") as file:
@@ -56,7 +58,7 @@ class Track:
         scales = arrays.pop("scales")[:, None, None] / STEPS
         points = arrays.pop("offsets") * scales.astype(np.float32) + arrays.pop("centres")[:, None]
         points[~arrays["found"]] = np.nan
-        return cls(points, **arrays | {"region": str(arrays["region"])})
+        return cls(points, **arrays | {"region": str(arrays["region"]), "has_sound": bool(arrays["has_sound"])})
 
 
 def centres_and_sizes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,12 +81,14 @@ def track_source(source: Source) -> Track | Rejected:
         if str(source.path) not in error.where:
             raise
         return Rejected(source.name, error.reason, "unreadable")
+    if source.audio is None and not probe(source.path).has_audio:
+        track.has_sound = False
+        return track
     try:
         speech = read_source_audio(source, 0, len(track.found))
     except UserError as error:
         where = "" if source.audio is None else f"{source.audio.name}: "
-        there = source.audio is not None or probe(source.path).has_audio
-        return Rejected(source.name, where + error.reason, "damaged_audio" if there else "no_audio")
+        return Rejected(source.name, where + error.reason, "damaged_audio")
     track.bands = band_energies(speech, len(track.found))
     track.loudness = np.sqrt((speech.reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(axis=1)).astype(np.float32)
     return track

@@ -32,6 +32,7 @@ from .track import VERSION
 WORK = ".work"
 KEY_DIGITS = 32  # hexadecimal, of a track's name
 LANDMARK, ICT, BFM09 = "landmark", "ict", "bfm09"
+SILENT = ("keep", "reject")
 ICT_FOLDER = "EMOHEAD_ICT"  # environment variable
 SHARD_FILES = re.compile(r"(train|val|test)-\d{6}(\.tar|\.index\.json)")
 
@@ -44,6 +45,7 @@ class PrepareConfig:
     codec: str = "mjpeg"
     clips_per_shard: int = 64
     face_model: str = LANDMARK  # built from the tracks; or a facemodel.npz, a folder of ICT-FaceKit, "ict"
+    silent: str = "keep"  # clips without sound, which the face stage can learn from; or reject
     coefficients: Path | None = None  # folder of Deep3DFaceRecon's .mat files, which are taken instead of a fit
     gates: GateConfig = field(default_factory=GateConfig)
 
@@ -51,6 +53,8 @@ class PrepareConfig:
         """Raise UserError for what would fail after hours of tracking."""
         check_size(self.size)
         check_codec(self.codec)
+        if self.silent not in SILENT:
+            raise UserError(f"--silent {self.silent}", "is neither keep nor reject")
         model = load_face_model(self.face_model)
         if self.coefficients is not None:
             if not self.coefficients.is_dir():
@@ -92,6 +96,7 @@ def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
         "clips_per_shard": config.clips_per_shard,
         "face_model": LANDMARK if model is None else model.checksum(),
         "coefficients": "fit" if config.coefficients is None else "file",
+        "silent": config.silent,
         "gates": asdict(config.gates),
         "sources": len(sources),
         "sources_sha256": digest([sources, [asdict(clip) for clip in listing.rejected]]),

@@ -9,7 +9,7 @@ from ...models.face_model import MIN_STD
 from ..config import DataConfig
 from ..dataset.clip import StoredClip
 from ..dataset.index import person
-from ..dataset.manifest import REBUILD, Shard, group_name
+from ..dataset.manifest import REBUILD, SILENT, Shard, group_name
 from ..dataset.reader import ClipReader
 from ..sample import EMOTIONS
 from ..storage.cache import Cache
@@ -31,14 +31,20 @@ class SelectedClips:
 class ClipSource:
     """The selected clips of several data sets as one list of shards.
 
-    If `cross_clip` is above 0, clips know their relatives: the other selected clips of their shard that show the same
-    person from the same view.
+    `heard` leaves out clips without sound. If `cross_clip` is above 0, clips know their relatives: the other selected
+    clips of their shard that show the same person from the same view.
     """
 
     def __init__(
-        self, readers: list[ClipReader], config: DataConfig, splits: list[str], *, cross_clip: float = 0.0
+        self,
+        readers: list[ClipReader],
+        config: DataConfig,
+        splits: list[str],
+        *,
+        heard: bool,
+        cross_clip: float = 0.0,
     ) -> None:
-        self.readers, self.config, self.cross_clip = readers, config, cross_clip
+        self.readers, self.config, self.heard, self.cross_clip = readers, config, heard, cross_clip
         self.shards: list[tuple[int, int]] = []  # reader, shard in it
         self.counts: list[int] = []
         self.counts_of: list[list[int]] = [[] for _ in readers]  # the same, data set by data set
@@ -53,6 +59,12 @@ class ClipSource:
     @property
     def num_clips(self) -> int:
         return sum(self.counts)
+
+    @property
+    def num_silent(self) -> int:
+        """Clips that would be selected if they had sound."""
+        shards = [self.readers[i].manifest.shards[j] for i, j in self.shards] if self.heard else []
+        return sum(count for shard in shards for name, count in shard.groups.items() if self._silent(name))
 
     @property
     def emotions(self) -> list[str]:
@@ -88,18 +100,24 @@ class ClipSource:
     def _select(self, reader: ClipReader, shard: int) -> SelectedClips:
         wanted = set(self._selected_groups(reader.manifest.shards[shard]))
         records = reader.shard(shard).records
-        names = [group_name(r["emotion"], r["level"], r["view"]) for r in records]
-        rows = [row for row, name in enumerate(names) if name in wanted]
+        rows = [row for row, record in enumerate(records) if group_name(record) in wanted]
         people: dict[tuple[str, str], list[int]] = {}
         for row in rows:
             people.setdefault(person(records[row]), []).append(row)
         return SelectedClips(rows, people)
 
     def _selected_groups(self, shard: Shard) -> list[str]:
+        return [name for name in shard.groups if self._chosen(name) and not (self.heard and name.endswith(SILENT))]
+
+    def _silent(self, group: str) -> bool:
+        return group.endswith(SILENT) and self._chosen(group)
+
+    def _chosen(self, group: str) -> bool:
+        """Whether the configuration asks for clips of a group, with sound or without."""
         c = self.config
-        chosen = (set(c.emotions), {str(level) for level in c.levels}, set(c.views))
-        names = [name.split("/", 2) for name in shard.groups if name.split("/")[0] not in c.holdout_emotions]
-        return ["/".join(name) for name in names if all(not c or n in c for n, c in zip(name, chosen, strict=True))]
+        emotion, level, view = group.removesuffix(SILENT).split("/", 2)
+        chosen = ((emotion, c.emotions), (level, [str(level) for level in c.levels]), (view, c.views))
+        return emotion not in c.holdout_emotions and all(not asked or own in asked for own, asked in chosen)
 
 
 def open_readers(config: DataConfig) -> list[ClipReader]:
@@ -146,8 +164,9 @@ def check_selection(source: ClipSource, config: DataConfig) -> None:
         if config.weights and not sum(counts):
             raise UserError(folder, "no clip for training is selected, but it has a weight", selection)
     if not source.num_clips:
+        silent = f"{source.num_silent} clips without sound aside, " if source.num_silent else ""
         raise UserError(
             f"{', '.join(config.shards)}",
-            f"no clip for training is selected by {selection}",
+            f"{silent}no clip for training is selected by {selection}",
             "ask for less",
         )

@@ -117,6 +117,7 @@ def amount(module: TalkingFaceData, config: Any) -> str:
     workers = c.nodes * c.devices * max(1, config.data.num_workers)
     shards = len(module.train_source.shards)
     clips = f"clips to train on: {facts.num_train} (shards: {shards}), to validate: {facts.num_val}"
+    clips += f", without sound and left out: {facts.num_silent}" if facts.num_silent else ""
     return f"{clips}. Workers: {workers}; they share clips, not shards, and may be more than these"
 
 

@@ -15,13 +15,13 @@ def no_advance(n: int) -> None:
     """For callers without a progress bar."""
 
 
-def keys_of(reader: ClipReader, split: str) -> list[str]:
-    """The clips of a split; raises UserError if it has none."""
-    keys = reader.keys(split)
+def keys_of(reader: ClipReader, split: str, *, heard: bool = True) -> list[str]:
+    """The clips of a split, those with sound only if that is `heard`; raises UserError if it has none."""
+    keys = reader.keys(split, heard=heard)
     if not keys:
         raise UserError(
             reader.folder,
-            f"its split '{split}' holds no clip",
+            f"its split '{split}' holds no clip" + (" with sound" if heard and reader.keys(split) else ""),
             "prepare more identities or name another split",
         )
     return keys

@@ -43,7 +43,7 @@ def evaluate_face(
     rng, cross_rng = np.random.default_rng(seed), np.random.default_rng([seed, CROSS])
     (size,) = {generator.config.size for generator in generators.values()}
     found: dict[str, list[Tensor]] = {}
-    keys = keys_of(reader, split)
+    keys = keys_of(reader, split, heard=False)
     relatives = relatives_of(reader, keys)
     for key in keys:
         motion = torch.from_numpy(reader.motion(key))

@@ -28,7 +28,7 @@ def part(network: bytes, inputs: list[int], outputs: list[int]) -> bytes:
     """The network file that computes `outputs` from `inputs`, tensors of another network file."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(network, 0))
     (graph,) = model.subgraphs
-    needed, operators = set(outputs), []
+    needed, operators = set(outputs), list[schema.OperatorT]()
     for operator in reversed(graph.operators):
         if needed & set(map(int, operator.outputs)) - set(inputs):
             operators.insert(0, operator)
