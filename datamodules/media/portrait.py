@@ -52,12 +52,9 @@ def find_faces(image: np.ndarray) -> list[np.ndarray]:
     if enlarge > 1:
         image = cv2.resize(image, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
     tracker = FaceTracker(video=False, max_faces=MAX_FACES)
-    attempts = itertools.chain(
-        ([_padded(part, margin) for part in _lengths(image)] for margin in MARGINS),
-        (_squares(image, zoom) for zoom in ZOOMS),
-    )
-    for parts in attempts:
-        found = [face for part in parts for face in _faces_of(tracker, part)]
+    attempts = [(_lengths(image), margin) for margin in MARGINS] + [(_squares(image, zoom), 0.0) for zoom in ZOOMS]
+    for parts, margin in attempts:
+        found = [face for part in parts for face in _faces_of(tracker, part, margin)]
         if found:
             return [(face / enlarge).astype(np.float32) for face in distinct_faces(found)]
     return []
@@ -66,13 +63,16 @@ def find_faces(image: np.ndarray) -> list[np.ndarray]:
 Part = tuple[int, int, np.ndarray]  # left, top and pixels of a part of a picture
 
 
-def _faces_of(tracker: FaceTracker, part: Part) -> list[np.ndarray]:
-    """Points (468, 3) of the faces in a part, in pixels of the whole picture."""
+def _faces_of(tracker: FaceTracker, part: Part, margin: float) -> list[np.ndarray]:
+    """Points (468, 3) of the faces in a part with a margin about it, in pixels of the whole picture."""
     left, top, pixels = part
-    scale = min(1.0, TRACKED_SIDE / max(pixels.shape[:2]))
+    scale = min(1.0, TRACKED_SIDE / max(pixels.shape[:2]) / (1 + margin))
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return [face / scale + np.array([left, top, 0], np.float32) for face in tracker.faces(pixels)]
+    pad = round(margin * max(pixels.shape[:2]) / 2)
+    pixels = cv2.copyMakeBorder(pixels, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    corner = np.array([pad - left * scale, pad - top * scale, 0], np.float32)
+    return [(face - corner) / scale for face in tracker.faces(pixels)]
 
 
 def _lengths(image: np.ndarray) -> list[Part]:
@@ -85,12 +85,6 @@ def _lengths(image: np.ndarray) -> list[Part]:
     if height > width:
         return [(0, start, image[start : start + 2 * short]) for start in starts]
     return [(start, 0, image[:, start : start + 2 * short]) for start in starts]
-
-
-def _padded(part: Part, margin: float) -> Part:
-    left, top, pixels = part
-    pad = round(margin * max(pixels.shape[:2]) / 2)
-    return left - pad, top - pad, cv2.copyMakeBorder(pixels, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
 
 
 def _squares(image: np.ndarray, zoom: int) -> list[Part]:
