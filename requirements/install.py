@@ -2,8 +2,9 @@
 
     python -m venv .venv && .venv/bin/python requirements/install.py
 
-A torch that is there already, such as that of a container, stays. A build of torch without CUDA is taken where pip
-finds one, as with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (pinned for Python 3.11 on x86).
+A torch that is there already, such as that of a container, stays, and its torchvision. A build of torch without CUDA
+is taken where pip finds one, as with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (pinned for Python 3.11
+on x86).
 """
 
 import subprocess
@@ -24,9 +25,13 @@ def install(name: str, quiet: bool = False) -> bool:
 def main() -> None:
     install("build.txt")
     there = {distribution.name for distribution in metadata.distributions()}
-    if "torch" not in there and not install("torch-cpu.txt", quiet=True):
-        install("torch.txt")
-        install("cuda.txt")  # nothing on systems that have no CUDA: each line says which it is for
+    if "torch" in there and "torchvision" not in there:
+        sys.exit("torch is installed without torchvision: install the one that fits it, or take another environment")
+    if "torch" not in there:
+        if not install("torch-cpu.txt", quiet=True):
+            install("torch.txt")
+            install("cuda.txt")  # nothing on systems that have no CUDA: each line says which it is for
+        install("torchvision.txt")
     install("lock.txt")
     subprocess.run([*PIP, "--no-build-isolation", "--editable", str(HERE.parent)], check=True)
 

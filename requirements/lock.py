@@ -3,7 +3,8 @@
     uvx --python 3.11 python requirements/lock.py
 
 It writes files beside this one, which `install.py` installs in this order: build.txt, what sources are built with;
-torch-cpu.txt where pip finds it, else torch.txt and cuda.txt, what builds of torch for CUDA need; lock.txt, all else.
+torch-cpu.txt where pip finds it, else torch.txt and cuda.txt, what builds of torch for CUDA need; torchvision.txt,
+which fits that torch only; lock.txt, all else.
 """
 
 import re
@@ -15,7 +16,13 @@ TORCH = "2.13.0"
 CONSTRAINTS = f"torch=={TORCH}\nbackports-strenum<1.3\n"  # uv overlooks that 1.3 is for Python before 3.11
 # PyPI has no build for x86 without CUDA. This one, for Python 3.11, is that of https://download.pytorch.org/whl/cpu.
 CPU_BUILD = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
-FILES = {"build.txt": r"setuptools==", "torch.txt": r"torch==", "cuda.txt": r"(nvidia|cuda|triton)\b", "lock.txt": ""}
+FILES = {  # and the pins that each takes of those that are left
+    "build.txt": r"setuptools==",
+    "torch.txt": r"torch==",
+    "cuda.txt": r"(nvidia|cuda|triton)\b",
+    "torchvision.txt": r"torchvision==",
+    "lock.txt": "",
+}
 HEAD = "# By requirements/lock.py.\n"
 
 

@@ -13,7 +13,7 @@ FOLDER = ROOT / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [
     pin
-    for name in ("build.txt", "torch.txt", "cuda.txt", "lock.txt")
+    for name in ("build.txt", "torch.txt", "cuda.txt", "torchvision.txt", "lock.txt")
     for pin in re.split(r"\n(?=\w)", (FOLDER / name).read_text().partition("\n")[2].strip())
 ]
 
