@@ -28,7 +28,7 @@ def _has_torchvision_ops() -> bool:
     spec = importlib.util.find_spec("torchvision")
     assert spec is not None
     assert spec.origin is not None
-    for path in Path(spec.origin).parent.glob("_C.*"):
+    for path in Path(spec.origin).parent.glob("_C*"):  # _C.so, from torchvision 0.29 on _C_stable.so
         try:
             torch.ops.load_library(str(path))
         except OSError:

@@ -17,9 +17,12 @@ PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version
 
 
 def install(name: str, quiet: bool = False) -> bool:
-    """Whether that worked; if not, the whole installation ends, unless it is a `quiet` try."""
+    """Whether that worked; if not, the whole installation ends with pip's words, unless it is a `quiet` try."""
     command = [*PIP, "--require-hashes", "--no-build-isolation", "-r", str(HERE / name)]
-    return subprocess.run(command, check=not quiet, stderr=subprocess.DEVNULL if quiet else None).returncode == 0
+    failed = subprocess.run(command, stderr=subprocess.DEVNULL if quiet else None).returncode
+    if failed and not quiet:
+        sys.exit(f"requirements/{name} cannot be installed: what pip says of it stands above")
+    return not failed
 
 
 def main() -> None:
