@@ -23,7 +23,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses $${WORKERS:-$$($(BIN)/python -c "$(CORES)")} --dist loadscope --no-loadscope-reorder
 
 soak: $(INSTALLED)
-	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_fuzz_media.py tests/test_checkpoints.py \
+	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_fuzz_media.py tests/test_fuzz_commands.py tests/test_checkpoints.py \
 	  tests/test_survival.py tests/test_slurm_survival.py tests/test_large_blocks.py
 
 lint: $(INSTALLED)
@@ -32,9 +32,9 @@ lint: $(INSTALLED)
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/emohead  # the package's folders as mypy wants to see them
 	MYPYPATH=.venv/types $(BIN)/mypy -p emohead.models -p emohead.datamodules -p emohead.trainers -p emohead.apps
 
-$(INSTALLED): pyproject.toml requirements/lock.txt
+$(INSTALLED): pyproject.toml $(wildcard requirements/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python requirements/install.py
+	$(BIN)/python requirements/install.py --pinned-torch
 	touch $(INSTALLED)
 
 clean:

@@ -25,7 +25,7 @@ from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
-from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos
+from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos, from_speech
 from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
@@ -87,9 +87,11 @@ def run_evaluation(
     videos = _videos(makers, reader, split, judges, names)
     missing = ", ".join(judges.missing()) if makers else ""
     note = f"{missing}: {NOT_MEASURED}" if missing else ""
-    _print_tables(f"{checkpoint.name} on {split} of {data} ({len(reader.keys(split))} clips)", metrics, videos, note)
+    clips, silent = len(reader.keys(split)), len(reader.keys(split)) - len(reader.keys(split, heard=True))
+    counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
     if out is not None:
-        found = {"metrics": metrics, "videos": videos, "not_measured": missing}
+        found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
         content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
@@ -269,7 +271,7 @@ def _metrics(
 def _videos(makers: dict[str, Maker], reader: ClipReader, split: str, judges: Judges, unseen: list[str]) -> Table:
     if not makers:
         return {}
-    with progress_bar("videos", len(reader.keys(split, heard=True))) as advance:
+    with progress_bar("videos", len(reader.keys(split, heard=from_speech(makers)))) as advance:
         return evaluate_videos(makers, reader, split, judges, unseen=unseen, advance=advance)
 
 

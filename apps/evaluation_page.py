@@ -12,7 +12,7 @@ from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
 from ..models.files import written_aside
 from ..models.talker import motion_windows
-from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker
+from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
 from .infer import PROVENANCE
 from .report_parts import data_uri
 
@@ -26,7 +26,7 @@ def write_videos(name: str, maker: Maker, reader: ClipReader, split: str, folder
 
     name: of the maker in that table. Returns what each video shows, from left to right.
     """
-    keys = reader.keys(split, heard=True)
+    keys = reader.keys(split, heard=from_speech({name: maker}))
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, min(NUM_VIDEOS, len(keys))).round().astype(int)]
     told = {}
     for key in chosen:

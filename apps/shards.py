@@ -18,13 +18,14 @@ def info(out: Path, *, compare: bool = True) -> None:
     manifest = load_manifest(out)
     console = Console()
     table = Table(title=f"{out}: {manifest.codec}, {manifest.size} px, face model {_face_model(manifest)}")
-    for column in ("split", "shards", "clips", "hours", "identities", "gigabytes"):
+    for column in ("split", "shards", "clips", "without sound", "hours", "identities", "gigabytes"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for name in SPLITS:
         split, tars = manifest.splits.get(name), [shard for shard in manifest.shards if shard.split == name]
         if split is not None:
             size = sum(shard.bytes for shard in tars) / GIGABYTE
-            row = (len(tars), split.clips, f"{split.seconds / 3600:.3f}", len(split.identities), f"{size:.3f}")
+            hours = f"{split.seconds / 3600:.3f}"
+            row = (len(tars), split.clips, split.silent, hours, len(split.identities), f"{size:.3f}")
             table.add_row(name, *map(str, row))
     console.print(table)
     console.print(_emotions(manifest))

@@ -12,10 +12,9 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TORCH = "2.13.0"
+# The version, and the build without CUDA for Python 3.11 on x86 of https://download.pytorch.org/whl/cpu: PyPI has none.
+TORCH, CPU_BUILD = "2.13.0", "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 CONSTRAINTS = f"torch=={TORCH}\nbackports-strenum<1.3\n"  # uv overlooks that 1.3 is for Python before 3.11
-# PyPI has no build for x86 without CUDA. This one, for Python 3.11, is that of https://download.pytorch.org/whl/cpu.
-CPU_BUILD = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 FILES = {  # and the pins that each takes of those that are left
     "build.txt": r"setuptools==",
     "torch.txt": r"torch==",

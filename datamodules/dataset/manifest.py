@@ -15,7 +15,7 @@ from ..sample import FORMAT_VERSION, FPS, SAMPLE_RATE, Rejected
 
 MANIFEST = "manifest.json"
 FACE_MODEL = "facemodel.npz"
-SILENT = "/silent"  # ends the names of groups of clips without sound
+SILENT_GROUP = "|silent"  # ends the names of groups of clips without sound
 NO_MANIFEST = "`emohead prepare` writes one, `emohead shards index` makes one for tars"
 REBUILD = "run `emohead shards index` to rebuild it"
 
@@ -24,7 +24,7 @@ REBUILD = "run `emohead shards index` to rebuild it"
 class Shard:
     """One tar. `groups` counts clips by "emotion/level/view", so that a selection is counted without the index.
 
-    Clips without sound are counted apart, as "emotion/level/view/silent".
+    Clips without sound are counted apart, as "emotion/level/view|silent".
     """
 
     name: str
@@ -159,4 +159,4 @@ def describe_shard(path: Path, name: str, split: str, records: Sequence[Mapping[
 def group_name(record: Mapping[str, Any]) -> str:
     """The name under which a shard counts clips of one label and view, by an entry of an index."""
     name = f"{record['emotion'] or 'none'}/{record['level'] or 'none'}/{record['view']}"
-    return name + SILENT if record.get("silent") else name
+    return name + SILENT_GROUP if record.get("silent") else name

@@ -44,7 +44,7 @@ class Piece:
     av_offset: int | None  # as ClipInfo
     av_confidence: float
     av_shift: int
-    silent: bool
+    silent: bool = False
     split: str = ""
 
     @property
@@ -147,7 +147,7 @@ def cut_source(listing: SourceList, index: int, track: Track, config: PrepareCon
     """Equal pieces of at most 10 s; those that fail a gate as refusals."""
     source = listing.sources[index]
     opening = mouth_opening(interpolate_gaps(track.points, track.found)) if track.found.any() else np.zeros(0)
-    offset = estimate_offset(opening, track.bands[: len(opening)])
+    offset = estimate_offset(opening, track.bands[: len(opening)]) if track.has_sound else None
     if refused := check_offset(offset, config.gates, source.name):
         yield index, 0, refused
         return

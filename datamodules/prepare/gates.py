@@ -18,6 +18,9 @@ CUT_SETTLES = 3  # frames that the tracker may take to follow a cut
 LEFT_EAR, RIGHT_EAR = 127, 356  # MediaPipe vertices before the ears, as seen in the picture
 
 
+SILENT_CODES = {"no_audio", "silent_audio"}  # of clips that are kept if the preparation keeps those without sound
+
+
 @dataclass
 class GateConfig:
     """The thresholds; a clip must keep within all of them."""
@@ -93,7 +96,7 @@ def _check_face(track: Track, start: int, stop: int, config: GateConfig, name: s
 
 
 def check_sound(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
-    """Whether frames start..stop of a track can be heard."""
+    """Why frames start..stop of a track cannot be heard, or None."""
     if not track.has_sound:
         return Rejected(name, "no sound", "no_audio")
     loudness = float(np.sqrt((track.loudness[start:stop].astype(np.float64) ** 2).mean()))

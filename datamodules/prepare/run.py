@@ -21,6 +21,7 @@ from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
 from ..tracking.tracker import NAME as TRACKER
 from .fit import Plan, inputs_digest, load_plan, make_plan, refuse_all
+from .gates import SILENT_CODES
 from .listing import Source, SourceList
 from .pack import PackedShard, PackJob, pack_jobs, pack_shard, read_packed
 from .track import Track, track_source
@@ -210,7 +211,10 @@ class _Run:
         """The report of a data set that is finished; raises UserError if it is another data set."""
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
-        if {name: manifest.preparation.get(name) for name in same} != same:
+        told = {"silent": "reject"} | manifest.preparation  # data sets before that option
+        if "silent" not in manifest.preparation and not SILENT_CODES & manifest.rejected_counts.keys():
+            told["silent"] = same["silent"]
+        if {name: told.get(name) for name in same} != same:
             raise UserError(self.work.out, "already holds a data set", "choose another folder or delete it")
         self.work.close()  # the last run may have been killed before it could
         reader = ClipReader(self.work.out)
@@ -220,7 +224,7 @@ class _Run:
     def refuse_other_options(self) -> None:
         """Shards of two kinds must not meet in one data set."""
         plan = load_plan(self.work)
-        if plan is None:
+        if plan is None or "silent" not in plan.described:  # none, or one of tracks that are made anew
             return
         for name, value in describe(self.listing, self.config).items():
             if name not in ("sources", "sources_sha256") and plan.described.get(name) != value:

@@ -32,7 +32,7 @@ from .track import VERSION
 WORK = ".work"
 KEY_DIGITS = 32  # hexadecimal, of a track's name
 LANDMARK, ICT, BFM09 = "landmark", "ict", "bfm09"
-SILENT = ("keep", "reject")
+SILENT_CHOICES = ("keep", "reject")
 ICT_FOLDER = "EMOHEAD_ICT"  # environment variable
 SHARD_FILES = re.compile(r"(train|val|test)-\d{6}(\.tar|\.index\.json)")
 
@@ -53,7 +53,7 @@ class PrepareConfig:
         """Raise UserError for what would fail after hours of tracking."""
         check_size(self.size)
         check_codec(self.codec)
-        if self.silent not in SILENT:
+        if self.silent not in SILENT_CHOICES:
             raise UserError(f"--silent {self.silent}", "is neither keep nor reject")
         model = load_face_model(self.face_model)
         if self.coefficients is not None:

@@ -9,7 +9,7 @@ from ...models.face_model import MIN_STD
 from ..config import DataConfig
 from ..dataset.clip import StoredClip
 from ..dataset.index import person
-from ..dataset.manifest import REBUILD, SILENT, Shard, group_name
+from ..dataset.manifest import REBUILD, SILENT_GROUP, Shard, group_name
 from ..dataset.reader import ClipReader
 from ..sample import EMOTIONS
 from ..storage.cache import Cache
@@ -107,15 +107,16 @@ class ClipSource:
         return SelectedClips(rows, people)
 
     def _selected_groups(self, shard: Shard) -> list[str]:
-        return [name for name in shard.groups if self._chosen(name) and not (self.heard and name.endswith(SILENT))]
+        names = filter(self._chosen, shard.groups)
+        return [name for name in names if not (self.heard and name.endswith(SILENT_GROUP))]
 
     def _silent(self, group: str) -> bool:
-        return group.endswith(SILENT) and self._chosen(group)
+        return group.endswith(SILENT_GROUP) and self._chosen(group)
 
     def _chosen(self, group: str) -> bool:
         """Whether the configuration asks for clips of a group, with sound or without."""
         c = self.config
-        emotion, level, view = group.removesuffix(SILENT).split("/", 2)
+        emotion, level, view = group.removesuffix(SILENT_GROUP).split("/", 2)
         chosen = ((emotion, c.emotions), (level, [str(level) for level in c.levels]), (view, c.views))
         return emotion not in c.holdout_emotions and all(not asked or own in asked for own, asked in chosen)
 
@@ -160,11 +161,11 @@ def check_selection(source: ClipSource, config: DataConfig) -> None:
     """Refuse a selection that leaves nothing, or nothing of a data set that has a weight."""
     names = ("train_splits", "emotions", "levels", "views", "holdout_emotions")
     selection = ", ".join(f"data.{name}={getattr(config, name)}" for name in names if getattr(config, name))
+    silent = f"{source.num_silent} clips without sound aside, " if source.num_silent else ""
     for counts, folder in zip(source.counts_of, config.shards, strict=True):
         if config.weights and not sum(counts):
-            raise UserError(folder, "no clip for training is selected, but it has a weight", selection)
+            raise UserError(folder, f"{silent}no clip for training is selected, but it has a weight", selection)
     if not source.num_clips:
-        silent = f"{source.num_silent} clips without sound aside, " if source.num_silent else ""
         raise UserError(
             f"{', '.join(config.shards)}",
             f"{silent}no clip for training is selected by {selection}",

@@ -38,10 +38,10 @@ class FaceTracker:
             found = self._detector.regions(square)[: self._max_faces]
             regions += [new for new in found if all(new.overlap(known) <= SAME_FACE for known in self._known)]
         tracked = [self._mesh.points(square, region) for region in regions]
-        faces = [points for points in tracked if points is not None]
+        faces = distinct_faces([points for points in tracked if points is not None])
         if self._video:
             self._known = [region_of(points) for points in faces]
-        return distinct_faces(faces)
+        return faces
 
     def _squared(self, frame: np.ndarray) -> np.ndarray:
         """The frame in the upper left corner of a black square: the detector squeezes what it is shown to a square."""

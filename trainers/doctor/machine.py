@@ -226,7 +226,7 @@ def has_key() -> bool:
 
 
 def packages(*, deepspeed: bool) -> list[Finding]:
-    """Installed versions against the range that this version of emohead is tested with."""
+    """Installed versions against the range that this version of emohead wants."""
     try:
         needed = {need.name: need.specifier for need in map(Requirement, requires("emohead") or [])}
     except PackageNotFoundError:
@@ -240,7 +240,7 @@ def packages(*, deepspeed: bool) -> list[Finding]:
             state: State = "wrong" if deepspeed or name != "deepspeed" else "warning"
             found.append(Finding("packages", state, f"{name} is not installed", remedy))
         elif not wanted.contains(held, prereleases=True):
-            problem = f"{name} {held}, emohead is tested with {wanted}"
+            problem = f"{name} {held}, emohead wants {wanted}"
             found.append(Finding("packages", "warning", problem, remedy))
     return found or [Finding("packages", "ok", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))]
 

@@ -126,7 +126,7 @@ def evaluate_videos(
     (size,) = {maker.face.config.size for maker in makers.values()}
     found: dict[str, list[ClipFigures]] = {}
     collections: dict[str, FidCollection] = {}
-    for key in keys_of(reader, split):
+    for key in keys_of(reader, split, heard=from_speech(makers)):
         clip = true_clip(reader, key, size)
         true_features = judges.fid.features(clip.frames) if judges.fid else None
         for row, motion, draw in ways(makers, clip):
@@ -144,6 +144,11 @@ def evaluate_videos(
     for row, collection in collections.items():
         table[row]["fid"] = collection.compute()
     return {row: figures for row, figures in table.items() if figures}
+
+
+def from_speech(makers: dict[str, Maker]) -> bool:
+    """Whether any of them makes motion from speech, so that clips without sound cannot be compared."""
+    return any(maker.motion for maker in makers.values())
 
 
 def ways(makers: dict[str, Maker], clip: TrueClip) -> Iterator[tuple[str, Tensor, Draw]]:

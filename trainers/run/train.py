@@ -90,7 +90,7 @@ def _train_in(run: Path, config: Any, stage_type: type[Stage], notice: Notice, s
     settle_precision(config, run)
     data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     if data.facts.num_silent and rank_zero_only.rank == 0:
-        report(f"{data.facts.num_silent} clips are left out of training, for they have no sound")
+        report(f"clips without sound, which this stage does not train on: {data.facts.num_silent}")
     stage = stage_type(config, data.facts)
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
     check_same_run(config, run)

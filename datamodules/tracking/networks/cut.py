@@ -7,6 +7,7 @@ The network with attention holds operators that LiteRT does not have: they cut p
 divided there, into the network before them and the one after them; the irises, which nobody asks for, are left out.
 """
 
+import hashlib
 import sys
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 HERE = Path(__file__).parent
+WHEEL = "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"  # SHA-256
 DETECTOR = "mediapipe/modules/face_detection/face_detection_short_range.tflite"
 MESH = "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite"
 
@@ -57,6 +59,8 @@ def part(network: bytes, inputs: list[int], outputs: list[int]) -> bytes:
 
 
 def main() -> None:
+    if hashlib.sha256(Path(sys.argv[1]).read_bytes()).hexdigest() != WHEEL:
+        sys.exit(f"{sys.argv[1]}: another wheel than the one whose tensors are numbered here")
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         detector, mesh = wheel.read(DETECTOR), wheel.read(MESH)
     (HERE / "face_detection_short_range.tflite").write_bytes(detector)
