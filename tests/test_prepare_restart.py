@@ -1,15 +1,18 @@
 """Preparation in passes and parts: it goes on after a kill, and always makes the same set."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +195,20 @@ def test_another_command_on_the_same_folder_is_refused(tmp_path: Path, people: P
     (tmp_path / "taken" / "train-000003.tar").touch()
     with pytest.raises(UserError, match=r"holds train-000003\.tar of something else"):
         prepare_sources(listing, tmp_path / "taken", SMALL)
+
+
+def test_a_finished_set_from_before_an_option_is_known_again(tmp_path: Path, people: Path, undisturbed: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["preparation"]["silent"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert len(prepare_sources(read_folder(people), out, SMALL).kept) == 3
+    manifest["rejected_counts"]["no_audio"] = 1  # then it decided something
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="already holds a data set"):
+        prepare_sources(read_folder(people), out, SMALL)
+    assert len(prepare_sources(read_folder(people), out, replace(SMALL, silent="reject")).kept) == 3
 
 
 def test_a_given_face_model_is_used(tmp_path: Path, people: Path, undisturbed: Path) -> None:

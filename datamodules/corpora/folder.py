@@ -16,6 +16,7 @@ from ..sample import EMOTIONS, LEVELS
 
 LABELS = "labels.csv"
 LABEL_COLUMNS = ("file", "identity", "emotion", "level", "sentence")
+MANY = 8  # kinds of files that are no videos are named
 DELIMITERS = (",", ";", "\t")
 SYNONYMS = {  # as people and other data sets name the emotions
     "anger": "angry",
@@ -38,7 +39,8 @@ def read_folder(folder: Path) -> SourceList:
     No video is opened.
     Raises UserError if `folder` is missing or holds no video, or if a label is wrong.
     """
-    videos = find_files(folder, VIDEO_SUFFIXES)
+    files = find_files(folder)
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
         raise UserError(folder, f"holds no video ({' '.join(VIDEO_SUFFIXES)})")
     stems = Counter(path.stem for path in videos)
@@ -52,11 +54,15 @@ def read_folder(folder: Path) -> SourceList:
         sources.append(Source(path, name, identity))
     if (folder / LABELS).is_file():
         _read_labels(folder / LABELS, {source.name: source for source in sources})
-    return SourceList(folder.resolve().name, sources)
+    others = Counter(path.suffix.lower() or path.name for path in files if path.suffix.lower() not in VIDEO_SUFFIXES)
+    del others[Path(LABELS).suffix]
+    kinds = ", ".join(f"{count} {printable(suffix)}" for suffix, count in others.most_common(MANY))
+    notes = [f"not videos by their names: {kinds}"] if others else []
+    return SourceList(folder.resolve().name, sources, notes=notes)
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files below `folder` with one of the suffixes, in any case, sorted; links are followed.
+def find_files(folder: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """The files below `folder` with one of the suffixes, in any case, or all of them, sorted; links are followed.
 
     Names that begin with a dot are passed over: they are the system's (`._001.mp4` of a Mac's archive).
     """
@@ -71,7 +77,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
+    return sorted(path for path in found if suffixes is None or path.suffix.lower() in suffixes)
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------

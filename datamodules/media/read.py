@@ -18,7 +18,22 @@ from ..sample import FPS
 from .container import DAMAGE, LEAP, MAX_GAP, RESTART, RUN_UP, first_decodable, is_indexed, open_media, reason_of
 
 MAX_ASPECT = 8  # width of a pixel over its height; beyond it the header is not believed
-VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".mov", ".mkv", ".avi", ".webm")
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+)
 
 
 @dataclass
