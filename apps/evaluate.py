@@ -87,7 +87,8 @@ def run_evaluation(
     videos = _videos(makers, reader, split, judges, names)
     missing = ", ".join(judges.missing()) if makers else ""
     note = f"{missing}: {NOT_MEASURED}" if missing else ""
-    clips, silent = len(reader.keys(split)), len(reader.keys(split)) - len(reader.keys(split, heard=True))
+    clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
+    silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
     _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
     if out is not None:

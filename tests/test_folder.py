@@ -32,7 +32,7 @@ def test_videos_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
     assert all(s.path == tmp_path / s.name for s in found.sources)
     assert all(s.split is None and s.emotion is None and s.audio is None for s in found.sources)
     assert not found.rejected
-    assert found.notes == ["not videos by their names: 1 .wav, 1 .txt"]
+    assert found.notes == ["not videos by their names: 1 .txt, 1 .wav"]
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -96,9 +97,7 @@ def test_parts_are_of_the_same_points_left_and_right() -> None:
 
 # -- the networks ----------------------------------------------------------------------------------------------------
 
-needs_networks = pytest.mark.skipif(
-    "not __import__('importlib.util').util.find_spec('ai_edge_litert')", reason="needs the extra `prepare`"
-)
+needs_networks = pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="needs the extra `prepare`")
 
 
 @needs_networks

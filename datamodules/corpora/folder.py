@@ -16,7 +16,6 @@ from ..sample import EMOTIONS, LEVELS
 
 LABELS = "labels.csv"
 LABEL_COLUMNS = ("file", "identity", "emotion", "level", "sentence")
-MANY = 8  # kinds of files that are no videos are named
 DELIMITERS = (",", ";", "\t")
 SYNONYMS = {  # as people and other data sets name the emotions
     "anger": "angry",
@@ -54,9 +53,8 @@ def read_folder(folder: Path) -> SourceList:
         sources.append(Source(path, name, identity))
     if (folder / LABELS).is_file():
         _read_labels(folder / LABELS, {source.name: source for source in sources})
-    others = Counter(path.suffix.lower() or path.name for path in files if path.suffix.lower() not in VIDEO_SUFFIXES)
-    del others[Path(LABELS).suffix]
-    kinds = ", ".join(f"{count} {printable(suffix)}" for suffix, count in others.most_common(MANY))
+    others = Counter(path.suffix.lower() for path in set(files) - {*videos, folder / LABELS})
+    kinds = ", ".join(f"{count} {printable(suffix) or 'without a suffix'}" for suffix, count in sorted(others.items()))
     notes = [f"not videos by their names: {kinds}"] if others else []
     return SourceList(folder.resolve().name, sources, notes=notes)
 

@@ -167,17 +167,17 @@ def cut_source(listing: SourceList, index: int, track: Track, config: PrepareCon
         key = clip_key(index, source.path.stem, number)
         confidence = offset.confidence if offset is not None else 0.0
         yield Piece(
-            index,
-            number,
-            key,
-            start,
-            stop - start,
-            box,
-            track.region,
-            sure,
-            confidence,
-            shift,
-            silent is not None,
+            source=index,
+            number=number,
+            key=key,
+            start=start,
+            frames=stop - start,
+            crop=box,
+            region=track.region,
+            av_offset=sure,
+            av_confidence=confidence,
+            av_shift=shift,
+            silent=silent is not None,
         )
 
 

@@ -211,9 +211,8 @@ class _Run:
         """The report of a data set that is finished; raises UserError if it is another data set."""
         manifest = load_manifest(self.work.out)
         same = describe(self.listing, self.config)
-        told = {"silent": "reject"} | manifest.preparation  # data sets before that option
-        if "silent" not in manifest.preparation and not SILENT_CODES & manifest.rejected_counts.keys():
-            told["silent"] = same["silent"]
+        decided = SILENT_CODES & manifest.rejected_counts.keys()  # before the option `silent` such clips were rejected
+        told = {"silent": "reject" if decided else same["silent"]} | manifest.preparation
         if {name: told.get(name) for name in same} != same:
             raise UserError(self.work.out, "already holds a data set", "choose another folder or delete it")
         self.work.close()  # the last run may have been killed before it could
