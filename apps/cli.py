@@ -16,11 +16,13 @@ from .arguments import File, Files, Word, Words, examples
 from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .shards_commands import shards
+from .sweep_commands import sweep
 
 # The packages that commands import, by the extra of pyproject.toml that installs them.
 EXTRAS = {
     "train": "pytorch_lightning lightning_fabric omegaconf deepspeed open_clip torchvision torchmetrics wandb fsspec",
     "prepare": "ai_edge_litert",
+    "sweep": "optuna jsonschema",
 }
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells expect it
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -55,6 +57,7 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
+app.add_typer(sweep, name="sweep")
 
 
 def tell_version(asked: bool) -> None:
@@ -122,10 +125,15 @@ def train(
     """Train one stage and export it. The same command again resumes it; exit code 75 asks for that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
     from ..trainers.run.preemption import Preempted
+    from ..trainers.run.pruning import Pruned
     from ..trainers.run.train import train as train_stage
+    from ..trainers.sweeps.trial import watch
 
     try:
-        path = train_stage(stage, config or [], overrides or [])
+        path = train_stage(stage, config or [], overrides or [], watch=watch())
+    except Pruned as pruned:
+        typer.echo(f"{pruned}")
+        return
     except Preempted as preempted:
         print(f"emohead: {preempted}", file=sys.stderr)
         raise typer.Exit(preempted.exit_code) from None

@@ -58,6 +58,7 @@ TRAINING = dict.fromkeys(PLAIN, PLAIN) | {
     "all_stages": LEARNING | STAGE_FILES,
     "run": LEARNING | {"all_stages"},
     "doctor": LEARNING | {"all_stages", "run"},
+    "sweeps": LEARNING | {"all_stages", "run", "doctor"},
     "evaluation": PLAIN,
 }
 PARTS = {"datamodules": DATA, "trainers": TRAINING}

@@ -79,6 +79,10 @@ class DistillStage(Stage[DistillStageConfig]):
     starts_from = (Start("emotion", "emotion"), Start("motion", "motion"), Start("face", "face"))
     kind = "talker"
     monitor = "-val/loss"
+    figures = (
+        *("loss", "text_loss", "image_loss", "speech_loss", "motion_loss", "true_motion_loss"),
+        *("portrait_loss", "frame_loss", "true_frame_loss", "region_loss", "student_psnr", "teacher_psnr"),
+    )
     network: Talker
 
     @classmethod

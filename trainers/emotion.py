@@ -78,6 +78,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
     config_type = EmotionStageConfig
     kind = "emotion"
     monitor = "-val/loss"
+    figures = ("loss", "text_image_loss", "text_audio_loss", "image_audio_loss", "text_image_top1", "text_audio_top1")
     network: EmotionSpace
     original: Tensor | None  # (S, E)
 

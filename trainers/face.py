@@ -97,6 +97,7 @@ class FaceStage(Stage[FaceStageConfig]):
     weights = ("perceptual.vgg",)
     kind = "face"
     monitor = "val/psnr"
+    figures = ("psnr", "copy_psnr", "psnr_gain", "region_loss", "points_error")
     network: FaceGenerator
     average: FaceGenerator
     discriminator: Discriminator

@@ -79,6 +79,7 @@ class MotionStage(Stage[MotionStageConfig]):
     starts_from = (Start("emotion", "emotion"),)
     kind = "motion"
     monitor = "-val/loss"
+    figures = ("loss", "expression_loss", "vertex_loss", "lip_loss", "velocity_loss", "pose_loss", "mouth_correlation")
     network: AudioTo3DMM
     critics: MotionCritics
     jury: MotionCritics

@@ -111,6 +111,7 @@ class Stage(pl.LightningModule, Generic[Config]):
     weights: ClassVar[tuple[str, ...]] = ()  # keys that may hold a file of pretrained weights
     kind: ClassVar[str]  # of its export, KIND.safetensors
     monitor: ClassVar[str]  # the metric on val by which checkpoints are compared, with - if less is better
+    figures: ClassVar[tuple[str, ...]]  # what a validation finds, all of it, without val/
     network: nn.Module
 
     @classmethod

@@ -21,6 +21,7 @@ from .journal import Journal, write_picture
 from .meter import Meter
 from .preemption import Preempted
 from .progress_bar import ProgressLine
+from .pruning import Pruned, Watch
 from .save_and_resume import Saver
 from .watchdog import Watchdog
 
@@ -37,9 +38,11 @@ class Loop(pl.Callback):
         journal: Journal | None,
         progress: ProgressLine | None,
         samples: Path,  # the folder of pictures
+        watch: Watch | None = None,
     ) -> None:
         self.saver, self.guard, self.watchdog = saver, guard, watchdog
         self.journal, self.progress, self.samples = journal, progress, samples
+        self.watch = watch
         self.meter = Meter()
         self.validation = Means()
 
@@ -96,6 +99,8 @@ class Loop(pl.Callback):
 
         # Save, and leave if somebody asks for it.
         leave = self.saver.asked_to_leave()
+        if leave and leave.pruned and not finished(stage):
+            raise Pruned(stage.num_batches)
         if finished(stage) or leave or stage.num_batches % c.checkpoint_every == 0:
             self.saver.save(stage)
         if leave and not finished(stage):
@@ -133,9 +138,12 @@ class Loop(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, stage: Any) -> None:
         values = self.validation.over_ranks() | stage.metrics()
         self.meter.leave_out(self.validation.seconds())
+        figures = {f"val/{name}": value for name, value in values.items()}
+        if self.watch:  # before the row is written: a resumed run validates again if there is none
+            self.saver.notice.verdict = self.watch(stage.num_batches, figures)
         if self.journal:
             self.journal.write("val", stage.num_batches, values)
-        self.saver.keep_if_best(stage, {f"val/{name}": value for name, value in values.items()})
+        self.saver.keep_if_best(stage, figures)
 
     def keep_pictures(self, journal: Journal, step: int, pictures: dict[str, np.ndarray]) -> None:
         for name, picture in pictures.items():

@@ -33,6 +33,7 @@ class Notice:
         self.signal: int | None = None
         self.end: float | None = None  # of the job's time, as time.time()
         self.save_before = 0.0  # seconds before the end
+        self.verdict: str | None = None  # why a run that others are compared with need not go on
         # A shell starts what runs in its background with SIGINT ignored: that stays so.
         by_hand = [] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT]
         self.before: dict[int, Any] = {number: signal.signal(number, self._note) for number in (*SIGNALS, *by_hand)}

@@ -21,10 +21,11 @@ from .strategy import agreement_group, greatest
 
 
 class Leave(NamedTuple):
-    """Somebody wants the run to end: by Ctrl-C, or by a signal or the end of the job's time."""
+    """The run is to end: by Ctrl-C, by a signal or the end of the job's time, or because others are better."""
 
     reason: str
     by_hand: bool
+    pruned: bool
 
 
 class Saver:
@@ -53,9 +54,10 @@ class Saver:
 
     def asked_to_leave(self) -> Leave | None:
         """Why the run is to end, if any rank has been told to."""
-        reason = self.notice.reason
-        told, by_hand = (found > 0 for found in greatest([reason is not None, self.notice.by_hand], self.group))
-        return Leave(reason or "another rank was told to", by_hand) if told else None
+        notice, reason = self.notice, self.notice.reason or self.notice.verdict
+        flags = [reason is not None, notice.by_hand, notice.verdict is not None]
+        told, by_hand, pruned = (found > 0 for found in greatest(flags, self.group))
+        return Leave(reason or "another rank was told to", by_hand, pruned) if told else None
 
     def save(self, stage: Stage) -> None:
         """No rank goes on before the checkpoint is complete."""

@@ -30,6 +30,7 @@ from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
+from .pruning import Pruned, Watch
 from .save_and_resume import Saver, load_weights
 from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_devices, settle_precision
 from .strategy import EngineStrategy
@@ -38,7 +39,9 @@ from .watchdog import Watchdog
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
-def train(name: str, files: list[Path], overrides: list[str], *, show: Show | None = None) -> Path | None:
+def train(
+    name: str, files: list[Path], overrides: list[str], *, show: Show | None = None, watch: Watch | None = None
+) -> Path | None:
     """Train a stage to its last step and export it.
 
     Args:
@@ -46,19 +49,21 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
         files: YAML files, or names of shipped ones, later ones winning.
         overrides: `key=value`, winning over the files.
         show: called with steps done, steps in all and a note, in place of the run's own progress bar.
+        watch: called after each validation, and may end the run.
 
     Returns:
         The exported `.safetensors`; None on all ranks but the first.
 
     Raises:
         Preempted: told to leave before the last step; saved.
+        Pruned: ended by `watch`; nothing is exported.
         KeyboardInterrupt: Ctrl-C came after the last step; the run has ended well all the same.
     """
     stage_type = find_stage(name)
     forget_leftovers()
     notice = Notice()
     try:
-        path = _train(stage_type, files, overrides, notice, show)
+        path = _train(stage_type, files, overrides, notice, show, watch)
     except BaseException as error:
         notice.close(leaving=isinstance(error, Preempted))
         raise
@@ -69,7 +74,12 @@ def train(name: str, files: list[Path], overrides: list[str], *, show: Show | No
 
 
 def _train(
-    stage_type: type[Stage], files: list[Path], overrides: list[str], notice: Notice, show: Show | None
+    stage_type: type[Stage],
+    files: list[Path],
+    overrides: list[str],
+    notice: Notice,
+    show: Show | None,
+    watch: Watch | None,
 ) -> Path | None:
     config: Any = load_config(stage_type.config_type, files, overrides)
     settle_devices(config)
@@ -82,10 +92,12 @@ def _train(
     pl.seed_everything(config.seed, verbose=False)
     run = run_folder(config, stage_type.name)
     with locked(run) if rank_zero_only.rank == 0 else nullcontext():
-        return _train_in(run, config, stage_type, notice, show)
+        return _train_in(run, config, stage_type, notice, show, watch)
 
 
-def _train_in(run: Path, config: Any, stage_type: type[Stage], notice: Notice, show: Show | None) -> Path | None:
+def _train_in(
+    run: Path, config: Any, stage_type: type[Stage], notice: Notice, show: Show | None, watch: Watch | None
+) -> Path | None:
     """Train in a run folder that no other process writes."""
     settle_precision(config, run)
     data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
@@ -100,11 +112,14 @@ def _train_in(run: Path, config: Any, stage_type: type[Stage], notice: Notice, s
         save_config(config, run / "config.yaml")
     started = time.time()
     try:
-        _fit(stage, data, config, run, checkpoints, strategy, notice, show)
+        _fit(stage, data, config, run, checkpoints, strategy, notice, show, watch)
     except Preempted as preempted:
         strategy.leave()
         if rank_zero_only.rank == 0 and not preempted.by_hand and requeue():
             print(f"{run}: the job waits in the queue again", file=sys.stderr)
+        raise
+    except Pruned:
+        strategy.leave()
         raise
     path = export_path(run, stage_type)
     export(stage, path, provenance(stage, data, seconds=time.time() - started))
@@ -170,6 +185,7 @@ def _fit(
     strategy: EngineStrategy,
     notice: Notice,
     show: Show | None,
+    watch: Watch | None,
 ) -> None:
     """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
     c = config.trainer
@@ -184,6 +200,7 @@ def _fit(
         journal=journal,
         progress=ProgressLine(run.name, c.max_steps, show) if first else None,
         samples=run / "samples",
+        watch=watch if first else None,
     )
     trainer = make_trainer(config, data, run, strategy, loop)
     leave_signals_alone(trainer)

@@ -1,0 +1,127 @@
+"""The record of a sweep: Optuna's journal, a file that workers on many machines append to, kept twice.
+
+Optuna reads a journal line by line and takes no half one: a writer that dies in the middle of a line, or a disk that
+loses its end, would make the file useless to all. So each line goes into two files, one after the other, and before
+anything is written both are cut to their last whole line and the shorter one is filled up from the other.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from ...models.errors import UserError
+
+JOURNAL, COPY = "journal.log", "journal.copy.log"
+GRACE = 10  # seconds after which the lock of a writer that was killed is broken
+BLOCK = 1 << 16
+
+
+class TwofoldJournal(JournalFileBackend):
+    """Optuna's journal in a file, and a copy of it. Its lock needs no more of a file system than O_EXCL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.copy = folder / JOURNAL, folder / COPY
+        self.lock = JournalFileOpenLock(str(self.path), grace_period=GRACE)
+        super().__init__(str(self.path), self.lock)
+        if not whole(self.path, self.copy):
+            self._mend()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        self._locked(lines)
+
+    def _mend(self) -> None:
+        self._locked(b"")
+
+    def _locked(self, lines: bytes) -> None:
+        self.lock.acquire()
+        try:
+            if not whole(self.path, self.copy):
+                mend(self.path, self.copy)
+            # The copy first: a journal that lacks what its copy has is filled up, and nobody has seen the line yet.
+            for path in (self.copy, self.path) if lines else ():
+                with open(path, "ab") as file:
+                    file.write(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+        finally:
+            with contextlib.suppress(RuntimeError):  # this one stood still for so long that another broke its lock
+                self.lock.release()
+
+
+def open_storage(folder: Path) -> JournalStorage:
+    """The storage of a sweep's folder. Raises UserError if both files are damaged in the middle."""
+    try:
+        return JournalStorage(TwofoldJournal(folder))
+    except (ValueError, KeyError) as error:
+        path = folder / JOURNAL
+        problem = f"line {damaged_line(path)} is not readable ({' '.join(str(error).split())[:80]})"
+        raise UserError(path, problem, f"take {folder / COPY} in its place, if that is whole") from None
+
+
+def whole(path: Path, copy: Path) -> bool:
+    """Whether both files are there, equally long, and end with a line."""
+    try:
+        sizes = path.stat().st_size, copy.stat().st_size
+    except FileNotFoundError:
+        return False
+    return sizes[0] == sizes[1] and all(
+        size == 0 or _last(p) == b"\n" for p, size in zip((path, copy), sizes, strict=True)
+    )
+
+
+def mend(path: Path, copy: Path) -> None:
+    """Cut both to their last whole line, and fill up the shorter one. For the holder of the lock."""
+    for each in (path, copy):
+        each.touch()
+        _cut(each)
+    shorter, longer = sorted((path, copy), key=lambda each: each.stat().st_size)
+    with open(longer, "rb") as source, open(shorter, "rb") as target:
+        length = shorter.stat().st_size
+        while block := target.read(BLOCK):
+            if source.read(len(block)) != block:
+                raise ValueError(f"{shorter.name} and {longer.name} differ within the first {length} bytes")
+        missing = source.read()
+    with open(shorter, "ab") as file:
+        file.write(missing)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def damaged_line(path: Path) -> int:
+    """Number of the first line that is no JSON."""
+    with open(path, "rb") as file:
+        lines = file.read().splitlines()
+    return next((number for number, line in enumerate(lines, start=1) if not _is_json(line)), len(lines))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _last(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
+
+
+def _cut(path: Path) -> None:
+    """Drop what follows the last end of a line."""
+    with open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = 0
+        while end and not keep:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            keep = start + file.read(end - start).rfind(b"\n") + 1
+            keep = 0 if keep == start else keep
+            end = start
+        file.truncate(keep)

@@ -1,0 +1,151 @@
+"""The study of a sweep: all its trials, in a folder that workers share.
+
+    sweep.yaml     the sweep file, as it was given
+    sweep.json     key=value words beside it, and the seed of the draws
+    journal.log    Optuna's journal: trials, their values and states (journal.copy.log is the same again)
+    leases/        who works on which trial
+    trials/0003/   the run folder of a trial; trials/0003.log is what it printed
+
+All trials are there from the start, waiting, so that however many workers come, none is begun twice and none too many.
+What a trial draws follows from the seed, its number, and (method bayes) the trials that have ended by then.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from ...models.errors import UserError
+from ...models.files import write_json, written_aside
+from .early_end import pruner
+from .file import Sweep, find_sweep, read_sweep
+from .journal import COPY, JOURNAL, open_storage
+from .parameters import words
+from .trial import STUDY, Trial
+
+STARTUP = 10  # trials that are drawn at random before others are learned from
+SETTINGS, WORDS, REASON = "settings", "words", "reason"  # what is noted of a trial
+SEED_STRIDE = 100_003  # more than a sweep has trials
+FILE, JSON = "sweep.yaml", "sweep.json"
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class Folder(NamedTuple):
+    """A sweep's folder and what is in it."""
+
+    path: Path
+    sweep: Sweep
+    seed: int
+
+    def run(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def log(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}.log"
+
+    def trial(self, number: int) -> Trial:
+        sweep, run = self.sweep, str(self.run(number).resolve())
+        return Trial(str(self.path.resolve()), run, number, sweep.metric, sweep.max_steps, sweep.early_end)
+
+    def open(self) -> optuna.Study:
+        return optuna.load_study(study_name=STUDY, storage=open_storage(self.path), pruner=pruner(self.sweep.early_end))
+
+
+def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
+    """Make a sweep's folder, or join the sweep that is in it.
+
+    Raises:
+        UserError: the file is no sweep, or another one was begun in the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(folder, "is a file", "--out wants a folder")
+    sweep, text = read_sweep(file, more), find_sweep(file).read_bytes()
+    settings = {"words": more, "seed": seed}
+    if (folder / JOURNAL).exists():
+        if (folder / FILE).read_bytes() != text:
+            raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
+        if (known := json.loads((folder / JSON).read_text())) != settings:
+            problem = f"was begun with {' '.join(known['words']) or 'no words'} and seed {known['seed']}"
+            raise UserError(folder, problem, "give the same, or --out another folder")
+        return Folder(folder, sweep, seed)
+    for part in ("trials", "leases", "logs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    with written_aside(folder / FILE, folder / f"{FILE}.{mark}") as partial:
+        partial.write_bytes(text)
+    write_json(folder / JSON, settings, partial=folder / f"{JSON}.{mark}")
+    _make_journal(sweep, folder, folder / f".new.{mark}")
+    return Folder(folder, sweep, seed)
+
+
+def read_folder(folder: Path) -> Folder:
+    """The sweep in a folder. Raises UserError if there is none."""
+    if not (folder / JOURNAL).is_file():
+        raise UserError(folder, "no sweep is in it", f"wanted is a folder with {FILE} and {JOURNAL}")
+    settings = json.loads((folder / JSON).read_text())
+    return Folder(folder, read_sweep(folder / FILE, settings["words"]), settings["seed"])
+
+
+def _make_journal(sweep: Sweep, folder: Path, aside: Path) -> None:
+    """All trials, waiting, in a journal that appears at once; of several workers one makes it."""
+    aside.mkdir()
+    try:
+        direction = "maximize" if sweep.maximize else "minimize"
+        study = optuna.create_study(study_name=STUDY, storage=open_storage(aside), direction=direction)
+        for point in sweep.points():
+            study.enqueue_trial(point)
+        # The copy may be missing or another's: whoever opens the journal fills it up.
+        try:
+            os.link(aside / JOURNAL, folder / JOURNAL)
+        except FileExistsError:
+            return
+        shutil.copyfile(folder / JOURNAL, aside / COPY)
+        os.replace(aside / COPY, folder / COPY)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sampler(sweep: Sweep, seed: int, number: int) -> BaseSampler:
+    """What draws the values of one trial."""
+    seed = (seed * SEED_STRIDE + number) % 2**32
+    if sweep.method != "bayes":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
+
+
+def claim(study: optuna.Study) -> int | None:
+    """Make the next waiting trial a running one; its number, or None if none waits. Only one worker gets each."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+            return trial.number
+    return None
+
+
+def resume(folder: Folder, study: optuna.Study, number: int) -> tuple[dict[str, Any], list[str]]:
+    """Settings and words of a running trial: those it has, or new ones, drawn and noted."""
+    known = study.get_trials(deepcopy=False)[number]
+    if WORDS in known.user_attrs:
+        return known.user_attrs[SETTINGS], known.user_attrs[WORDS]
+    study.sampler = sampler(folder.sweep, folder.seed, number)
+    trial = optuna.Trial(study, known._trial_id)
+    settings = {parameter.key: parameter.draw(trial) for parameter in folder.sweep.parameters}
+    found = words(settings, folder.sweep.spec)
+    trial.set_user_attr(SETTINGS, settings)
+    trial.set_user_attr(WORDS, found)
+    return settings, found
+
+
+def best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+    """The best of the trials that ran to their end."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
