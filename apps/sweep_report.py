@@ -127,5 +127,6 @@ def trials(summary: Summary) -> str:
             + "".join(f"<td class='n'>{escape(cell)}</td>" for cell in cells)
             + f"<td class='small'>{escape(row.reason)}</td></tr>"
         )
-    table = f"<table><thead><tr><th>trial</th><th>state</th>{head}<th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = f"<tr><th>trial</th><th>state</th>{head}<th></th></tr>"
+    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
     return f"<div class='scroll'>{table}</div>"
