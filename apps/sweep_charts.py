@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from ..trainers.sweeps.summary import Row, Summary
-from .charts import ticks
+from .charts import LOG_FROM, ticks
 
 WIDTH, HEIGHT = 1040, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 64, 40, 26
@@ -14,10 +14,11 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 64, 40, 26
 class Axis:
     """Values on a line from 0 to 1: numbers, on a log scale if they are drawn so, or choices."""
 
-    def __init__(self, name: str, values: list[Any], *, log: bool = False) -> None:
+    def __init__(self, name: str, values: list[Any], *, log: bool = False, choice: bool = False) -> None:
         self.name = name
-        self.numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        self.choices = sorted({str(value) for value in values})
+        number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        self.numbers = number and not choice
+        self.choices = [str(value) for value in (sorted(set(values)) if number else sorted(set(map(str, values))))]
         if self.numbers:
             self.low, self.high = min(values), max(values)
             self.log = log and self.low > 0
@@ -41,6 +42,10 @@ class Axis:
         return [(self.place(value), number(value)) for value in shown]
 
 
+def result_axis(values: list[float], name: str = "") -> Axis:
+    return Axis(name, values, log=min(values) > 0 and max(values) / min(values) > LOG_FROM)
+
+
 def parallel_coordinates(summary: Summary) -> str:
     """A line for each trial that ended, through its values of all parameters to its result; the best are strongest."""
     sweep = summary.folder.sweep
@@ -48,8 +53,11 @@ def parallel_coordinates(summary: Summary) -> str:
     drawn = [parameter for parameter in sweep.parameters if parameter.distribution != "constant"]
     if len(rows) < 2:
         return ""
-    axes = [Axis(p.key, [row.settings[p.key] for row in rows], log="log" in p.distribution) for p in drawn]
-    axes.append(Axis(sweep.metric, [row.value for row in rows]))
+    axes = [
+        Axis(p.key, [row.settings[p.key] for row in rows], log="log" in p.distribution, choice="values" in p.given)
+        for p in drawn
+    ]
+    axes.append(result_axis([row.value for row in rows if row.value is not None], sweep.metric))
     gap = (WIDTH - LEFT - RIGHT) / max(1, len(axes) - 1)
 
     def y(share: float) -> float:
@@ -85,7 +93,7 @@ def history(summary: Summary) -> str:
     rows = [row for row in summary.rows if row.state in ("done", "ended early") and row.value is not None]
     if len(rows) < 2:
         return ""
-    values = Axis("", [row.value for row in rows])
+    values = result_axis([row.value for row in rows if row.value is not None])
     last = max(row.number for row in rows)
     better = max if summary.folder.sweep.maximize else min
     best: float | None = None
@@ -109,12 +117,15 @@ def learning_curves(summary: Summary) -> str:
     found = [value for row in rows for value in row.curve.values()]
     if not found:
         return ""
-    values = Axis("", found, log=min(found) > 0 and max(found) / min(found) > 20)
+    values = result_axis(found)
     last = max(row.step for row in rows)
     parts = grid_lines(values)
     for row in sorted(rows, key=lambda row: row is summary.best):
         points = " ".join("{},{}".format(*place(step / last, values.place(value))) for step, value in row.curve.items())
         kind = "best" if row is summary.best else row.state.replace(" ", "-")
+        if len(row.curve) == 1:  # a line of one point is not drawn
+            x, y = points.split(",")
+            parts.append(f'<circle class="point {kind}" cx="{x}" cy="{y}" r="2.5"/>')
         parts.append(
             f'<polyline class="trial {kind}" points="{points}"><title>{escape(title_of(row))}</title></polyline>'
         )

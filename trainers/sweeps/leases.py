@@ -21,7 +21,7 @@ from ...models.lock import BEAT, SILENCE, Owner
 class Held(NamedTuple):
     """What stands in a lease."""
 
-    owner: Owner
+    owner: Owner | None  # None: it is not readable, as a disk may leave it after a power cut
     token: str  # of this one lease
     touched: int  # ns
 
@@ -83,7 +83,7 @@ class Leases:
 
     def is_dead(self, held: Held) -> bool:
         """Whether the holder of a lease is known to have died."""
-        if held.owner.lives is not None:
+        if held.owner and held.owner.lives is not None:
             return not held.owner.lives and held.owner != self.owner
         touched, since = self.seen.setdefault(held.token, (held.touched, time.monotonic()))
         if touched != held.touched:
@@ -95,7 +95,9 @@ class Leases:
     def undecided(self, number: int) -> bool:
         """Whether more time must pass until it is known if the worker of a running trial lives."""
         held = read(self.path(number))
-        return held is None or self.is_dead(held) or (held.owner.lives is None and held.token not in self.alive)
+        if held is None or self.is_dead(held):
+            return True
+        return (held.owner is None or held.owner.lives is None) and held.token not in self.alive
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:04d}"
@@ -117,10 +119,14 @@ class Leases:
 
 
 def read(path: Path) -> Held | None:
-    """A lease; None if there is none, or nothing in it."""
+    """A lease; None if there is none."""
     try:
         with open(path, encoding="utf-8") as file:  # NFS looks anew when a file is opened
-            content = json.load(file)
-            return Held(Owner(**content["owner"]), content["token"], os.fstat(file.fileno()).st_mtime_ns)
-    except (OSError, ValueError, TypeError, KeyError):
+            touched = os.fstat(file.fileno()).st_mtime_ns
+            try:
+                content = json.load(file)
+                return Held(Owner(**content["owner"]), content["token"], touched)
+            except (ValueError, TypeError, KeyError):
+                return Held(None, f"unreadable since {touched}", touched)
+    except OSError:
         return None

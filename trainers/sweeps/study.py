@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
     if folder.exists() and not folder.is_dir():
         raise UserError(folder, "is a file", "--out wants a folder")
     sweep, text = read_sweep(file, more), find_sweep(file).read_bytes()
-    settings = {"words": more, "seed": seed}
+    settings = {"name": sweep.name, "words": more, "seed": seed}
     if (folder / JOURNAL).exists():
         if (folder / FILE).read_bytes() != text:
             raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
@@ -92,7 +93,8 @@ def read_folder(folder: Path) -> Folder:
     if not (folder / JOURNAL).is_file():
         raise UserError(folder, "no sweep is in it", f"wanted is a folder with {FILE} and {JOURNAL}")
     settings = json.loads((folder / JSON).read_text())
-    return Folder(folder, read_sweep(folder / FILE, settings["words"]), settings["seed"])
+    sweep = replace(read_sweep(folder / FILE, settings["words"]), name=settings["name"])
+    return Folder(folder, sweep, settings["seed"])
 
 
 def _make_journal(sweep: Sweep, folder: Path, aside: Path) -> None:

@@ -86,7 +86,7 @@ def row_of(folder: Folder, trial: FrozenTrial) -> Row:
         step=max(curve, default=0),
         curve=curve,
         seconds=seconds,
-        where=f"{held.owner.host}:{held.owner.pid}" if held else "",
+        where=f"{held.owner.host}:{held.owner.pid}" if held and held.owner else "",
         reason=trial.user_attrs.get(REASON, ""),
     )
 
