@@ -2,8 +2,8 @@
 
     python benchmarks/sweep_overhead.py [--trials 200] [--workers 16] [--out benchmarks/results/sweep_overhead.json]
 
-In place of `emohead train` each trial starts tests/sweep_trial.py, which reports nine validations and ends. Measured are,
-for one worker and for all, the seconds of a worker a trial, less the trial's own process; how long an append to the
+In place of `emohead train` each trial starts tests/sweep_trial.py, which reports nine validations and ends. Measured,
+for one worker and for all, are the seconds of a worker a trial, less the trial's own process; how long an append to the
 journal waits for its lock; the size of the journal.
 """
 
