@@ -22,10 +22,10 @@ def runs_list(
     json: Json = False,
 ) -> None:
     """Status, steps, best metric, parents and hours of every run below DIR. `emohead runs DIR` means this one."""
-    from .runs import show_runs
-
     if not folder.is_dir():
         raise UserError(folder, "no such folder", "give one that holds run folders, such as runs/")
+    from .runs import show_runs
+
     show_runs(folder, json=json)
 
 
@@ -42,8 +42,8 @@ def runs_compare(
     json: Json = False,
 ) -> None:
     """The configuration keys that differ between runs, and their final metrics side by side."""
-    from .runs_compare import compare
-
     if len(folders) < 2:
         raise UserError("runs compare", "one run folder", "give two or more")
+    from .runs_compare import compare
+
     compare(folders, out=out, json=json)

@@ -102,10 +102,10 @@ def sections(
 ) -> dict[str, str]:
     """The page's sections: HTML by heading."""
     about: Values = {
-        "stage": [run.stage for run in runs],
+        "stage": [run.stage or None for run in runs],
         "status": [run.status for run in runs],
         "step": [steps_of(run) for run in runs],
-        "best": [f"{run.monitor} {figure(run.best)}" for run in runs],
+        "best": [f"{run.monitor} {figure(run.best)}".strip() for run in runs],
         "hours": [hours_of(run) for run in runs],
     }
     charts = [overlay(key, {n: c.get(key, []) for n, c in zip(names, curves, strict=True)}) for key in metrics]
