@@ -13,7 +13,6 @@ import textwrap
 import tokenize
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
-from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..models.errors import UserError
@@ -74,7 +73,6 @@ def _typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@cache
 def comments_of(schema: type) -> dict[str, str]:
     """The comment behind each field of a dataclass and of those that it inherits from."""
     found: dict[str, str] = {}
