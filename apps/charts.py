@@ -8,6 +8,7 @@ Curve = list[tuple[int, float]]  # (step, value)
 WIDTH, HEIGHT = 280, 150
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 8, 22
 LOG_FROM = 20  # a range wider than this factor is drawn on a log scale
+NUM_COLOURS = 8  # of report.css for runs that are compared
 MAX_POINTS = 240  # of a drawn line; more than there are pixels only costs bytes
 
 
@@ -23,41 +24,69 @@ def panel(name: str, train: Curve, val: Curve) -> str:
     """A metric over the steps: training as it was and smoothed, validation with a dot for each pass."""
     smooth = smoothed(train)
     # The first raw values can dwarf all the rest, so the scale follows the curves that are to be read.
-    values = [value for _, value in smooth + val]
-    log = min(values) > 0 and max(values) / min(values) > LOG_FROM
-    low, high = _range(values, log)
-    last_step = max(step for step, _ in train + val)
-
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(1, last_step)
-
-    def y(value: float) -> float:
-        position = _position(min(max(value, low), high), low, high, log)
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * position
-
-    def line(curve: Curve, kind: str) -> str:
-        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in thinned(curve))
-        return f'<polyline class="{kind}" points="{points}"/>' if curve else ""
-
-    parts = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text class="y" x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}">{_number(tick)}</text>'
-        for tick in ticks(low, high, log)
-    ]
-    parts += [
-        f'<text class="{anchor}" x="{x(step):.1f}" y="{HEIGHT - 6}">{step:,}</text>'
-        for step, anchor in ((0, "start"), (last_step, "end"))
-    ]
-    parts += [line(train, "raw"), line(smooth, "smooth"), line(val, "val")]
-    parts += [f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"/>' for step, value in val]
+    plane = Plane([value for _, value in smooth + val], max(step for step, _ in train + val))
+    drawn = plane.line(train, "raw") + plane.line(smooth, "smooth") + plane.line(val, "val") + plane.dots(val, "dot")
     title = title_of(name)
     last = [f"{kind} {_number(curve[-1][1])}" for kind, curve in (("training", smooth), ("validation", val)) if curve]
-    told = f"{title} over {last_step} steps; at the end {', '.join(last)}"
-    return (
-        f'<figure class="panel"><figcaption><b>{escape(title)}</b><span>{"log scale" if log else ""}</span>'
-        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+    return plane.figure(title, drawn, f"{title} over {plane.last_step} steps; at the end {', '.join(last)}")
+
+
+def overlay(name: str, curves: dict[str, Curve]) -> str:
+    """A metric of several runs over the steps, a colour each in their order; curves of training are smoothed."""
+    split, _, metric = name.partition("/")
+    drawn_as = {run: curve if split == "val" else smoothed(curve) for run, curve in curves.items()}
+    points = [point for curve in drawn_as.values() for point in _finite(curve)]
+    if not points:
+        return ""
+    plane = Plane([value for _, value in points], max(step for step, _ in points))
+    drawn = ""
+    for number, curve in enumerate(map(_finite, drawn_as.values())):
+        kind = f"run run{number % NUM_COLOURS}"
+        drawn += plane.line(curve, kind) + (plane.dots(curve, kind) if split == "val" else "")
+    title = f"{title_of(metric)}, {'validation' if split == 'val' else 'training'}"
+    last = [f"{run} {_number(curve[-1][1])}" for run, curve in drawn_as.items() if curve]
+    return plane.figure(title, drawn, f"{title} over {plane.last_step} steps; at the end {', '.join(last)}")
+
+
+class Plane:
+    """The axes of a chart and what is drawn on them."""
+
+    def __init__(self, values: list[float], last_step: int) -> None:
+        self.log = min(values) > 0 and max(values) / min(values) > LOG_FROM
+        self.low, self.high = _range(values, self.log)
+        self.last_step = last_step
+
+    def x(self, step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(1, self.last_step)
+
+    def y(self, value: float) -> float:
+        position = _position(min(max(value, self.low), self.high), self.low, self.high, self.log)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * position
+
+    def line(self, curve: Curve, kind: str) -> str:
+        points = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in thinned(curve))
+        return f'<polyline class="{kind}" points="{points}"/>' if curve else ""
+
+    def dots(self, curve: Curve, kind: str) -> str:
+        circle = '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>'
+        return "".join(circle.format(kind, self.x(step), self.y(value)) for step, value in curve)
+
+    def figure(self, title: str, drawn: str, told: str) -> str:
+        """The whole chart; told: the same in words, for those who do not see it."""
+        grid = "".join(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{self.y(tick):.1f}" y2="{self.y(tick):.1f}"/>'
+            f'<text class="y" x="{LEFT - 6}" y="{self.y(tick) + 3.5:.1f}">{_number(tick)}</text>'
+            for tick in ticks(self.low, self.high, self.log)
+        )
+        grid += "".join(
+            f'<text class="{anchor}" x="{self.x(step):.1f}" y="{HEIGHT - 6}">{step:,}</text>'
+            for step, anchor in ((0, "start"), (self.last_step, "end"))
+        )
+        return (
+            f'<figure class="panel"><figcaption><b>{escape(title)}</b><span>{"log scale" if self.log else ""}</span>'
+            f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">'
+            f"{grid}{drawn}</svg></figure>"
+        )
 
 
 def title_of(name: str) -> str:

@@ -1,28 +1,29 @@
 """`emohead doctor`: names the faults of a run before it takes a GPU, and what to write instead."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..trainers.doctor.examine import examine
 from ..trainers.doctor.finding import Finding
+from .json_output import only_json, print_json
+from .tables import print_table
 
 COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
-LONGEST = 10_000  # characters of a line in a log
 
 
-def diagnose(stage: str, files: list[Path], overrides: list[str]) -> int:
+def diagnose(stage: str, files: list[Path], overrides: list[str], *, json: bool = False) -> int:
     """Print what all checks found, and return how many settings are wrong."""
-    findings = examine(stage, files, overrides)
-    console = Console()
-    table = as_table(findings)
-    if not console.is_terminal:  # in a job's log a line stays a line, so that it can be copied
-        unlimited = console.options.update(width=LONGEST)
-        console.width = max(console.width, console.measure(table, options=unlimited).maximum)
-    console.print(table)
-    return sum(finding.state == "wrong" for finding in findings)
+    with only_json(json):
+        findings = examine(stage, files, overrides)
+    wrong = sum(finding.state == "wrong" for finding in findings)
+    if json:
+        print_json({"wrong": wrong, "findings": [asdict(finding) for finding in findings]})
+    else:
+        print_table(as_table(findings))
+    return wrong
 
 
 def as_table(findings: list[Finding]) -> Table:

@@ -65,8 +65,10 @@ def run_evaluation(
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
-) -> None:
+) -> dict[str, Any]:
     """Print the metrics; if `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
+
+    Returns the content of metrics.json.
 
     jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
@@ -91,12 +93,13 @@ def run_evaluation(
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
     _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
+    found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
+    content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
     if out is not None:
-        found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
-        content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
         _write_files(out, content, shown, note)
+    return content
 
 
 def _check_judges(weights: Mapping[str, Path | None], kind: str, makers: dict[str, Maker]) -> None:

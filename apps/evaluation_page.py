@@ -10,10 +10,10 @@ from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
-from ..models.files import written_aside
 from ..models.talker import motion_windows
 from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
 from .infer import PROVENANCE
+from .page import write_html
 from .report_parts import data_uri
 
 NUM_VIDEOS = 3
@@ -63,22 +63,9 @@ def write_page(
 
     tables: HTML by heading, the empty ones left out. videos: what each shows, see `write_videos`.
     """
-    sections = {name: table for name, table in (tables | {"Emotions": accuracies(metrics)}).items() if table}
-    if videos:
-        sections["Videos"] = "".join(video(path, shown) for path, shown in videos.items())
-    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items())
-    body += f"<p class='small'>{escape(note)}</p>"
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{style}</style></head><body><header>"
-        f"<p class='eyebrow'>emohead · evaluation</p><h1>{escape(title)}</h1></header>"
-        f"<main>{body}</main><footer>Written by <code>emohead evaluate</code>.</footer></body></html>\n"
-    )
-    with written_aside(path) as file:
-        file.write_text(page, encoding="utf-8")
+    sections = tables | {"Emotions": accuracies(metrics)}
+    sections["Videos"] = "".join(video(path, shown) for path, shown in videos.items())
+    write_html(path, title=title, kind="evaluation", command="emohead evaluate", sections=sections, note=note)
 
 
 def metric_table(metrics: dict[str, float]) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..trainers.run.curves import read_metrics
 from .charts import panels, title_of
 from .report_parts import data_uri, decimal, duration, missing, picture, sound, step_of
 
@@ -132,8 +133,6 @@ def stage(folder: Path, name: str, text: str) -> str:
     """One stage of the four."""
     curves = folder / name / "metrics.jsonl"
     if curves.is_file():
-        from ..trainers.run.journal import read_metrics  # imports torch and Lightning
-
         charts = f"<div class='panels'>{''.join(panels(read_metrics(curves)))}</div>"
     else:
         charts = missing(curves, folder)

@@ -1,6 +1,8 @@
 """`emohead shards`: what a prepared data set holds, whether it is sound, and the same in another codec or size."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -8,14 +10,18 @@ from rich.table import Table
 from ..datamodules.dataset.manifest import Manifest, load_manifest
 from ..datamodules.sample import EMOTIONS, LEVELS, SPLITS
 from ..models.errors import UserError
+from .json_output import only_json, print_json
 from .progress import Follow
 
 GIGABYTE = 1e9
 
 
-def info(out: Path, *, compare: bool = True) -> None:
+def info(out: Path, *, compare: bool = True, json: bool = False) -> None:
     """Print what a data set holds, and with `compare` what each codec would cost and give."""
     manifest = load_manifest(out)
+    if json:
+        print_json(_document(out, manifest))
+        return
     console = Console()
     table = Table(title=f"{out}: {manifest.codec}, {manifest.size} px, face model {_face_model(manifest)}")
     for column in ("split", "shards", "clips", "without sound", "hours", "identities", "gigabytes"):
@@ -33,6 +39,31 @@ def info(out: Path, *, compare: bool = True) -> None:
         _print_codecs(out, console)
     for rejected in manifest.rejected:
         console.print(f"left out: {rejected.source}: {rejected.reason}", highlight=False, markup=False)
+
+
+def _document(out: Path, manifest: Manifest) -> dict[str, Any]:
+    """All that `info` tells; null for the codecs where they cannot be compared."""
+    from ..datamodules.dataset.estimate import estimate_codecs
+
+    splits: dict[str, Any] = {}
+    for name, split in manifest.splits.items():
+        tars = [shard.bytes for shard in manifest.shards if shard.split == name]
+        splits[name] = asdict(split) | {"shards": len(tars), "bytes": sum(tars)}
+    with only_json(True):
+        try:
+            codecs = [asdict(estimate) for estimate in estimate_codecs(out)]
+        except UserError as error:
+            print(f"codecs not compared: {error}")
+            codecs = None
+    return {
+        "folder": str(out),
+        "codec": manifest.codec,
+        "size": manifest.size,
+        "face_model": manifest.face_model,
+        "splits": splits,
+        "codecs": codecs,
+        "rejected": [asdict(rejected) for rejected in manifest.rejected],
+    }
 
 
 def _face_model(manifest: Manifest) -> str:
@@ -74,15 +105,18 @@ def _print_codecs(out: Path, console: Console) -> None:
     console.print(f"`emohead shards transcode {out} OUT --codec {other}` makes the other one", highlight=False)
 
 
-def verify(out: Path, *, workers: int, decoder: str = "pyav") -> bool:
+def verify(out: Path, *, workers: int, decoder: str = "pyav", json: bool = False) -> bool:
     """Check a data set; prints each problem and returns whether there was none."""
     from ..datamodules.dataset.verify import verify_shards
 
-    with Follow() as follow:
+    with only_json(json), Follow() as follow:
         problems = verify_shards(out, workers=workers, decoder=decoder, progress=follow)
+    clips = sum(split.clips for split in load_manifest(out).splits.values())
+    if json:
+        print_json({"folder": str(out), "clips": clips, "problems": problems})
+        return not problems
     for problem in problems:
         print(problem)
-    clips = sum(split.clips for split in load_manifest(out).splits.values())
     print(f"{out}: {clips} clips checked, {len(problems)} problems")
     return not problems
 

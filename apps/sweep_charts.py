@@ -1,4 +1,4 @@
-"""The charts of a sweep's report, as inline SVG that takes colours from report.css and sweep.css."""
+"""The charts of a sweep's report, as inline SVG that takes its colours from report.css."""
 
 import math
 from html import escape

@@ -3,21 +3,17 @@
 import shlex
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
-from .arguments import File, Words, examples
+from .arguments import File, Json, WithDefault, Words, examples
 
 
-class SweepCommands(typer.core.TyperGroup):
-    """`emohead sweep FILE` is short for `emohead sweep run FILE`."""
+class SweepCommands(WithDefault):
+    """`emohead sweep FILE` is `emohead sweep run FILE`."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
+    default = "run"
 
 
 sweep = typer.Typer(
@@ -63,14 +59,11 @@ def run(
 
 
 @sweep.command("status", epilog=examples("emohead sweep status runs/sweeps/motion"))
-def status(
-    folder: SweepFolder,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
-) -> None:
+def status(folder: SweepFolder, json: Json = False) -> None:
     """Trials and their states, the best so far, what mattered, the pace. In a terminal it follows the sweep."""
     from .sweep_status import show_status
 
-    show_status(folder, as_json=as_json)
+    show_status(folder, json=json)
 
 
 @sweep.command("report", epilog=examples("emohead sweep report runs/sweeps/motion"))

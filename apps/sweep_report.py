@@ -11,6 +11,7 @@ from ..trainers.sweeps.file import trial_config
 from ..trainers.sweeps.parameters import words
 from ..trainers.sweeps.study import read_folder
 from ..trainers.sweeps.summary import Row, Summary, summarise
+from .page import write_html
 from .report_parts import duration
 from .sweep_charts import history, learning_curves, parallel_coordinates
 
@@ -26,8 +27,14 @@ def write_report(path: Path) -> tuple[Path, Path | None]:
     if best and summary.best:
         with written_aside(best) as partial:
             partial.write_text(best_yaml(summary, summary.best), encoding="utf-8")
-    with written_aside(path / PAGE) as partial:
-        partial.write_text(page(summary), encoding="utf-8")
+    write_html(
+        path / PAGE,
+        title=f"Sweep {folder.sweep.name}",
+        kind="sweep",
+        command="emohead sweep report",
+        lead=lead(summary),
+        sections=sections(summary),
+    )
     return path / PAGE, best
 
 
@@ -57,26 +64,14 @@ def put(found: dict[str, Any], key: str, value: Any) -> None:
     found[last] = value
 
 
-def page(summary: Summary) -> str:
-    sweep = summary.folder.sweep
-    sections = {
+def sections(summary: Summary) -> dict[str, str]:
+    return {
         "Parallel coordinates": parallel_coordinates(summary),
         "History": history(summary),
         "What mattered": bars(summary.importance),
         "Learning curves": learning_curves(summary),
         "Trials": trials(summary),
     }
-    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items() if content)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    style += Path(__file__).with_name("sweep.css").read_text(encoding="utf-8")
-    title = f"Sweep {sweep.name}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style>'
-        f"</head><body><header><p class='eyebrow'>emohead · sweep</p><h1>{escape(title)}</h1>{lead(summary)}</header>"
-        f"<main>{body}</main><footer>Written by <code>emohead sweep report</code>.</footer></body></html>\n"
-    )
 
 
 def lead(summary: Summary) -> str:

@@ -1,6 +1,5 @@
 """`emohead sweep status`: how a sweep stands, as a table that follows it while it goes on."""
 
-import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from ..trainers.sweeps.study import read_folder
 from ..trainers.sweeps.summary import Row, Summary, summarise
+from .json_output import print_json
 from .report_parts import duration
 
 REFRESH = 2.0  # seconds
@@ -18,12 +18,12 @@ SHOWN = 30  # trials in the table: those that run, then the best
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "left": "yellow"}
 
 
-def show_status(path: Path, *, as_json: bool) -> None:
+def show_status(path: Path, *, json: bool) -> None:
     """In a terminal it is shown anew until the sweep ends; elsewhere once."""
     folder = read_folder(path)
     study = folder.open()
-    if as_json:
-        print(json.dumps(summarise(folder, study).as_json()))
+    if json:
+        print_json(summarise(folder, study).as_json())
         return
     console = Console()
     summary = summarise(folder, study)

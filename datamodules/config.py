@@ -27,11 +27,11 @@ class DataConfig:
     num_workers: int = 2  # of each rank; 0: load in the main process
     prefetch: int = number(2, least=1)  # batches that each worker has ready
     window_shards: int = number(16, least=1)  # shards that are shuffled into each other
-    train_splits: list[str] = field(default_factory=lambda: ["train"])
-    val_splits: list[str] = field(default_factory=lambda: ["val"])
-    emotions: list[str] = field(default_factory=list)
-    levels: list[int] = field(default_factory=list)
-    views: list[str] = field(default_factory=list)
+    train_splits: list[str] = field(default_factory=lambda: ["train"])  # splits that are trained on
+    val_splits: list[str] = field(default_factory=lambda: ["val"])  # splits that are validated on
+    emotions: list[str] = field(default_factory=list)  # clips of these alone; empty: all
+    levels: list[int] = field(default_factory=list)  # clips of these levels of emotion, 1 to 3; empty: all
+    views: list[str] = field(default_factory=list)  # clips of these cameras, such as front; empty: all
     cross_clip: float = number(0.0, most=1)  # share of training's pairs with a portrait from another clip of the person
     holdout_emotions: list[str] = field(default_factory=list)  # neither trained nor validated on: unseen in evaluation
     decoder: str = "pyav"  # of H.264; or decord
@@ -50,7 +50,7 @@ def check_config(config: DataConfig) -> None:
         raise UserError(
             "data.shards",
             "empty",
-            "give the folders that `emohead prepare` wrote, such as data.shards=[data/mead]",
+            "give the folders that `emohead prepare` wrote, such as 'data.shards=[data/mead]'",
         )
     chosen: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         "emotions": (config.emotions, EMOTIONS),

@@ -26,15 +26,15 @@ from .ranges import number
 class EmotionSpaceConfig:
     clip: str = "emohead-tiny"  # or any model name of open_clip
     pretrained: str = ""  # weights of the towers: a local file, or a tag to download; empty: random
-    trainable: Literal["all", "adapters"] = "all"  # "adapters" freezes both towers,
-    trainable_blocks: int = 0  # but for so many blocks at the top of each
+    trainable: Literal["all", "adapters"] = "all"  # all, or adapters: CLIP's two towers are frozen
+    trainable_blocks: int = 0  # with adapters: blocks at the top of each tower that learn
     towers: list[str] = field(default_factory=lambda: ["text", "image", "audio"])  # what this instance can encode
     embed_dim: int = 0  # that of CLIP, filled in
     image_crop: float = number(1.0, above=0, most=1)  # central share that the image tower sees: crops have a margin
-    num_mels: int = number(80, least=1)
-    audio_dim: int = number(96, least=1)
-    audio_layers: int = number(3, least=1)
-    audio_heads: int = number(4, least=1)
+    num_mels: int = number(80, least=1)  # bands of the log-mel that is heard
+    audio_dim: int = number(96, least=1)  # width of the speech encoder
+    audio_layers: int = number(3, least=1)  # blocks of the speech encoder
+    audio_heads: int = number(4, least=1)  # attention heads of the speech encoder; divides audio_dim
 
 
 class Adapter(nn.Module):

@@ -24,15 +24,15 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass
 class TextStudentConfig:
-    num_buckets: int = number(4096, least=1)
-    width: int = number(96, least=1)
-    layers: int = number(1, least=1)
-    heads: int = number(4, least=1)
+    num_buckets: int = number(4096, least=1)  # that words and their letter trigrams are hashed into
+    width: int = number(96, least=1)  # width of the text encoder
+    layers: int = number(1, least=1)  # blocks of the text encoder
+    heads: int = number(4, least=1)  # attention heads of the text encoder; divides width
 
 
 @dataclass
 class ImageStudentConfig:
-    widths: list[int] = field(default_factory=lambda: list(WIDTHS))
+    widths: list[int] = field(default_factory=lambda: list(WIDTHS))  # channels of the image encoder, level by level
     crop: float = number(0.0, most=1)  # central share of the picture that is looked at; 0: the teacher's
 
 
@@ -41,9 +41,9 @@ class EmotionStudentConfig:
     embed_dim: int = 0  # 0: the teacher's
     text: TextStudentConfig = field(default_factory=TextStudentConfig)
     image: ImageStudentConfig = field(default_factory=ImageStudentConfig)
-    audio_dim: int = number(64, least=1)
-    audio_layers: int = number(2, least=1)
-    audio_heads: int = number(4, least=1)
+    audio_dim: int = number(64, least=1)  # width of the speech encoder
+    audio_layers: int = number(2, least=1)  # blocks of the speech encoder
+    audio_heads: int = number(4, least=1)  # attention heads of the speech encoder; divides audio_dim
 
 
 def subword_buckets(word: str, num_buckets: int) -> list[int]:

@@ -39,11 +39,11 @@ UNTRAINED = 1e-3  # standard deviation of initial weights, so small that an untr
 
 @dataclass
 class FaceGeneratorConfig:
-    size: int = number(128, least=8)
+    size: int = number(128, least=8)  # pixels a side of a frame
     channels: list[int] = field(default_factory=lambda: [96, 96, 64, 32, 16])  # of the levels 8, 16, 32, … size
-    style_dim: int = number(128, least=1)
-    motion_dim: int = 0  # of the data set; the stage fills these three in
-    identity_dim: int = 0
+    style_dim: int = number(128, least=1)  # values by which motion and identity steer the layers
+    motion_dim: int = 0  # values of motion of the data set; filled in by the stage
+    identity_dim: int = 0  # identity coefficients of the data set; filled in by the stage
     num_points: int = NUM_LANDMARKS  # vertices of the face model that give the coarse flow, the 68 landmarks first
     landmark_level: int = 32  # pixels of the map in which the encoder finds the portrait's landmarks
     coarse_flow: int = 32  # pixels of the flow that the landmarks give

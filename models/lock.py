@@ -33,10 +33,16 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), _born(os.getpid()), os.environ.get("SLURM_JOB_ID", ""))
 
     @property
+    def in_sight(self) -> bool:
+        """Whether this process sees all processes where the owner is, so that it knows whether the owner lives."""
+        here = Owner.here()
+        return bool(here.born) and (self.host, self.born.split()[:2]) == (here.host, here.born.split()[:2])
+
+    @property
     def lives(self) -> bool | None:
         """None: it cannot be seen from here."""
         here = Owner.here()
-        if here.born and (self.host, self.born.split()[:2]) == (here.host, here.born.split()[:2]):
+        if self.in_sight:
             return self != here and _born(self.pid) == self.born
         return False if self.job and self.job == here.job else None
 
@@ -64,6 +70,19 @@ def locked(path: Path, name: str = "", what: Path | None = None) -> Iterator[Non
         if not there:
             with contextlib.suppress(OSError):  # something was written into it
                 path.rmdir()
+
+
+def held(path: Path) -> bool:
+    """Whether a living process holds the lock of a folder, as far as that can be told at once; nothing is written.
+
+    The lock of a process on another machine counts as held if it was touched lately by this machine's clock.
+    """
+    owner = _read(path / ".lock")
+    if owner is None:
+        return False
+    if owner.in_sight:
+        return _born(owner.pid) == owner.born
+    return time.time() - _time(path / ".lock") / 1e9 < SILENCE
 
 
 def _take(file: Path, owner: Owner, what: Path) -> None:

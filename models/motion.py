@@ -33,19 +33,19 @@ SWAY_FRAMES = 60 * FPS  # of a sway that training looks at; its waves are bounde
 
 @dataclass
 class AudioTo3DMMConfig:
-    motion_dim: int = 0  # of the data set; the stage fills these three in
-    identity_dim: int = 0
-    emotion_dim: int = 0
+    motion_dim: int = 0  # values of motion of the data set; filled in by the stage
+    identity_dim: int = 0  # identity coefficients of the data set; filled in by the stage
+    emotion_dim: int = 0  # width of the emotion space; filled in by the stage
     use_identity: bool = True  # False: all move alike; a few people would be known by heart by their coefficients
-    num_mels: int = number(80, least=1)
+    num_mels: int = number(80, least=1)  # bands of the log-mel that is heard
     speech_encoder: str = ""  # local folder of a wav2vec 2.0, HuBERT or WavLM that is heard, frozen; empty: log-mel
     speech_encoder_config: dict[str, Any] = field(default_factory=dict)  # its config.json, filled in
-    dim: int = number(128, least=1)
-    layers: int = number(3, least=1)
-    heads: int = number(4, least=1)
+    dim: int = number(128, least=1)  # width of the network
+    layers: int = number(3, least=1)  # blocks of the network
+    heads: int = number(4, least=1)  # attention heads; divides dim
     reach: int = number(12, least=1)  # frames to either side that one block attends to
-    noise_dim: int = 16
-    num_waves: int = 12  # of the sway
+    noise_dim: int = 16  # values of the noise that head movement is drawn from
+    num_waves: int = 12  # waves that the sway of the head is made of
     longest_wave: float = number(6.0, above=0)  # seconds; for the shortest see SHORTEST_WAVE
     chunk_frames: int = number(250, least=1)  # of motion that `generate` makes at once
 

@@ -27,11 +27,11 @@ MAX_LAG = 15  # frames to either side that speech and lips are compared at
 
 @dataclass
 class MotionCriticsConfig:
-    num_expression: int = 0  # of the data set; the stage fills these two in
-    emotion_dim: int = 0
-    num_mels: int = number(80, least=1)
-    dim: int = number(64, least=1)
-    heads: int = number(4, least=1)
+    num_expression: int = 0  # expression coefficients of the data set; filled in by the stage
+    emotion_dim: int = 0  # width of the emotion space; filled in by the stage
+    num_mels: int = number(80, least=1)  # bands of the log-mel that is heard
+    dim: int = number(64, least=1)  # width of the critics
+    heads: int = number(4, least=1)  # attention heads; divides dim
 
 
 class SyncExpert(nn.Module):

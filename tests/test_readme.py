@@ -11,6 +11,8 @@ from emohead.apps.cli import app
 from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 
+from .shell_words import left_to_the_shell
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 FOLDERS = "apps|benchmarks|configs|datamodules|docs|models|slurm|tests|trainers"
@@ -26,7 +28,7 @@ def command_lines() -> list[str]:
     for name in DOCUMENTS:
         for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", text_of(name), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                line = line.split(" #")[0].strip().removeprefix("$ ").removeprefix(".venv/bin/")
+                line = line.split(" #")[0].split(" > ")[0].strip().removeprefix("$ ").removeprefix(".venv/bin/")
                 if line and not line.startswith("#"):
                     found.append(re.sub(r"\$\w+", "1", line))  # a loop's variable stands for a number
     return found
@@ -41,7 +43,7 @@ def trainings() -> list[list[str]]:
     split = [shlex.split(line) for line in command_lines()]
     direct = [words[2:] for words in split if words[:2] in (["emohead", "train"], ["emohead", "doctor"])]
     jobs = [words[words.index("--") + 1 :] for words in split if words[0] == "slurm/train.sbatch"]
-    return direct + jobs
+    return [[word for word in words if word != "--print-config"] for words in direct + jobs if "--keys" not in words]
 
 
 def test_users_find_a_command_for_each_thing_they_do():
@@ -57,11 +59,21 @@ def test_command_exists_with_its_options(line: str):
     """Parses the line as the command line would, without running it."""
     command, arguments = typer.main.get_command(app), shlex.split(line)[1:]
     while hasattr(command, "commands"):
-        name = arguments.pop(0)
+        default = getattr(command, "default", None)  # of a group whose command need not be named
+        name = default if default and arguments[0] not in command.commands else arguments.pop(0)
         assert name in command.commands, f"no command {name}"
         command = command.commands[name]
     if "--help" not in arguments:
         command.make_context(line, arguments)
+
+
+def test_examples_reach_the_command_as_they_are_written():
+    """What a shell would expand, as zsh does with data.shards=[data/mine], stands in quotes; in the text too."""
+    starts = ("emohead ", "slurm/", "for ")
+    inline = [line for name in DOCUMENTS for line in re.findall(r"`([^`\n]*\w=\[[^`\n]*)`", text_of(name))]
+    assert inline
+    for line in [*(line for line in command_lines() if line.startswith(starts)), *inline]:
+        assert not left_to_the_shell(line), line
 
 
 @pytest.mark.parametrize("words", trainings(), ids=" ".join)
@@ -80,7 +92,7 @@ def test_settings_of_a_training_exist(words: list[str]):
 def test_settings_in_the_text_exist():
     """`trainer.threads=1` and the like, of any stage; those of a network or a loss may be of one stage only."""
     for name in DOCUMENTS:
-        for setting in re.findall(r"`((?:data|trainer|tracking|optimizer|network)\.\w+)(?:=[^`]*)?`", text_of(name)):
+        for setting in re.findall(r"`'?((?:data|trainer|tracking|optimizer|network)\.\w+)(?:=[^`]*)?`", text_of(name)):
             key, known = setting.split(".", 1), False
             for schema in (stage.config_type for stage in STAGES.values()):
                 known |= hasattr(getattr(schema(), key[0]), key[1])

@@ -11,6 +11,7 @@ import torch
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.all_stages import STAGES
 from emohead.trainers.run.checkpoints import Checkpoints
+from emohead.trainers.run.legs import read_legs
 from emohead.trainers.run.preemption import INTERRUPTED, Notice
 from emohead.trainers.run.train import train
 
@@ -72,6 +73,7 @@ def test_killed_at_a_random_step_it_ends_as_if_undisturbed(stage: str, demo: Pat
         kill(process)
         go_on(demo, stage, run)
         same_to_the_last_bit(run, undisturbed(stage), stage)
+        assert [(leg.how, leg.estimated) for leg in read_legs(run)] == [("killed", True), ("done", False)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM], ids=lambda n: n.name)
@@ -88,6 +90,9 @@ def test_told_to_leave_it_saves_and_comes_back(number: int, demo: Path, tmp_path
     assert "Traceback" not in output
     assert max(rows(run)) == step
     go_on(demo, "motion", run)
+    legs = read_legs(run)
+    assert [(leg.how, leg.first_step, leg.last_step) for leg in legs] == [("preempted", 0, step), ("done", step, 8)]
+    assert load_checkpoint(run / "export" / "motion.safetensors").provenance["seconds"] > legs[0].seconds(0)
     same_to_the_last_bit(run, undisturbed("motion"), "motion")
 
 

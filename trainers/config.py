@@ -44,7 +44,11 @@ def value_of(config: Any, key: str) -> Any:
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration; feeding it back reproduces the run."""
     with written_aside(path) as partial:
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        partial.write_text(as_yaml(config))
+
+
+def as_yaml(config: Any) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -43,22 +43,22 @@ PREVIEWED = 4  # pairs in a picture of samples/
 
 @dataclass
 class DistillLoss:
-    text_loss: float = 1.0
-    image_loss: float = 1.0
-    speech_loss: float = 1.0
-    motion_loss: float = 1.0
-    true_motion_loss: float = 0.5
-    portrait_loss: float = 0.5
-    frame_loss: float = 5.0
-    true_frame_loss: float = 5.0
-    region_loss: float = 1.0  # mouth and eyes of the true frame
+    text_loss: float = 1.0  # weight of the distance from the teacher's embedding of texts
+    image_loss: float = 1.0  # weight of the distance from the teacher's embedding of images
+    speech_loss: float = 1.0  # weight of the distance from the teacher's embedding of voices
+    motion_loss: float = 1.0  # weight of the difference from the teacher's motion
+    true_motion_loss: float = 0.5  # weight of the difference from the tracked expression
+    portrait_loss: float = 0.5  # weight of the error of the coefficients read from the portrait
+    frame_loss: float = 5.0  # weight of the difference from the teacher's frame
+    true_frame_loss: float = 5.0  # weight of the difference from the true frame
+    region_loss: float = 1.0  # weight of the difference in mouth and eyes of the true frame
 
 
 @dataclass
 class DistillStageConfig(StageConfig):
-    emotion: str = ""  # the teachers' exported checkpoints
-    motion: str = ""
-    face: str = ""
+    emotion: str = ""  # emotion.safetensors, the teacher of the emotion part
+    motion: str = ""  # motion.safetensors, the teacher of the motion part
+    face: str = ""  # face.safetensors, the teacher of the face part
     start_from_teacher: bool = True  # copy the teachers' tensors of equal name and shape
     network: TalkerConfig = field(default_factory=TalkerConfig)
     loss: DistillLoss = field(default_factory=DistillLoss)

@@ -35,9 +35,9 @@ MIN_TEMPERATURE = 0.02  # with a sharper softmax single pairs dominate
 
 @dataclass
 class EmotionLossConfig:
-    text_image_loss: float = 1.0
-    text_audio_loss: float = 1.0
-    image_audio_loss: float = 0.5
+    text_image_loss: float = 1.0  # weight of the contrast of texts and images
+    text_audio_loss: float = 1.0  # weight of the contrast of texts and voices
+    image_audio_loss: float = 0.5  # weight of the contrast of images and voices
     prior_loss: float = 0.0  # keeps what the text tower knew of emotion words, seen or not; for pretrained towers
 
 

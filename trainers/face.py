@@ -43,20 +43,20 @@ MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model i
 class FaceLossConfig:
     """Weights of the generator's terms."""
 
-    pyramid_loss: float = 10.0
-    region_loss: float = 2.0
-    warp_loss: float = 2.0
-    places_loss: float = 1.0
-    points_loss: float = 20.0
-    coefficients_loss: float = 1.0
-    perceptual_loss: float = 1.0  # used if `perceptual` names a network
-    adversarial_loss: float = 0.1
+    pyramid_loss: float = 10.0  # difference from the true frame at every level
+    region_loss: float = 2.0  # difference in the boxes of mouth and eyes
+    warp_loss: float = 2.0  # difference of the warped portrait where it is shown
+    places_loss: float = 1.0  # points that the encoder finds in a picture, cross entropy
+    points_loss: float = 20.0  # points that follow from the encoder's coefficients
+    coefficients_loss: float = 1.0  # coefficients that the encoder reads from a picture
+    perceptual_loss: float = 1.0  # features of a frozen network; used if `perceptual` names one
+    adversarial_loss: float = 0.1  # what the discriminator holds against a frame; 0: there is none
 
 
 @dataclass
 class AdversaryConfig:
     start: int = 10_000  # steps before the discriminator takes part; it then warms up as the generator did
-    lr: float = number(2e-4, above=0)
+    lr: float = number(2e-4, above=0)  # learning rate of the discriminator
     r1: float = 1.0  # weight of the gradient penalty (gamma)
     r1_every: int = number(16, least=1)  # steps between two penalties, each counting that many times
 
@@ -80,7 +80,7 @@ class FaceStageConfig(StageConfig):
         default_factory=lambda: OptimizerConfig(lr=2e-3, weight_decay=0.0, beta1=0.0, beta2=0.99)
     )
     augment: FaceAugmentationConfig = field(default_factory=FaceAugmentationConfig)
-    ema_decay: float = number(0.999, most=1)
+    ema_decay: float = number(0.999, most=1)  # of the moving average of the weights, which is exported
 
 
 @dataclass

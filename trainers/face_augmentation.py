@@ -21,10 +21,10 @@ ROLL, TRANSLATION, LOG_SCALE = -4, slice(-3, -1), -1  # places in a motion vecto
 class FaceAugmentationConfig:
     """Standard deviations; 0 leaves a kind out. Portrait and target of a pair change alike."""
 
-    colour: float = 0.05  # of a 3x3 matrix on RGB and of an offset, in units of [-1, 1]
-    roll: float = 0.05  # radians
-    shift: float = 0.02  # crop units
-    scale: float = 0.04  # log
+    colour: float = 0.05  # spread of a 3x3 matrix on RGB and of an offset, in units of [-1, 1]
+    roll: float = 0.05  # spread of a rotation, radians
+    shift: float = 0.02  # spread of a shift, crop units
+    scale: float = 0.04  # spread of a change of size, log
 
 
 def augmented(batch: Batch, config: FaceAugmentationConfig, draws: Draws) -> Batch:

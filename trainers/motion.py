@@ -44,14 +44,14 @@ OTHER_LEVEL = 0.5  # how much of a match the same emotion at another level is
 
 @dataclass
 class MotionLossConfig:
-    expression_loss: float = 1.0  # normalised coefficients
-    vertex_loss: float = 5.0  # face units
-    lip_loss: float = 10.0  # face units
-    velocity_loss: float = 1.0
-    pose_loss: float = 0.5
-    kl_loss: float = 0.002
-    sync_loss: float = 0.1  # the critics' terms: lips and speech,
-    emotion_loss: float = 0.1  # and the emotion that a motion has
+    expression_loss: float = 1.0  # weight of the error of expression, in normalised coefficients
+    vertex_loss: float = 5.0  # weight of the error of all vertices, in face units
+    lip_loss: float = 10.0  # weight of the error of the mouth's vertices, in face units
+    velocity_loss: float = 1.0  # weight of the error of changes from frame to frame
+    pose_loss: float = 0.5  # weight of the error of head pose
+    kl_loss: float = 0.002  # weight of the distance of pose noise from a normal distribution
+    sync_loss: float = 0.1  # weight of the critic of lips and speech
+    emotion_loss: float = 0.1  # weight of the critic of the emotion that a motion has
 
 
 @dataclass

@@ -12,13 +12,13 @@ from ..models.ranges import number
 
 @dataclass
 class OptimizerConfig:
-    lr: float = number(3e-4, above=0)
-    weight_decay: float = 0.01
-    beta1: float = number(0.9, most=0.9999)
-    beta2: float = number(0.98, most=0.99999)
-    warmup_steps: int = 50
+    lr: float = number(3e-4, above=0)  # learning rate at its height, after the warm-up
+    weight_decay: float = 0.01  # of weights; norms, biases and temperatures are not decayed
+    beta1: float = number(0.9, most=0.9999)  # decay of the mean of gradients
+    beta2: float = number(0.98, most=0.99999)  # decay of the mean of squared gradients
+    warmup_steps: int = 50  # steps in which the learning rate rises from 0
     final_lr: float = number(0.05, most=1)  # share of lr left at the last step (cosine)
-    clip_norm: float = number(1.0, above=0)
+    clip_norm: float = number(1.0, above=0)  # norm that a gradient is cut down to
 
 
 def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:

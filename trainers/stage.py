@@ -39,18 +39,18 @@ class TrainerConfig:
     precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed if it is computed, not emulated
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = number(1, least=1)  # processes on each node, one a device; auto: as many as there are GPUs
-    nodes: int = number(1, least=1)
+    nodes: int = number(1, least=1)  # machines; several need SLURM or torchrun
     strategy: str = "ddp"  # or deepspeed
     zero_stage: int = 2  # of deepspeed: 0, 1, 2 or 3
     offload: bool = False  # of deepspeed, stages 1 to 3: optimizer states in CPU memory
     accumulate: int = number(1, least=1)  # parts that a rank's share of a batch is cut into, one backward pass each
     compile: bool = False  # torch.compile for the large blocks of a network
     recompute: bool = False  # activation checkpointing for them: less memory, a third more work
-    log_every: int = number(20, least=1)
-    val_every: int = number(200, least=1)
-    checkpoint_every: int = number(200, least=1)
-    keep_last: int = number(2, least=1)  # checkpoints
-    keep_best: int = 1  # by the stage's metric on val
+    log_every: int = number(20, least=1)  # steps between two rows of metrics.jsonl
+    val_every: int = number(200, least=1)  # steps between two validations
+    checkpoint_every: int = number(200, least=1)  # steps between two checkpoints
+    keep_last: int = number(2, least=1)  # newest checkpoints that are kept
+    keep_best: int = 1  # best checkpoints that are kept, by the stage's metric on val
     save_before: int = 120  # seconds before the end of a SLURM job's time at which a run saves and is requeued
     timeout: int = number(600, least=1)  # seconds that a rank may stand still before the job is ended
     max_skipped: int = number(10, least=1)  # steps in a row without a finite loss and gradient before the run stops
@@ -66,7 +66,7 @@ class TrackingConfig:
 @dataclass
 class StageConfig:
     run: str = ""  # the run folder; empty: runs/<stage>
-    seed: int = number(0, most=MAX_SEED)
+    seed: int = number(0, most=MAX_SEED)  # of first weights, order of samples and all draws
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -94,7 +94,7 @@ def data(stage_type: type[Stage], config: Any) -> tuple[list[Finding], DataFacts
         module = TalkingFaceData(stage_type.name, config.data, seed=config.seed)
         facts = module.facts
     except (UserError, OSError) as error:
-        return [refusal("data", error, "data.shards=[FOLDER], a folder that `emohead prepare` wrote")], None
+        return [refusal("data", error, "'data.shards=[FOLDER]', a folder that `emohead prepare` wrote")], None
     found = [Finding("data", "ok", amount(module, config))]
     if facts.num_train < config.data.batch_size:
         problem = f"{facts.num_train} clips for training: a batch of {config.data.batch_size} holds some of them twice"

@@ -89,17 +89,6 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """metrics.jsonl as curves: name -> [(step, value), ...]."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        for name, value in row.items():
-            if name != "step":
-                curves.setdefault(name, []).append((row["step"], value))
-    return curves
-
-
 def wandb_settings(config: TrackingConfig, run: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The arguments for `wandb.init`, and a line for each variable of W&B that they override.
 

@@ -3,7 +3,6 @@
 import logging
 import platform
 import sys
-import time
 import traceback
 import warnings
 from contextlib import ExitStack, nullcontext
@@ -26,6 +25,7 @@ from .cluster import end_of_job, environment, forget_leftovers, requeue
 from .cpu import spare_cpu
 from .guards import SkippedSteps
 from .journal import Journal
+from .legs import begin_leg, ending_leg, seconds_so_far
 from .loop import Loop
 from .memory_error import explain
 from .preemption import Notice, Preempted
@@ -91,7 +91,7 @@ def _train(
         torch.set_num_threads(config.trainer.threads)
     pl.seed_everything(config.seed, verbose=False)
     run = run_folder(config, stage_type.name)
-    with locked(run) if rank_zero_only.rank == 0 else nullcontext():
+    with locked(run) if rank_zero_only.rank == 0 else nullcontext(), ending_leg(run):
         return _train_in(run, config, stage_type, notice, show, watch)
 
 
@@ -110,7 +110,7 @@ def _train_in(
     if rank_zero_only.rank == 0:
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml")
-    started = time.time()
+        begin_leg(run, stage)
     try:
         _fit(stage, data, config, run, checkpoints, strategy, notice, show, watch)
     except Preempted as preempted:
@@ -122,7 +122,7 @@ def _train_in(
         strategy.leave()
         raise
     path = export_path(run, stage_type)
-    export(stage, path, provenance(stage, data, seconds=time.time() - started))
+    export(stage, path, provenance(stage, data, seconds=seconds_so_far(run)))
     strategy.leave()
     return path if stage.global_rank == 0 else None
 
@@ -151,7 +151,7 @@ def export_run(run: Path, out: Path) -> None:
     data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
     stage = stage_type(config, data.facts)
     load_weights(stage, saved, checkpoints.path(step))
-    stage.export(out, provenance(stage, data, seconds=0.0))
+    stage.export(out, provenance(stage, data, seconds=seconds_so_far(run)))
 
 
 def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
 
 
 def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
-    """The origin of weights: data, steps, seed, the checkpoints they were made from, versions."""
+    """The origin of weights: data, steps, seed, seconds of all legs, the checkpoints they were made from, versions."""
     return {
         "steps": stage.num_batches,
         "seed": stage.config.seed,
