@@ -11,9 +11,8 @@ from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
 from ..models.files import written_aside
-from ..models.talker import motion_windows
+from ..models.talker import PROVENANCE, motion_windows
 from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
-from .infer import PROVENANCE
 from .report_parts import data_uri
 
 NUM_VIDEOS = 3
