@@ -16,7 +16,7 @@ from .arguments import File, Files, Word, Words, examples
 from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .shards_commands import shards
-from .wandb_commands import wandb
+from .wandb_commands import wandb_commands
 
 # The packages that commands import, by the extra of pyproject.toml that installs them.
 EXTRAS = {
@@ -56,7 +56,7 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
-app.add_typer(wandb, name="wandb")
+app.add_typer(wandb_commands, name="wandb")
 
 
 def tell_version(asked: bool) -> None:
@@ -202,6 +202,7 @@ def evaluate(
     fid: Annotated[File, typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,
     csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
     syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Make a Weights & Biases run of it; needs --out.")] = False,
 ) -> None:
     """Metrics of a checkpoint on a split, and baselines beside them.
 
@@ -221,6 +222,7 @@ def evaluate(
         unseen=names,
         teachers=teacher or [],
         weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},
+        wandb=wandb,
     )
 
 

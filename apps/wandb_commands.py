@@ -7,15 +7,18 @@ import typer
 
 from .arguments import examples
 
-wandb = typer.Typer(help="Exports as Weights & Biases artifacts.", no_args_is_help=True)
+wandb_commands = typer.Typer(help="Exports as Weights & Biases artifacts.", no_args_is_help=True)
 
 
-@wandb.callback()
+@wandb_commands.callback()
 def options() -> None:
     """Exports as Weights & Biases artifacts."""
 
 
-@wandb.command("push", epilog=examples("emohead wandb push runs/mead/emotion runs/mead/face", "emohead wandb push RUN"))
+@wandb_commands.command(
+    "push",
+    epilog=examples("emohead wandb push runs/mead/emotion runs/mead/face", "emohead wandb push runs/mead/distill"),
+)
 def wandb_push(
     runs: Annotated[list[Path], typer.Argument(help="Run folders that have ended.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; needs no network.")] = False,
