@@ -266,7 +266,7 @@ def init_wandb(given: dict[str, Any]) -> Any:
     import wandb
 
     own = {"silent": True, "x_transaction_log_flush_interval": FLUSH}
-    known = wandb.Settings.model_fields  # before 0.31 W&B writes its file at once
+    known = wandb.Settings.model_fields  # versions before 0.31 lack the second
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return wandb.init(
