@@ -20,6 +20,7 @@ from .shards_commands import shards
 from .sweep_commands import sweep
 from .train_commands import training
 from .use_commands import using
+from .wandb_commands import wandb_commands
 
 # The packages that commands import, by the extra of pyproject.toml that installs them.
 EXTRAS = {
@@ -64,6 +65,7 @@ app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
 app.add_typer(sweep, name="sweep")
+app.add_typer(wandb_commands, name="wandb")
 
 
 def tell_version(asked: bool) -> None:

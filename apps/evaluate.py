@@ -65,6 +65,7 @@ def run_evaluation(
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
+    wandb: bool = False,
 ) -> dict[str, Any]:
     """Print the metrics; if `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
 
@@ -74,9 +75,12 @@ def run_evaluation(
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
+    wandb: tell Weights & Biases too, which keeps its files in `out`.
     """
     if split not in SPLITS:
         raise UserError(f"--split {split}", f"wanted is one of {', '.join(SPLITS)}")
+    if wandb and out is None:
+        raise UserError("--wandb", "keeps its files in the folder of --out, which is missing", "add --out FOLDER")
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
@@ -99,6 +103,10 @@ def run_evaluation(
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
         _write_files(out, content, shown, note)
+        if wandb:
+            from ..trainers.run.wandb_evaluation import log_evaluation
+
+            log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
 
 
@@ -123,11 +131,16 @@ def _write_files(out: Path, content: dict[str, Any], shown: dict[Path, str], not
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", content)
     metrics, videos = content["metrics"], content["videos"]
-    flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
-    write_csv(out / "metrics.csv", metrics | flat)
+    write_csv(out / "metrics.csv", _flat(content))
     tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
     write_page(out / "evaluation.html", f"{content['checkpoint']} on {content['split']}", metrics, tables, shown, note)
     Console().print(f"page: {out / 'evaluation.html'}", highlight=False)
+
+
+def _flat(content: dict[str, Any]) -> dict[str, float]:
+    """All figures by one name each."""
+    videos = content["videos"].items()
+    return content["metrics"] | {f"{row}/{name}": value for row, found in videos for name, value in found.items()}
 
 
 def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:

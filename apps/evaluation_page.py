@@ -10,9 +10,8 @@ from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
-from ..models.talker import motion_windows
+from ..models.talker import PROVENANCE, motion_windows
 from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
-from .infer import PROVENANCE
 from .page import write_html
 from .report_parts import data_uri
 

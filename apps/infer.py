@@ -18,11 +18,9 @@ from ..models.emotion import blend, with_intensity
 from ..models.errors import UserError
 from ..models.face import to_pictures
 from ..models.lock import locked
-from ..models.talker import Talker
+from ..models.talker import PROVENANCE, Talker
 from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
-
-PROVENANCE = "AI-generated talking head made with emohead"
 
 
 @dataclass

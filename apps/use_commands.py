@@ -35,6 +35,7 @@ def evaluate(
     fid: Annotated[File, typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,
     csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
     syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Make a Weights & Biases run of it; needs --out.")] = False,
     json: Json = False,
 ) -> None:
     """Metrics of a checkpoint on a split, and baselines beside them.
@@ -56,6 +57,7 @@ def evaluate(
             unseen=names,
             teachers=teacher or [],
             weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},
+            wandb=wandb,
         )
     if json:
         print_json(content)

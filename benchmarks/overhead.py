@@ -180,7 +180,7 @@ def compare(name: str, folder: Path, blocks: int) -> dict[str, Any]:
         saver=Saver(checkpoints, Notice(), print),
         guard=SkippedSteps(run / "skipped.jsonl", checkpoints),
         watchdog=watchdog,
-        journal=Journal(run, stage.config.tracking, {}),
+        journal=Journal(run, stage.config.tracking, {}, stage=stage.name, monitor=stage.monitor),
         progress=ProgressLine(name, 10**9),
         samples=run / "samples",
     )

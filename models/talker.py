@@ -25,6 +25,7 @@ from .face import FaceGenerator, FaceGeneratorConfig, to_bytes
 from .motion import AudioTo3DMM, AudioTo3DMMConfig
 from .timing import MOTION_WINDOW
 
+PROVENANCE = "AI-generated talking head made with emohead"  # in the metadata of every video
 PLACE = slice(-3, None)  # of motion, where the head is: translation x, y and log scale
 
 

@@ -28,7 +28,7 @@ HEAD = "# By requirements/lock.py.\n"
 def main() -> None:
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-header", "--no-annotate", "--constraints", "-", "pyproject.toml"]
-    command += [word for extra in ("all", "bench", "dev") for word in ("--extra", extra)]
+    command += [word for extra in ("all", "bench", "dev", "tensorboard") for word in ("--extra", extra)]
     done = subprocess.run(command, input=CONSTRAINTS, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
     pins = re.split(r"\n(?=\w)", done.stdout.strip())
     (HERE / "torch-cpu.txt").write_text(f"{HEAD}torch=={TORCH}+cpu --hash=sha256:{CPU_BUILD}\n")

@@ -86,9 +86,19 @@ def _read_override(override: str) -> DictConfig:
     if not equals or not key.strip():
         raise UserError(f"'{override}'", "wanted is key=value, such as optimizer.lr=1e-4")
     try:
-        return OmegaConf.from_dotlist([override])
+        content = OmegaConf.from_dotlist([override])
     except (YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"'{override}'", f"{' '.join(str(error).split())[:200]}") from None
+    if _holds_none(OmegaConf.to_container(content)):
+        problem = "None is Python's word for no value, and would be taken for a text (a sweep writes null so)"
+        raise UserError(f"'{override}'", problem, "leave the key out, which keeps its default")
+    return content
+
+
+def _holds_none(content: Any) -> bool:
+    if isinstance(content, dict | list):
+        return any(map(_holds_none, content.values() if isinstance(content, dict) else content))
+    return content == "None"
 
 
 def _merge(config: DictConfig, addition: DictConfig, schema: type, *, where: str) -> DictConfig:

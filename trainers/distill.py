@@ -23,22 +23,23 @@ from ..datamodules.batch import Batch
 from ..datamodules.emotion_words import emotion_sentences
 from ..datamodules.module import DataFacts
 from ..datamodules.prompts import prompts_for
-from ..datamodules.sample import LEVELS
+from ..datamodules.sample import LEVELS, SAMPLES_PER_FRAME
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import MODALITIES, EmotionEncoder
 from ..models.face import FaceGenerator, to_float, to_pictures
 from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM
-from ..models.talker import Talker, TalkerConfig, copy_matching
+from ..models.talker import Talker, TalkerConfig, anchor, copy_matching, motion_windows
 from .frozen import Frozen
 from .metrics import psnr
-from .stage import Stage, StageConfig, Start
+from .stage import Film, Stage, StageConfig, Start
 
 Values = dict[str, Any]  # the configuration of a network, as its export has it
 
 NUM_PICKS = 64  # sentences beside the prompts of the batch
 PREVIEWED = 4  # pairs in a picture of samples/
+FILMED = 50  # frames of a video there
 
 
 @dataclass
@@ -180,17 +181,29 @@ class DistillStage(Stage[DistillStageConfig]):
         losses = self.losses(batch)
         metrics = losses | {"loss": self.total(losses)}
         for name, face in (("student_psnr", self.network.face), ("teacher_psnr", self.teachers.face)):
-            metrics[name] = psnr(drawn(face, batch["portrait"], batch["target_motion"]), target).mean()
+            self.by_clip[name] = psnr(drawn(face, batch["portrait"], batch["target_motion"]), target)
+            metrics[name] = self.by_clip[name].mean()
         return metrics
 
     @torch.no_grad()
-    def preview(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Rows of portrait, truth, teacher, student."""
+    def preview(self, batch: Batch) -> dict[str, np.ndarray | Film]:
+        """Rows of portrait, truth, teacher, student; and a video of the student."""
         portrait, target, window = (batch[name][:PREVIEWED] for name in ("portrait", "target", "target_motion"))
         made = [drawn(face, portrait, window) for face in (self.teachers.face, self.network.face)]
         columns = [to_float(portrait), to_float(target), *made]
         picture = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n S, 4 S)
-        return {"portrait-truth-teacher-student": to_pictures(picture)}
+        return {"portrait-truth-teacher-student": to_pictures(picture), "student-from-speech": self.film(batch)}
+
+    def film(self, batch: Batch) -> Film:
+        """What the student is for: a portrait says the first two seconds of the clip, the emotion given as text."""
+        network, speech = self.network, batch["speech"][:1, : FILMED * SAMPLES_PER_FRAME]
+        features = network.face.encode_portrait(batch["portrait"][:1])
+        emotion = network.emotion.encode_text(batch["prompt"][:1])
+        motion = network.motion.generate(speech, emotion, features.identity, seed=0)[0]
+        motion = anchor(motion, features.motion[0], network.motion.motion_mean)
+        drawn = network.face.draw(features, motion_windows(motion))
+        frames = np.concatenate([to_pictures(part) for part in drawn])
+        return Film(frames, speech[0].float().cpu().numpy())
 
     def embed(self, encoder: EmotionEncoder, batch: Batch, modality: str) -> Tensor:
         """The clip's emotion (B, E) from its text, image or audio."""

@@ -33,7 +33,7 @@ from .face_augmentation import FaceAugmentationConfig, augmented
 from .frozen import Frozen
 from .metrics import psnr
 from .optimizer import OptimizerConfig
-from .stage import Caution, Stage, StageConfig, Start
+from .stage import Caution, Film, Stage, StageConfig, Start
 
 PREVIEWED = 6  # pairs in a picture of samples/
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
@@ -246,16 +246,16 @@ class FaceStage(Stage[FaceStageConfig]):
         target = to_float(batch["target"])
         landmarks = self.average.points(batch["portrait_identity"], batch["portrait_motion"])
         found = self.average.points(features.identity, features.motion)
-        frame, copied = psnr(output.frame, target).mean(), psnr(features.image, target).mean()
+        frame, copied = psnr(output.frame, target), psnr(features.image, target)
+        self.by_clip = {"psnr": frame, "copy_psnr": copied}
         return {
-            "psnr": frame,
-            "copy_psnr": copied,
-            "psnr_gain": frame - copied,
+            **{name: values.mean() for name, values in self.by_clip.items()},
+            "psnr_gain": frame.mean() - copied.mean(),
             "region_loss": region_loss(output.frame, target, batch["target_landmarks"]),
             "points_error": (found - landmarks).norm(dim=-1).mean(),
         }
 
-    def preview(self, batch: Batch) -> dict[str, np.ndarray]:
+    def preview(self, batch: Batch) -> dict[str, np.ndarray | Film]:
         """Rows: portrait, generated, target, and the mask of the finest level."""
         shown = slice(PREVIEWED)
         features = self.average.encode_portrait(batch["portrait"][shown])

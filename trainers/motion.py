@@ -231,7 +231,8 @@ class MotionStage(Stage[MotionStageConfig]):
         noise, _ = self.network.infer_noise(batch["motion"], still)
         losses = self.motion_losses(still, self.network.add_sway(still, noise), batch["motion"])
         openings = [self.face_model.mouth_opening(identity[:, None], m.float()) for m in (still, batch["motion"])]
-        return losses | {"loss": self.total(losses), "mouth_correlation": correlation(*openings).mean()}
+        self.by_clip = {"mouth_correlation": correlation(*openings)}
+        return losses | {"loss": self.total(losses), "mouth_correlation": self.by_clip["mouth_correlation"].mean()}
 
     def export(self, path: Path, provenance: dict[str, Any]) -> str:
         """The network, and beside it the jury (`jury.safetensors`) for evaluation."""

@@ -28,6 +28,7 @@ from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
 from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
+from .tracking import TrackingConfig
 
 MAX_SEED = 2**32 - 1  # that NumPy and Lightning take
 SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further apart than any run is long
@@ -55,12 +56,6 @@ class TrainerConfig:
     timeout: int = number(600, least=1)  # seconds that a rank may stand still before the job is ended
     max_skipped: int = number(10, least=1)  # steps in a row without a finite loss and gradient before the run stops
     threads: int = 0  # CPU threads of the main process, 0: torch's own choice, within a container's quota
-
-
-@dataclass
-class TrackingConfig:
-    wandb: str = ""  # online, offline or disabled; empty: what WANDB_MODE says, else offline
-    project: str = ""  # empty: what WANDB_PROJECT says, else emohead
 
 
 @dataclass
@@ -93,6 +88,11 @@ class Caution(NamedTuple):
     check: str  # a word or two
     problem: str
     remedy: str
+
+
+class Film(NamedTuple):
+    frames: np.ndarray  # (T, H, W, 3) uint8 RGB, 25 a second
+    speech: np.ndarray  # float32 (N,) at 16 kHz
 
 
 class Stage(pl.LightningModule, Generic[Config]):
@@ -149,6 +149,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         self.last_part = True  # of a rank's share of the batch
         self.logs: dict[str, Tensor] = {}  # of the latest step: what is logged, scalars
         self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite if skipped
+        self.by_clip: dict[str, Tensor] = {}  # of the latest validation batch: figures (B,) of its clips, if any
 
     @classmethod
     def given(cls, config: Config) -> list[Start]:
@@ -178,8 +179,8 @@ class Stage(pl.LightningModule, Generic[Config]):
         """Figures of the whole validation split, after its last batch; the same on all ranks."""
         return {}
 
-    def preview(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Pictures (H, W, 3) uint8 of a validation batch, by name; kept in `samples/`."""
+    def preview(self, batch: Batch) -> dict[str, np.ndarray | Film]:
+        """Pictures (H, W, 3) uint8 and short videos of a validation batch, by name; kept in `samples/`."""
         return {}
 
     def trained(self) -> dict[str, nn.Module]:

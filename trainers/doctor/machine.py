@@ -4,7 +4,6 @@ GPUs are counted by NVML and described by nvidia-smi, a process of its own: no C
 """
 
 import errno
-import netrc
 import os
 import re
 import shutil
@@ -12,8 +11,6 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from packaging.requirements import Requirement
@@ -24,8 +21,8 @@ from ...datamodules.stream.memory import room_for_sharing
 from ..engines.precision import FIRST_BFLOAT16, emulated_on_cpu, settled
 from ..run.cluster import in_slurm_step
 from ..run.cpu import usable_cores
-from ..run.journal import OFFLINE
-from ..stage import StageConfig, TrackingConfig
+from ..stage import StageConfig
+from ..tracking import ONLINE, TrackingConfig, has_key, mode
 from .finding import Finding, State
 from .slurm import number
 
@@ -206,23 +203,11 @@ def shared_memory(stage: str, config: StageConfig, facts: DataFacts) -> list[Fin
 
 def tracking(config: TrackingConfig) -> list[Finding]:
     """Whether W&B can log in."""
-    mode = config.wandb or os.environ.get("WANDB_MODE") or OFFLINE
-    if mode != "online" or has_key():
-        return [Finding("W&B", "ok", mode)]
+    chosen = mode(config, os.environ)
+    if chosen != ONLINE or has_key():
+        return [Finding("W&B", "ok", chosen)]
     problem = "tracking.wandb=online, but neither WANDB_API_KEY nor an entry in ~/.netrc"
     return [Finding("W&B", "wrong", problem, "tracking.wandb=offline (`wandb sync` sends it later), or `wandb login`")]
-
-
-def has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    try:
-        entries = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
-    except (OSError, netrc.NetrcParseError):
-        return False
-    entry = entries.authenticators(host)
-    return entry is not None and bool(entry[2])
 
 
 def packages(*, deepspeed: bool) -> list[Finding]:

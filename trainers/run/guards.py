@@ -9,6 +9,8 @@ from ..engines.ranks import all_objects
 from ..stage import Stage
 from .checkpoints import Checkpoints
 
+BURST = 100  # steps without a skipped one that end a burst of them
+
 
 class SkippedSteps:
     """Counts the steps that were left out for a loss or gradient that was not finite, and writes down their samples.
@@ -21,21 +23,28 @@ class SkippedSteps:
         self.path = path
         self.checkpoints = checkpoints
         self.in_a_row = 0
+        self.latest: int | None = None  # skipped step
 
-    def look(self, stage: Stage, own_keys: list[str]) -> None:
-        """After a step, on all ranks together; raises Failure if too many in a row were skipped."""
+    def look(self, stage: Stage, own_keys: list[str]) -> bool:
+        """After a step, on all ranks together; raises Failure if too many in a row were skipped.
+
+        Returns whether a burst of skipped steps began: none of the last steps was skipped.
+        """
         skipped = [phase for phase, norm in stage.norms.items() if not norm < math.inf]
         if not skipped:
             self.in_a_row = 0
-            return
+            return False
         self.in_a_row += 1
         stage.skipped += 1
         keys = [key for keys in all_objects(own_keys) for key in keys]
         if stage.global_rank == 0:
             self._write(stage, skipped, keys)
+        began = self.latest is None or stage.num_batches - self.latest > BURST
+        self.latest = stage.num_batches
         limit = stage.config.trainer.max_skipped
         if self.in_a_row >= limit:
             raise Failure(self._message(stage, limit))
+        return began
 
     def _write(self, stage: Stage, skipped: list[str], keys: list[str]) -> None:
         losses = {name: float(value) for name, value in stage.logs.items()}

@@ -13,9 +13,12 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ...datamodules.batch import Batch
+from ...datamodules.media.write import write_video
+from ...models.talker import PROVENANCE
 from .. import lightning_private
 from ..engines.ranks import all_objects, from_first, mean_of_all
-from ..stage import Stage
+from ..stage import Film, Stage
+from .clip_table import ClipTable
 from .guards import SkippedSteps
 from .journal import Journal, write_picture
 from .meter import Meter
@@ -45,6 +48,7 @@ class Loop(pl.Callback):
         self.watch = watch
         self.meter = Meter()
         self.validation = Means()
+        self.clips = ClipTable()
 
     # ------------------------------------------------------------------------------------------ start
 
@@ -95,7 +99,9 @@ class Loop(pl.Callback):
             self.progress.show(stage.num_batches, float(stage.logs["loss"]), len(batch["key"]) * stage.num_ranks)
 
         # Guard.
-        self.guard.look(stage, list(batch["key"]))
+        if self.guard.look(stage, list(batch["key"])) and self.journal:
+            told = f"step {stage.num_batches} has no finite loss and gradient; {self.guard.path} names its samples"
+            self.journal.alert("steps are skipped", told, "WARN")
 
         # Save, and leave if somebody asks for it.
         leave = self.saver.asked_to_leave()
@@ -120,6 +126,7 @@ class Loop(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, stage: Any) -> None:
         self.validation = Means()
+        self.clips = ClipTable()
 
     def on_validation_batch_start(
         self, trainer: Any, stage: Any, batch: Batch, batch_idx: int, loader: int = 0
@@ -130,6 +137,7 @@ class Loop(pl.Callback):
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.validation.add(outputs, len(batch["key"]))
+        self.clips.add(batch, stage.by_clip)
         if batch_idx == 0:
             pictures = stage.preview(batch)  # on all ranks, for a sharded network needs them all
             if self.journal:
@@ -143,13 +151,20 @@ class Loop(pl.Callback):
             self.saver.notice.verdict = self.watch(stage.num_batches, figures)
         if self.journal:
             self.journal.write("val", stage.num_batches, values)
+            if self.clips.rows:
+                self.journal.write_table("clips", stage.num_batches, self.clips.columns, self.clips.rows)
         self.saver.keep_if_best(stage, figures)
 
-    def keep_pictures(self, journal: Journal, step: int, pictures: dict[str, np.ndarray]) -> None:
+    def keep_pictures(self, journal: Journal, step: int, pictures: dict[str, np.ndarray | Film]) -> None:
         for name, picture in pictures.items():
             self.samples.mkdir(parents=True, exist_ok=True)
-            write_picture(self.samples / f"{name}-{step:06d}.png", picture)
-            journal.write_picture(name, step, picture)
+            if isinstance(picture, Film):
+                path = self.samples / f"{name}-{step:06d}.mp4"
+                write_video(path, picture.frames, picture.speech, metadata={"comment": PROVENANCE, "title": name})
+                journal.write_video(name, step, path)
+            else:
+                write_picture(self.samples / f"{name}-{step:06d}.png", picture)
+                journal.write_picture(name, step, picture)
 
     # ------------------------------------------------------------------------------------------ end
 

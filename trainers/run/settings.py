@@ -1,5 +1,6 @@
 """The settings of a run, checked and settled before it starts."""
 
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,10 +14,10 @@ from ..config import as_dict, load_config
 from ..engines.precision import PRECISIONS, emulated_on_cpu, settled
 from ..lightning_private import rank_zero_only
 from ..stage import StageConfig
+from ..tracking import trial, wrong_tracking
 from .checkpoints import Checkpoints
 
 CHECKPOINTS = "checkpoints"
-WANDB = ("online", "offline", "disabled", "")
 CHOICES: dict[str, tuple] = {
     "precision": PRECISIONS,
     "strategy": ("ddp", "deepspeed"),
@@ -37,9 +38,7 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
             near = get_close_matches(str(getattr(c, key)), map(str, values), n=1, cutoff=0.0)[0]
             problem = f"is none of {', '.join(map(str, values))}"
             found.append(UserError(f"trainer.{key}={getattr(c, key)}", problem, f"trainer.{key}={near}"))
-    if config.tracking.wandb not in WANDB:
-        problem = f"is none of {', '.join(WANDB[:-1])}"
-        found.append(UserError(f"tracking.wandb={config.tracking.wandb}", problem, "tracking.wandb=offline"))
+    found += wrong_tracking(config.tracking, os.environ)
     found += [error for error in out_of_range(config) if not error.where.startswith("data.")]  # the data says its own
     size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate
     if min(c.nodes, c.devices, c.accumulate, size) >= 1:
@@ -62,7 +61,9 @@ def check(config: StageConfig) -> None:
 
 
 def run_folder(config: StageConfig, name: str) -> Path:
-    return Path(config.run or f"runs/{name}")
+    """Where the run is kept; a trial that `wandb agent` has started is kept in a folder of its own within."""
+    folder, own = Path(config.run or f"runs/{name}"), trial(os.environ)
+    return folder / own if own else folder
 
 
 def settle_precision(config: StageConfig, run: Path) -> None:

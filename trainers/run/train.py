@@ -28,12 +28,14 @@ from .journal import Journal
 from .legs import begin_leg, ending_leg, seconds_so_far
 from .loop import Loop
 from .memory_error import explain
+from .origin import origin
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
 from .pruning import Pruned, Watch
 from .save_and_resume import Saver, load_weights
 from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_devices, settle_precision
 from .strategy import EngineStrategy
+from .wandb_run import Say
 from .watchdog import Watchdog
 
 PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
@@ -169,11 +171,9 @@ def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[s
         "steps": stage.num_batches,
         "seed": stage.config.seed,
         "seconds": round(seconds, 1),
-        "data": data.provenance(),
-        "inputs": stage.inputs,
         "config": as_dict(stage.config),
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
-    }
+    } | origin(stage.inputs, data.provenance())
 
 
 def _fit(
@@ -190,7 +190,7 @@ def _fit(
     """Train from the newest sound checkpoint, if there is one, to `max_steps`."""
     c = config.trainer
     first = rank_zero_only.rank == 0
-    journal = Journal(run, config.tracking, as_dict(config)) if first else None
+    journal = open_journal(run, stage, data, say=None if show else report) if first else None
     notice.end, notice.save_before = end_of_job(), c.save_before
     watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
     loop = Loop(
@@ -215,7 +215,14 @@ def _fit(
     finally:
         watchdog.stop()
         if journal:
-            journal.close()
+            journal.close(sys.exception())
+
+
+def open_journal(run: Path, stage: Stage, data: TalkingFaceData, say: Say | None) -> Journal:
+    """say: is told where the figures are to be seen."""
+    config = stage.config
+    settings = as_dict(config) | {"origin": origin(stage.inputs, data.provenance())}
+    return Journal(run, config.tracking, settings, stage=stage.name, monitor=stage.monitor, say=say)
 
 
 def make_trainer(
