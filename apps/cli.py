@@ -16,6 +16,7 @@ from .arguments import File, Files, Word, Words, examples
 from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .shards_commands import shards
+from .slurm_commands import slurm
 
 # The packages that commands import, by the extra of pyproject.toml that installs them.
 EXTRAS = {
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.add_typer(prepare, name="prepare")
 app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
+app.add_typer(slurm, name="slurm")
 
 
 def tell_version(asked: bool) -> None:
