@@ -12,6 +12,7 @@ from emohead.apps.slurm.job import SCRIPTS, Slurm, job_name, mark
 from emohead.models.errors import UserError
 
 from .conftest import ROOT, emohead, refused
+from .test_readme import commands
 
 STAGES = ["emotion", "motion", "face", "distill"]
 Asked = Callable[..., list[list[str]]]
@@ -240,6 +241,15 @@ def test_a_sweep_is_an_array(asked: Asked, elsewhere: Path) -> None:
     (command,) = asked("sweep", "lr.yaml", "--out", "mine")
     assert option(command, "--array") == "1-1"
     assert arguments_of(command) == ["lr.yaml", "--out", str(elsewhere / "mine")]
+
+
+# -- what is documented
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("emohead slurm")])
+def test_a_documented_command_submits_jobs(asked: Asked, line: str) -> None:
+    Path("sweep.yaml").touch()
+    assert {job[0] for job in asked(*shlex.split(line)[2:])} == {"sbatch"}
 
 
 # -- what is refused

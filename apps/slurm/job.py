@@ -1,6 +1,6 @@
 """A job: what sbatch is told of it, and what squeue says of those that are there."""
 
-import getpass
+import contextlib
 import hashlib
 import os
 import re
@@ -52,6 +52,11 @@ def mark(part: str, folder: Path) -> str:
     return hashlib.sha256(os.fsencode(f"{part} {folder.resolve()}")).hexdigest()[:MARK_LENGTH]
 
 
+def log_option(folder: Path, pattern: str) -> str:
+    """The option of sbatch for a log in a folder; % has a meaning in it, as in %j for the job's id."""
+    return f"--output={str(folder).replace('%', '%%')}/{pattern}"
+
+
 def own_command() -> str:
     """The emohead that jobs are to call: what EMOHEAD says, else this one. Raises UserError if there is none."""
     given = os.environ.get("EMOHEAD")
@@ -91,7 +96,7 @@ class Slurm:
 
     def queue(self) -> dict[str, Queued]:
         """The jobs of this user by the mark at the end of their names."""
-        command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%F %T %j"]
+        command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%F %T %j"]
         try:
             lines = answer(command).splitlines()
         except UserError as error:
@@ -108,7 +113,8 @@ class Slurm:
         if self.dry_run:
             print(shlex.join(command))
         else:
-            subprocess.run(command, env=outside_of_jobs(), capture_output=True, timeout=PATIENCE)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, env=outside_of_jobs(), capture_output=True, timeout=PATIENCE)
 
 
 def exporting(options: list[str], emohead: str) -> list[str]:
@@ -137,6 +143,7 @@ def answer(command: list[str]) -> str:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"ends with exit code {done.returncode}"]
         problem = re.sub(r"^(\w+: )?((error|fatal): )?", "", said[-1])
         raise UserError(command[0], f"SLURM refuses ({problem})", "--dry-run shows the commands")
+    sys.stderr.write(done.stderr)  # what a site has its users told
     return done.stdout
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from ...models.errors import UserError
 from ...trainers.all_stages import STAGES
 from ...trainers.stage import Stage, Start
-from .job import Queued, Slurm, mark
+from .job import Queued, Slurm, log_option, mark
 from .prepare import PASSES, submit_passes
 from .request import Request
-from .sweep import printed
 from .train import training
 
 PREPARE = "prepare"  # the part of the chain before the stages
@@ -69,36 +68,34 @@ class Chain:
         if preparation is None:
             return
         data = preparation.data
-        if (data / "manifest.json").is_file():
-            return tell(PREPARE, f"finished, {data}")
         *before, last = (self.queue.get(mark(name, data)) for name in PASSES)
-        if last:
+        if (data / "manifest.json").is_file():
+            tell(PREPARE, f"finished, {data}")
+        elif last:
             tell(PREPARE, f"job {last.id} is queued or running")
             self.jobs[PREPARE] = last.id
-            return None
-        for job in filter(None, before):  # of a chain that broke
+        elif broken := next(filter(None, before), None):
             problem = f"still prepares {data}, but what follows on it is gone"
-            raise UserError(f"job {job.id}", problem, "scancel it, or wait for it")
-        self.jobs[PREPARE] = submit_passes(preparation, self.slurm, logs=printed(self.request.out / "logs"))
-        self.anew.add(PREPARE)
-        return None
+            raise UserError(f"job {broken.id}", problem, "scancel it, or wait for it")
+        else:
+            self.jobs[PREPARE] = submit_passes(preparation, self.slurm, logs=self.request.out / "logs")
+            self.anew.add(PREPARE)
 
     def train(self, stage: type[Stage]) -> None:
         """Submit a stage, if it is neither finished nor queued nor running."""
         export = self.export_of(stage.name)
-        if export.is_file():
-            return tell(stage.name, f"finished, {export}")
         needs = [PREPARE, *(MAKERS[start.kind] for start in self.starts(stage))]
         job = self.queue.get(mark(stage.name, self.run_of(stage.name)))
-        if job and not self.waits_in_vain(job, needs):
+        if export.is_file():
+            tell(stage.name, f"finished, {export}")
+        elif job and not self.waits_in_vain(job, needs):
             tell(stage.name, f"job {job.id} is queued or running")
             self.jobs[stage.name] = job.id
-            return None
-        if job:
-            self.slurm.cancel(job.id)
-        self.jobs[stage.name] = self.submit(stage, [self.jobs[need] for need in needs if need in self.jobs])
-        self.anew.add(stage.name)
-        return None
+        else:
+            if job:
+                self.slurm.cancel(job.id)
+            self.jobs[stage.name] = self.submit(stage, [self.jobs[need] for need in needs if need in self.jobs])
+            self.anew.add(stage.name)
 
     def starts(self, stage: type[Stage]) -> list[Start]:
         """The exports of this chain that a stage starts from; one that may be left out only if the words give it."""
@@ -120,7 +117,7 @@ class Chain:
                 options.append(word)
             else:
                 arguments += ["-c", word] if word.endswith(".yaml") and "=" not in word else [word]
-        options.append(f"--output={printed(self.request.out / 'logs')}/{name}-%j.out")
+        options.append(log_option(self.request.out / "logs", f"{name}-%j.out"))
         return self.slurm.submit(training(arguments, options, after))
 
     def run_of(self, stage: str) -> Path:

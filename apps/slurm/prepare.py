@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...models.errors import UserError
-from .job import Job, Slurm, job_name
+from .job import Job, Slurm, job_name, log_option
 from .words import before_dashes, check_name, check_options, missing
 
 PASSES = ("track", "fit", "pack")
@@ -53,10 +53,10 @@ def check_source(preparation: Preparation, *, dry_run: bool) -> None:
         missing(UserError(preparation.source, "no such file or folder", "give what is to be prepared"), dry_run=dry_run)
 
 
-def submit_passes(preparation: Preparation, slurm: Slurm, *, logs: str = "") -> str:
+def submit_passes(preparation: Preparation, slurm: Slurm, *, logs: Path | None = None) -> str:
     """Submit the three passes, each after the one before has ended well; returns the id of the last.
 
-    Logs are written to a folder, or where sbatch's options or the caller's folder say.
+    Logs lie in the folder `logs`, or where sbatch's options say, or in the current folder.
     """
     after: list[str] = []
     for name in PASSES:
@@ -65,7 +65,7 @@ def submit_passes(preparation: Preparation, slurm: Slurm, *, logs: str = "") -> 
             name,
             job_name(name, preparation.data.name, preparation.data),
             "prepare.sbatch",
-            [*preparation.options, f"--array=1-{parts}", *([f"--output={logs}/{name}-%A_%a.out"] if logs else [])],
+            [*preparation.options, f"--array=1-{parts}", *([log_option(logs, f"{name}-%A_%a.out")] if logs else [])],
             [*preparation.arguments, "--pass", name],
             after,
         )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...models.errors import UserError
-from .job import Job, Slurm, job_name
+from .job import Job, Slurm, job_name, log_option
 from .words import CONFIGS, DASHES, before_dashes, check_options, tasks_of
 
 TAKEN = ("--array", "-a", "--output", "-o")
@@ -34,11 +34,6 @@ def submit_sweep(
     if not dry_run:
         logs.mkdir(parents=True, exist_ok=True)
     array = f"--array=1-{tasks}" + (f"%{at_once}" if at_once else "")
-    options = [*tasks_of(options), *options, array, f"--output={printed(logs)}/%A_%a.out"]
+    options = [*tasks_of(options), *options, array, log_option(logs, "%A_%a.out")]
     arguments = [str(file), "--out", str(folder), *overrides]
     slurm.submit(Job("sweep", job_name("sweep", label, folder), "sweep.sbatch", options, arguments))
-
-
-def printed(folder: Path) -> str:
-    """A folder in the pattern of a log's name, in which % has a meaning."""
-    return str(folder).replace("%", "%%")
