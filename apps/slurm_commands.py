@@ -54,7 +54,7 @@ SweepWords = passed("[OPTIONS OF SBATCH] [-- KEY=VALUE ...]")
     "train",
     cls=Passing,
     epilog=examples(
-        "emohead slurm train --gpus-per-node=4 --time=24:00:00 -- face -c face-base data.shards=[data/mine]",
+        "emohead slurm train --gpus-per-node=4 --time=24:00:00 -- face -c face-base 'data.shards=[data/mine]'",
     ),
 )
 def slurm_train(words: TrainWords = None, dry_run: DryRun = False) -> None:
@@ -91,7 +91,7 @@ def slurm_prepare(words: PrepareWords = None, dry_run: DryRun = False) -> None:
     "pipeline",
     cls=Passing,
     epilog=examples(
-        "emohead slurm pipeline runs/mead --gpus-per-node=4 --time=24:00:00 data.shards=[data/mead] face:--nodes=2 "
+        "emohead slurm pipeline runs/mead --gpus-per-node=4 --time=24:00:00 'data.shards=[data/mead]' face:--nodes=2 "
         "face:trainer.max_steps=100000 distill:mine.yaml",
         "emohead slurm pipeline runs/mead --gpus-per-node=1 -- 40 --partition cpu -- mead MEAD/ data/mead --size 256",
     ),

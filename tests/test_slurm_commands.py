@@ -165,7 +165,7 @@ def test_the_chain_on_prepared_data(asked: Asked, elsewhere: Path) -> None:
     assert waits == [None, "afterok:ID_OF_EMOTION", None, "afterok:ID_OF_EMOTION:ID_OF_MOTION:ID_OF_FACE"]
 
 
-def test_the_chain_from_videos(asked: Asked, elsewhere: Path) -> None:
+def test_the_chain_from_videos(asked: Asked, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preparation = ["2", "--partition", "cpu", "--", "folder", "videos", "new", "--size", "64"]
     jobs = asked("pipeline", "out", "--", *preparation)
     assert [script_of(job) for job in jobs] == ["prepare.sbatch"] * 3 + ["train.sbatch"] * 4
@@ -176,7 +176,11 @@ def test_the_chain_from_videos(asked: Asked, elsewhere: Path) -> None:
     assert arguments_of(jobs[3])[:3] == ["emotion", "-c", "emotion-base"]
     (elsewhere / "new").mkdir()
     (elsewhere / "new" / "manifest.json").touch()
-    assert len(asked("pipeline", "out", "--", *preparation)) == 4
+    (elsewhere / "videos").rmdir()
+    app(["slurm", "pipeline", "out", "--dry-run", "--", *preparation], standalone_mode=False)
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 4
+    assert "no such file" not in told.err, "a finished data set needs its videos no more"
 
 
 def test_the_emotion_that_judges_faces_is_waited_for(asked: Asked, elsewhere: Path) -> None:

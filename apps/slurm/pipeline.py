@@ -69,7 +69,7 @@ class Chain:
             return
         data = preparation.data
         *before, last = (self.queue.get(mark(name, data)) for name in PASSES)
-        if (data / "manifest.json").is_file():
+        if preparation.finished:
             tell(PREPARE, f"finished, {data}")
         elif last:
             tell(PREPARE, f"job {last.id} is queued or running")

@@ -28,6 +28,10 @@ class Preparation:
     def data(self) -> Path:
         return Path(self.arguments[2]).resolve()
 
+    @property
+    def finished(self) -> bool:
+        return (self.data / "manifest.json").is_file()
+
 
 def read_preparation(words: list[str]) -> Preparation:
     """Raises UserError where words are no PARTS [options --] KIND SRC OUT ..."""
@@ -49,7 +53,8 @@ def submit_preparation(words: list[str], *, dry_run: bool) -> None:
 
 
 def check_source(preparation: Preparation, *, dry_run: bool) -> None:
-    if not preparation.source.exists():
+    """Whether what is to be prepared is there; a data set that is finished needs it no more."""
+    if not preparation.finished and not preparation.source.exists():
         missing(UserError(preparation.source, "no such file or folder", "give what is to be prepared"), dry_run=dry_run)
 
 
