@@ -17,6 +17,7 @@ from .facemodel_commands import facemodel
 from .prepare_commands import prepare
 from .runs_commands import runs
 from .shards_commands import shards
+from .slurm_commands import slurm
 from .sweep_commands import sweep
 from .train_commands import training
 from .use_commands import using
@@ -66,6 +67,7 @@ app.add_typer(shards, name="shards")
 app.add_typer(facemodel, name="facemodel")
 app.add_typer(sweep, name="sweep")
 app.add_typer(wandb_commands, name="wandb")
+app.add_typer(slurm, name="slurm")
 
 
 def tell_version(asked: bool) -> None:

@@ -59,10 +59,7 @@ def train(
 
 
 @training.command(epilog=examples("emohead stages", "emohead stages --json"))
-def stages(
-    json: Json = False,
-    plain: Annotated[bool, typer.Option("--plain", hidden=True, help="For slurm/pipeline.sh.")] = False,
-) -> None:
+def stages(json: Json = False) -> None:
     """The stages in the order of the chain: what each starts from and what it exports.
 
     A key with a question mark may be left out.
@@ -79,8 +76,7 @@ def stages(
         return
     for stage in STAGES.values():
         starts = [f"{start.key}={start.kind}{'' if start.needed else '?'}" for start in stage.starts_from]
-        words = [stage.name, stage.kind, *starts]
-        typer.echo(" ".join(words) if plain else f"{stage.name:<10}-> {stage.kind}.safetensors   {' '.join(starts)}")
+        typer.echo(f"{stage.name:<10}-> {stage.kind}.safetensors   {' '.join(starts)}")
 
 
 @training.command(

@@ -29,7 +29,7 @@ running() { # a name of ours -> its process, if there is one
 
 write_configuration() {
   local cpus gpus="${EMOHEAD_CLUSTER_GPUS:-0}"
-  cpus=$(nproc)
+  cpus=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # which both would make smaller
   mkdir -p "$folder/run" "$folder/log" "$folder/state" "$folder/spool-n0" "$folder/spool-n1" "$folder/munge"
   chmod 755 "$folder" "$folder/run" # every user's sbatch has to reach the socket
   cat >"$SLURM_CONF" <<EOF

@@ -362,7 +362,7 @@ def test_the_port(examined: Callable, listening: int, monkeypatch: pytest.Monkey
 def test_devices_outside_of_a_job(examined: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     assert "data.num_workers=" in named(examined(f"data.num_workers={cores}"), "warning", "share")
-    assert "slurm/train.sbatch --nodes 2" in named(examined("trainer.nodes=2"), "warning", "no SLURM job")
+    assert "emohead slurm train --nodes 2" in named(examined("trainer.nodes=2"), "warning", "no SLURM job")
     if shutil.which("nvidia-smi"):
         pytest.skip("a machine with a GPU")
     findings = examined("trainer.accelerator=auto")

@@ -120,7 +120,7 @@ def test_it_is_listed_examined_trained_resumed_and_exported(package: Path, demo:
 
     start = demo / "emotion" / "export" / "emotion.safetensors"
     given = ["loudness", "-c", "loudness-debug", f"data.shards=[{demo / 'data'}]", f"emotion={start}", "run=run"]
-    assert "loudness loudness emotion=emotion" in call("stages", "--plain")
+    assert "loudness  -> loudness.safetensors   emotion=emotion" in call("stages")
     examined = call("doctor", *given)
     assert "emotion=" in examined
     assert "for checkpoints" in examined, "its networks are built from the header of what it starts from"

@@ -151,6 +151,14 @@ def test_packages_are_listed():
     assert {".".join(("emohead", *folder.parts)) for folder in folders} == set(packages)
 
 
+def test_what_lies_beside_the_code_is_in_the_wheel():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in tool["packages"]:
+        patterns = ["*.py", *tool["package-data"].get(package, [])]
+        for path in ROOT.joinpath(*package.split(".")[1:]).iterdir():
+            assert path.is_dir() or any(map(path.match, patterns)), f"{name_of(path)}: name it in package-data"
+
+
 def test_command_line_starts_without_torch():
     code = (
         "import sys, emohead.apps.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'cv2', 'omegaconf')))"
@@ -193,7 +201,8 @@ def test_no_machine_paths():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for name in files:
         path = ROOT / name
-        if path.suffix in (".py", ".md", ".yaml", ".toml", ".sh") and path.exists() and path != Path(__file__):
+        readable = path.suffix in (".py", ".md", ".yaml", ".toml", ".sh", ".sbatch")
+        if readable and path.exists() and path != Path(__file__):
             assert not re.search(r"/work/|/home/\w+/", path.read_text()), name
 
 

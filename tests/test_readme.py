@@ -42,7 +42,7 @@ def trainings() -> list[list[str]]:
     """A stage and its arguments, of `emohead train` and `doctor` and of SLURM jobs that train one stage."""
     split = [shlex.split(line) for line in command_lines()]
     direct = [words[2:] for words in split if words[:2] in (["emohead", "train"], ["emohead", "doctor"])]
-    jobs = [words[words.index("--") + 1 :] for words in split if words[0] == "slurm/train.sbatch"]
+    jobs = [words[words.index("--") + 1 :] for words in split if words[:3] == ["emohead", "slurm", "train"]]
     return [[word for word in words if word != "--print-config"] for words in direct + jobs if "--keys" not in words]
 
 

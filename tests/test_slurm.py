@@ -1,8 +1,8 @@
-"""The scripts in slurm/, on a real cluster of two nodes on this machine."""
+"""`emohead slurm` and the scripts in slurm/, on a real cluster of two nodes on this machine."""
 
 import json
-import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from emohead.models.checkpoint import load_checkpoint
 
-from .cluster import DEADLINE, SCRIPTS, job_states
+from .cluster import DEADLINE, SCRIPTS, field, job_states, scontrol
 from .conftest import emohead
 from .talking_clips import snapshot
 
@@ -20,13 +20,15 @@ STAGES = ("emotion", "motion", "face", "distill")
 # Stands in for emohead if only the layout of jobs matters: says what it was given, writes what a stage exports, and
 # does once what $PRETEND says.
 PRETENDER = """#!/usr/bin/env bash
-if [ "$1" = stages ]; then
-  cat "$STAGES"
-  exit
-fi
 if [ "$1" = doctor ]; then
   [ "$2" = --help ] || [ "$PRETEND" != ill ] || exit 2
   exit 0
+fi
+if [ "$1" = sweep ]; then
+  echo "worker $SLURM_ARRAY_TASK_ID: $*"
+  [ -n "${SLURM_RESTART_COUNT:-}" ] || exit 75
+  while [ "$1" != --launch ]; do shift; done
+  exec $2 "$0" train face "run=trial-$SLURM_ARRAY_TASK_ID" "${@:3}"
 fi
 layout="task $SLURM_PROCID of $SLURM_NTASKS, $SLURM_CPUS_PER_TASK CPUs, ${SLURM_GPUS_ON_NODE:-0} GPUs"
 echo "$layout, $MASTER_ADDR: $*"
@@ -34,7 +36,10 @@ if [ "$1" = prepare ]; then
   [[ "$*" != *"--pass pack"* ]] || { mkdir -p "$4" && touch "$4/manifest.json"; }
   exit 0
 fi
-if [ "$PRETEND" = "broken $2" ] && mkdir broken 2>/dev/null; then exit 1; fi
+if [ "$PRETEND" = "broken $2" ] && mkdir broken 2>/dev/null; then
+  until [ -e break ]; do sleep 0.1; done
+  exit 1
+fi
 if [ "$PRETEND" = "preempted $2" ] && [ -z "${SLURM_RESTART_COUNT:-}" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   exit 75
@@ -51,27 +56,25 @@ touch "$run/export/${2/distill/talker}.safetensors"
 
 
 @pytest.fixture
-def pretender(cluster: dict[str, str], tmp_path: Path, declared: Path) -> dict[str, str]:
+def pretender(cluster: dict[str, str], tmp_path: Path) -> dict[str, str]:
     command = tmp_path / "pretender"
     command.write_text(PRETENDER)
     command.chmod(0o755)
-    return cluster | {"EMOHEAD": str(command), "PRETEND": "", "STAGES": str(declared)}
+    return cluster | {"EMOHEAD": str(command), "PRETEND": ""}
 
 
-@pytest.fixture(scope="module")
-def declared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The answer of `emohead stages --plain`."""
-    path = tmp_path_factory.mktemp("stages") / "stages.txt"
-    path.write_text(emohead("stages", "--plain").stdout)
-    return path
-
-
-def call(script: str, *arguments: object, folder: Path, env: dict[str, str]) -> dict[str, str]:
-    """The names and ids of the jobs that a script submits."""
-    command = [SCRIPTS / script, *map(str, arguments)]
-    submitted = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+def submit(*words: object, folder: Path, env: dict[str, str]) -> dict[str, str]:
+    """The names and ids of the jobs that `emohead slurm` submits."""
+    command = [sys.executable, "-m", "emohead.apps.cli", "slurm", *map(str, words)]
+    submitted = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert submitted.returncode == 0, submitted.stderr
     return dict(line.split() for line in submitted.stdout.splitlines())
+
+
+def log_of(folder: Path, job: str) -> str:
+    """What a job has printed."""
+    (path,) = folder.glob(f"*-{job}.out")
+    return path.read_text()
 
 
 def ended(cluster: dict[str, str], job: str, folder: Path) -> str:
@@ -94,21 +97,9 @@ def test_passes_as_arrays_make_the_set_that_one_command_makes(
 ) -> None:
     options = ["--size", "64", "--codec", "mjpeg"]
     assert emohead("prepare", "folder", people, tmp_path / "alone", *options).returncode == 0
-    script = [
-        SCRIPTS / "prepare.sbatch",
-        "2",
-        "--cpus-per-task",
-        "1",
-        "--",
-        "folder",
-        people,
-        tmp_path / "set",
-        *options,
-    ]
     (tmp_path / "elsewhere").mkdir()
-    submitted = subprocess.run(script, cwd=tmp_path / "elsewhere", env=cluster, capture_output=True, text=True)
-    assert submitted.returncode == 0, submitted.stderr
-    jobs = dict(line.split() for line in submitted.stdout.splitlines())
+    words = ["prepare", 2, "--cpus-per-task", 1, "--", "folder", people, tmp_path / "set", *options]
+    jobs = submit(*words, folder=tmp_path / "elsewhere", env=cluster)
     assert list(jobs) == ["track", "fit", "pack"]
     logs = lambda: "\n".join(path.read_text() for path in (tmp_path / "elsewhere").glob("*.out"))  # noqa: E731
     for name, number in (("track", 2), ("fit", 1), ("pack", 2)):
@@ -119,7 +110,7 @@ def test_passes_as_arrays_make_the_set_that_one_command_makes(
 
 def test_a_stage_is_trained_as_a_job(tmp_path: Path, demo: Path, cluster: dict[str, str]) -> None:
     stage = ["emotion", "-c", demo / "emotion" / "config.yaml", "run=run", "trainer.max_steps=2"]
-    jobs = call("train.sbatch", "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
+    jobs = submit("train", "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
     assert ended(cluster, jobs["emotion"], tmp_path) == "COMPLETED"
     assert (tmp_path / "run" / "export" / "emotion.safetensors").is_file()
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
@@ -127,7 +118,7 @@ def test_a_stage_is_trained_as_a_job(tmp_path: Path, demo: Path, cluster: dict[s
 
 def test_a_stage_is_trained_on_two_nodes(tmp_path: Path, demo: Path, cluster: dict[str, str]) -> None:
     stage = ["emotion", "-c", demo / "emotion" / "config.yaml", "run=run", "trainer.max_steps=2"]
-    jobs = call("train.sbatch", "--nodes", 2, "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
+    jobs = submit("train", "--nodes", 2, "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
     assert ended(cluster, jobs["emotion"], tmp_path) == "COMPLETED"
     assert (tmp_path / "run" / "export" / "emotion.safetensors").is_file()
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
@@ -145,13 +136,13 @@ def test_a_stage_is_trained_on_two_nodes(tmp_path: Path, demo: Path, cluster: di
 def test_nodes_and_gpus_of_a_job_are_those_of_the_run(
     tmp_path: Path, pretender: dict[str, str], options: list[str], tasks: tuple[int, int], gpus: int
 ) -> None:
-    jobs = call("train.sbatch", *options, "--", "face", "run=run", folder=tmp_path, env=pretender)
+    jobs = submit("train", *options, "--", "face", "run=run", folder=tmp_path, env=pretender)
     assert ended(pretender, jobs["face"], tmp_path) == "COMPLETED"
     nodes, each = tasks
     said = f"{gpus} GPUs, 127.0.0.1: train face run=run trainer.nodes={nodes} trainer.devices={each}"
     cpus = 2 // each
     expected = [f"task {rank} of {nodes * each}, {cpus} CPUs, {said}" for rank in range(nodes * each)]
-    assert sorted((tmp_path / f"emohead-face-{jobs['face']}.out").read_text().splitlines()) == expected
+    assert sorted(log_of(tmp_path, jobs["face"]).splitlines()) == expected
 
 
 def test_the_script_given_to_sbatch_finds_the_gpus(tmp_path: Path, pretender: dict[str, str]) -> None:
@@ -159,23 +150,23 @@ def test_the_script_given_to_sbatch_finds_the_gpus(tmp_path: Path, pretender: di
     command = ["sbatch", "--parsable", *options, SCRIPTS / "train.sbatch", "face", "run=run"]
     job = subprocess.run(command, cwd=tmp_path, env=pretender, capture_output=True, check=True).stdout.decode().strip()
     assert ended(pretender, job, tmp_path) == "COMPLETED"
-    log = (tmp_path / f"emohead-{job}.out").read_text()
+    log = log_of(tmp_path, job)
     assert log.count("trainer.nodes=2 trainer.devices=2") == 4
     assert "each process has 1 of its node's 2 CPUs" in log
 
 
 def test_a_job_that_the_doctor_stops_starts_no_training(tmp_path: Path, pretender: dict[str, str]) -> None:
     env = pretender | {"PRETEND": "ill"}
-    jobs = call("train.sbatch", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)
+    jobs = submit("train", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)
     assert ended(pretender, jobs["face"], tmp_path) == "FAILED"
-    assert "task 0" not in (tmp_path / f"emohead-face-{jobs['face']}.out").read_text()
+    assert "task 0" not in log_of(tmp_path, jobs["face"])
 
 
 @pytest.mark.parametrize("signals", [["TERM", "--batch"], ["USR1", "--full"], ["USR1"]], ids=" ".join)
 def test_a_signal_leaves_time_to_save(tmp_path: Path, pretender: dict[str, str], signals: list[str]) -> None:
     env = pretender | {"PRETEND": "saving"}
     options = ["--cpus-per-task", 1, "--ntasks-per-node", 2]
-    job = call("train.sbatch", *options, "--", "face", "run=run", folder=tmp_path, env=env)["face"]
+    job = submit("train", *options, "--", "face", "run=run", folder=tmp_path, env=env)["face"]
     wait_for(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)))
     subprocess.run(["scancel", "--signal", *signals, job], env=env, check=True)
     if signals == ["TERM", "--batch"]:  # of which the processes hear nothing
@@ -183,7 +174,7 @@ def test_a_signal_leaves_time_to_save(tmp_path: Path, pretender: dict[str, str],
     assert ended(pretender, job, tmp_path) == "FAILED"
     shown = subprocess.run(["scontrol", "show", "job", job], env=env, capture_output=True, text=True).stdout
     assert "ExitCode=75:0" in shown
-    assert (tmp_path / f"emohead-face-{job}.out").read_text().count("saved\n") == 2
+    assert log_of(tmp_path, job).count("saved\n") == 2
 
 
 def test_the_whole_chain_is_one_command(tmp_path: Path, demo: Path, cluster: dict[str, str]) -> None:
@@ -195,33 +186,36 @@ def test_the_whole_chain_is_one_command(tmp_path: Path, demo: Path, cluster: dic
     ]
     sizes += ["distill:network.face.size=64", "distill:network.face.channels=[16,16,8,8]"]
     words = ["--config=debug", "--cpus-per-task=1", f"data.shards=[{demo / 'data'}]", *steps, *sizes]
-    jobs = call("pipeline.sh", "out", *words, folder=tmp_path, env=cluster)
+    jobs = submit("pipeline", "out", *words, folder=tmp_path, env=cluster)
     assert tuple(jobs) == STAGES
-    assert call("pipeline.sh", tmp_path / "out", *words, folder=demo, env=cluster) == {}  # queued or running
+    assert submit("pipeline", tmp_path / "out", *words, folder=demo, env=cluster) == {}  # queued or running
     for stage in STAGES:
         assert ended(cluster, jobs[stage], tmp_path) == "COMPLETED"
     talker = load_checkpoint(tmp_path / "out" / "talker.safetensors", kind="talker")
     assert talker.provenance["steps"] == 2
     assert set(talker.provenance["inputs"]) == {"emotion", "motion", "face"}
-    assert call("pipeline.sh", "out", *words, folder=tmp_path, env=cluster) == {}  # finished
+    assert submit("pipeline", "out", *words, folder=tmp_path, env=cluster) == {}  # finished
 
 
 def test_a_chain_begins_with_the_videos_and_is_repaired(tmp_path: Path, pretender: dict[str, str]) -> None:
     env = pretender | {"PRETEND": "broken emotion"}
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "mine.yaml").touch()
     words = ["--cpus-per-task=1", "face:trainer.max_steps=5", "seed=3", "face:mine.yaml", "distill:--nodes=2"]
     command = ["out", *words, "--", 2, "--cpus-per-task", 1, "--", "folder", "videos", "data", "--size", 64]
-    jobs = call("pipeline.sh", *command, folder=tmp_path, env=env)
+    jobs = submit("pipeline", *command, folder=tmp_path, env=env)
     assert list(jobs) == ["track", "fit", "pack", *STAGES]
-    assert call("pipeline.sh", *command, folder=tmp_path, env=env) == {}
+    assert submit("pipeline", *command, folder=tmp_path, env=env) == {}
+    (tmp_path / "break").touch()
     assert ended(env, jobs["emotion"], tmp_path) == "FAILED"
-    again = call("pipeline.sh", *command, folder=tmp_path, env=env)
+    again = submit("pipeline", *command, folder=tmp_path, env=env)
     assert list(again) == ["emotion", "motion", "distill"]
     assert ended(env, again["distill"], tmp_path) == "COMPLETED"
     assert job_states(env, jobs["motion"]) == {jobs["motion"]: "CANCELLED"}
     assert (tmp_path / "out" / "talker.safetensors").exists()
-    assert call("pipeline.sh", *command, folder=tmp_path, env=env) == {}
+    assert submit("pipeline", *command, folder=tmp_path, env=env) == {}
 
-    logs = {path.name.split("-")[1]: path.read_text() for path in (tmp_path / "out" / "logs").glob("*.out")}
+    logs = {path.name.split("-")[0]: path.read_text() for path in (tmp_path / "out" / "logs").glob("*.out")}
     base, data = tmp_path / "out", f"data.shards=[{tmp_path / 'data'}]"
     given = f"train face -c face-base run={base / 'face'} {data} trainer.max_steps=5 seed=3 -c mine.yaml"
     assert given in logs["face"]
@@ -231,56 +225,35 @@ def test_a_chain_begins_with_the_videos_and_is_repaired(tmp_path: Path, pretende
 
 def test_a_preempted_stage_keeps_those_that_wait_for_it(tmp_path: Path, pretender: dict[str, str]) -> None:
     env = pretender | {"PRETEND": "preempted emotion"}
-    jobs = call("pipeline.sh", "out", "--cpus-per-task=1", "data.shards=[x]", folder=tmp_path, env=env)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").touch()
+    words = ["pipeline", "out", "--cpus-per-task=1", "data.shards=[data]"]
+    jobs = submit(*words, folder=tmp_path, env=env)
     release = ["scontrol", "update", f"jobid={jobs['emotion']}", "starttime=now"]
     shown = lambda: subprocess.run(["scontrol", "show", "job", jobs["emotion"]], env=env, capture_output=True).stdout  # noqa: E731
     wait_for(lambda: b"Restarts=1" in shown() and b"PENDING" in shown())
-    assert call("pipeline.sh", "out", "--cpus-per-task=1", "data.shards=[x]", folder=tmp_path, env=env) == {}
+    assert submit(*words, folder=tmp_path, env=env) == {}
     wait_for(lambda: subprocess.run(release, env=env, capture_output=True).returncode == 0)
     assert ended(env, jobs["distill"], tmp_path) == "COMPLETED"
 
 
-@pytest.mark.parametrize("arguments", [[], ["two"], ["2", "folder", "in"], ["2", "--qos", "x", "--"]])
-def test_wrong_use_of_the_preparation_says_how_to_use_it(arguments: list[str]) -> None:
-    result = subprocess.run([SCRIPTS / "prepare.sbatch", *arguments], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert "slurm/prepare.sbatch PARTS" in result.stderr
-
-
-@pytest.mark.parametrize("arguments", [[], ["fase"], ["--nodes", "2", "face"], ["--nodes", "2", "--"]])
-def test_wrong_use_of_training_says_how_to_use_it(arguments: list[str]) -> None:
-    result = subprocess.run([SCRIPTS / "train.sbatch", *arguments], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert "slurm/train.sbatch [sbatch's options --]" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "slurm/pipeline.sh OUT"),
-        (["--config=debug"], "slurm/pipeline.sh OUT"),
-        (["out", "--", "2", "folder"], "slurm/pipeline.sh OUT"),
-        (["out"], "data.shards"),
-        (["out", "--config=huge", "data.shards=[x]"], "--config=huge"),
-        (["out", "--nodes", "2", "data.shards=[x]"], "'2'"),
-        (["out", "data.shards=[x]", "face:run=elsewhere"], "face:run=elsewhere"),
-    ],
-)
-def test_wrong_use_of_the_chain_is_named(tmp_path: Path, arguments: list[str], words: str) -> None:
-    result = subprocess.run([SCRIPTS / "pipeline.sh", *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_missing_command_and_uneven_gpus_are_one_line(tmp_path: Path) -> None:
-    script = [SCRIPTS / "train.sbatch", "--gpus=4", "--", "face"]
-    result = subprocess.run(script, cwd=tmp_path, env=os.environ | {"EMOHEAD": "true"}, capture_output=True, text=True)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "--gpus-per-node" in result.stderr
-    environment = {name: value for name, value in os.environ.items() if name != "EMOHEAD"}
-    for script in (["train.sbatch", "face"], ["pipeline.sh", "out", "data.shards=[x]"]):
-        command = [SCRIPTS / script[0], *script[1:]]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-        assert "set EMOHEAD" in result.stderr
+def test_workers_of_a_sweep_train_as_jobs_do_and_come_back(tmp_path: Path, pretender: dict[str, str]) -> None:
+    (tmp_path / "lr.yaml").touch()
+    words = ["sweep", "lr.yaml", "--tasks", 2, "--cpus-per-task=1", "--ntasks-per-node=2", "--", "seed=3"]
+    job = submit(*words, folder=tmp_path, env=pretender)["sweep"]
+    for task in (f"{job}_1", f"{job}_2"):
+        wait_for(lambda task=task: field(pretender, task, "Restarts") == "1")
+        wait_for(lambda task=task: field(pretender, task, "JobState") == "PENDING")
+        scontrol(pretender, "update", f"jobid={task}", "starttime=now")
+    assert list(job_states(pretender, job).values()) == ["COMPLETED"] * 2
+    folder = tmp_path / "runs" / "sweeps" / "lr"
+    shape = "trainer.nodes=1 trainer.devices=2"
+    for number in (1, 2):
+        first, again, *trial = (folder / "logs" / f"{job}_{number}.out").read_text().splitlines()
+        assert first == again
+        assert first.startswith(f"worker {number}: sweep lr.yaml --out {folder} seed=3 --launch srun --export ALL ")
+        assert first.endswith(
+            f"--nodes 1 --ntasks 2 --ntasks-per-node 2 --cpus-per-task 1 --kill-on-bad-exit=1 {shape}"
+        )
+        said = f"of 2, 1 CPUs, 0 GPUs, 127.0.0.1: train face run=trial-{number} {shape}"
+        assert sorted(trial) == [f"task {rank} {said}" for rank in (0, 1)]

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.all_stages import STAGES
 
-from .cluster import DEADLINE, SCRIPTS, field, job_states, scontrol
+from .cluster import DEADLINE, field, job_states, scontrol
 from .survival import rows, settings
 
 SOAK = bool(os.environ.get("EMOHEAD_SOAK"))
@@ -26,7 +27,8 @@ def submit(cluster: Cluster, demo: Path, stage: str, run: Path, *options: str) -
     sbatch = ["--nodes", "2", "--cpus-per-task", "1", "--output", run.parent / "job.out"]
     sbatch += [option for option in options if option.startswith("--")]
     given += [option for option in options if not option.startswith("--")]
-    command = [SCRIPTS / "train.sbatch", *sbatch, "--", stage, "-c", demo / stage / "config.yaml", *given]
+    command = [sys.executable, "-m", "emohead.apps.cli", "slurm", "train", *sbatch]
+    command += ["--", stage, "-c", demo / stage / "config.yaml", *given]
     done = subprocess.run(list(map(str, command)), cwd=run.parent, env=cluster, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]

@@ -196,7 +196,8 @@ def test_a_worker_that_is_told_to_leave_leaves_its_trial_to_another(tmp_path: Pa
 )
 def test_a_folder_holds_one_sweep(tmp_path: Path, change: str, more: list[str], told: str):
     begin(sweep(tmp_path, GRID), tmp_path / "out", [], 0)
-    begin(sweep(tmp_path, GRID), tmp_path / "out", [], 0)
+    joined = begin(sweep(tmp_path, GRID), tmp_path / "out", ["trainer.devices=2"], 0)
+    assert joined.own == ("trainer.devices=2",)
     seed = int(more[1]) if more[:1] == ["--seed"] else 0
     words = [word for word in more if "=" in word]
     with pytest.raises(UserError, match=told):

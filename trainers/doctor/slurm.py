@@ -104,7 +104,7 @@ def main_address(config: StageConfig) -> list[Finding]:
     if config.trainer.nodes < 2 or os.environ.get("MASTER_ADDR"):
         return []
     problem = "MASTER_ADDR is not set: the first node's name is taken, which may not resolve on the others"
-    return [Finding("SLURM", "warning", problem, "start with slurm/train.sbatch, or export MASTER_ADDR=FIRST_NODE")]
+    return [Finding("SLURM", "warning", problem, "start with emohead slurm train, or export MASTER_ADDR=FIRST_NODE")]
 
 
 def counts(layout: str) -> list[int]:
@@ -124,5 +124,5 @@ def several_nodes(config: StageConfig) -> list[Finding]:
         return []
     gpus = "" if c.accelerator == "cpu" else f" --gpus-per-node {c.devices}"
     problem = f"trainer.nodes={c.nodes}: this is no SLURM job, and train refuses several nodes here"
-    remedy = f"slurm/train.sbatch --nodes {c.nodes}{gpus} -- STAGE ..., or torchrun"
+    remedy = f"emohead slurm train --nodes {c.nodes}{gpus} -- STAGE ..., or torchrun"
     return [Finding("SLURM", "warning", problem, remedy)]

@@ -16,7 +16,7 @@ from ...models.errors import UserError
 from ..lightning_private import rank_zero_only
 from ..stage import TrainerConfig
 
-TASKS = "slurm/train.sbatch sets both, srun takes --nodes and --ntasks-per-node"
+TASKS = "emohead slurm train sets both, srun takes --nodes and --ntasks-per-node"
 STARTED_BY = "EMOHEAD_STARTED_BY"  # the process that started this one as a rank
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR")
 REQUEUE_TIMEOUT = 60  # seconds for a command of SLURM
@@ -69,7 +69,7 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if config.nodes > 1:
-        raise UserError(f"trainer.nodes={config.nodes}", "several nodes need slurm/train.sbatch, srun or torchrun")
+        raise UserError(f"trainer.nodes={config.nodes}", "several nodes need emohead slurm train, srun or torchrun")
     return LightningEnvironment()
 
 

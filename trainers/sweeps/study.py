@@ -35,6 +35,7 @@ STARTUP = 10  # trials that are drawn at random before others are learned from
 SETTINGS, WORDS, REASON = "settings", "words", "reason"  # what is noted of a trial
 SEED_STRIDE = 100_003  # more than a sweep has trials
 FILE, JSON = "sweep.yaml", "sweep.json"
+OF_A_WORKER = ("trainer.nodes", "trainer.devices", "trainer.accelerator", "trainer.threads", "data.num_workers")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -46,6 +47,7 @@ class Folder(NamedTuple):
     path: Path
     sweep: Sweep
     seed: int
+    own: tuple[str, ...] = ()  # key=value of this worker's trials that change no figure: on how much they are trained
 
     def run(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
@@ -69,15 +71,17 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(folder, "is a file", "--out wants a folder")
-    sweep, text = read_sweep(file, more), find_sweep(file).read_bytes()
-    settings = {"name": sweep.name, "words": more, "seed": seed}
+    read_sweep(file, more)
+    shared, own = [w for w in more if key_of(w) not in OF_A_WORKER], tuple(w for w in more if key_of(w) in OF_A_WORKER)
+    sweep, text = read_sweep(file, shared), find_sweep(file).read_bytes()
+    settings = {"name": sweep.name, "words": shared, "seed": seed}
     if (folder / JOURNAL).exists():
         if (folder / FILE).read_bytes() != text:
             raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
         if (known := json.loads((folder / JSON).read_text())) != settings:
             problem = f"was begun with {' '.join(known['words']) or 'no words'} and seed {known['seed']}"
             raise UserError(folder, problem, "give the same, or --out another folder")
-        return Folder(folder, sweep, seed)
+        return Folder(folder, sweep, seed, own)
     for part in ("trials", "leases", "logs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
@@ -85,7 +89,11 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
         partial.write_bytes(text)
     write_json(folder / JSON, settings, partial=folder / f"{JSON}.{mark}")
     _make_journal(sweep, folder, folder / f".new.{mark}")
-    return Folder(folder, sweep, seed)
+    return Folder(folder, sweep, seed, own)
+
+
+def key_of(word: str) -> str:
+    return word.partition("=")[0]
 
 
 def read_folder(folder: Path) -> Folder:

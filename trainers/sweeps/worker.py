@@ -146,9 +146,9 @@ class Worker:
         """`emohead train` in a process of its own; its exit code. It ends with this worker."""
         sweep, folder = self.folder.sweep, self.folder.run(number)
         train = [sys.executable, "-m", "emohead.apps.cli", "train", *sweep.command]
-        command = [*self.launch, *train, *words, f"run={folder}"]
+        command = [*self.launch, *train, *self.folder.own, *words, f"run={folder}"]
         folder.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **self.folder.trial(number).to_environment()}
+        environment = {"WANDB_RUN_GROUP": sweep.name, **os.environ, **self.folder.trial(number).to_environment()}
         with open(self.folder.log(number), "ab") as log:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=end_with_parent

@@ -1,0 +1,39 @@
+"""`emohead slurm sweep`: trials of a sweep by the tasks of an array."""
+
+from pathlib import Path
+
+from ...models.errors import UserError
+from .job import Job, Slurm, job_name, log_option
+from .words import CONFIGS, DASHES, before_dashes, check_options, tasks_of
+
+TAKEN = ("--array", "-a", "--output", "-o")
+
+
+def submit_sweep(
+    file: Path,
+    words: list[str],  # [options of sbatch] [--, key=value ...]
+    *,
+    tasks: int,
+    at_once: int | None,
+    out: Path | None,
+    dry_run: bool,
+) -> None:
+    """Submit workers of a sweep. Their logs lie in its folder."""
+    if not file.is_file() and not (CONFIGS / "sweeps" / f"{file}.yaml").is_file():
+        raise UserError(file, "no such file", "give the YAML file of a sweep, and sbatch's options behind it")
+    options, overrides = before_dashes(words if DASHES in words else [*words, DASHES])
+    check_options(options, taken=TAKEN)
+    for word in overrides:
+        if "=" not in word:
+            raise UserError(f"'{word}'", "wanted is key=value", "such as trainer.max_steps=1000")
+    label = file.name.removesuffix(".yaml")
+    folder = (out or Path("runs") / "sweeps" / label).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(folder, "is a file", "give the folder of the sweep with --out")
+    slurm, logs = Slurm(dry_run=dry_run), folder / "logs"
+    if not dry_run:
+        logs.mkdir(parents=True, exist_ok=True)
+    array = f"--array=1-{tasks}" + (f"%{at_once}" if at_once else "")
+    options = [*tasks_of(options), *options, array, log_option(logs, "%A_%a.out")]
+    arguments = [str(file), "--out", str(folder), *overrides]
+    slurm.submit(Job("sweep", job_name("sweep", label, folder), "sweep.sbatch", options, arguments))

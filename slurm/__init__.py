@@ -1,0 +1,1 @@
+"""The scripts that SLURM runs, and a cluster on one machine."""
