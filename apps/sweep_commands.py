@@ -77,3 +77,14 @@ def report(folder: SweepFolder) -> None:
     for path in write_report(folder):
         if path:
             typer.echo(f"wrote {path}")
+
+
+@sweep.command("export", epilog=examples("emohead sweep export runs/sweeps/motion --dry-run"))
+def export(
+    folder: SweepFolder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; needs no network.")] = False,
+) -> None:
+    """Send the trials that have ended to W&B, where they are one group, and the exports of those that are done."""
+    from .sweep_export import export_sweep
+
+    export_sweep(folder, dry_run=dry_run, say=typer.echo)

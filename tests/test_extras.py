@@ -31,7 +31,7 @@ PROMISED = {
     "decord": ("datamodules.dataset.decode",),
     "speech": ("models.speech_encoder",),
     "judges": ("trainers.evaluation.judges",),
-    "sweep": (),
+    "sweep": ("trainers.sweeps.worker", "trainers.sweeps.inputs", "apps.sweep_report", "apps.sweep_status"),
 }
 WITHOUT = """
 import sys
