@@ -86,7 +86,8 @@ def test_settings_of_a_training_exist(words: list[str]):
         else:
             overrides.append(word)
     assert files
-    load_config(STAGES[stage].config_type, files, overrides)
+    shipped = [file for file in files if file.parts[0] != "runs"]  # the others are what a command has written
+    load_config(STAGES[stage].config_type, shipped, overrides)
 
 
 def test_settings_in_the_text_exist():
