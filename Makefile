@@ -24,7 +24,8 @@ test: lint
 
 soak: $(INSTALLED)
 	EMOHEAD_SOAK=1 $(BIN)/python -m pytest tests/test_stream_resume.py tests/test_fuzz.py tests/test_fuzz_media.py \
-	  tests/test_fuzz_commands.py tests/test_checkpoints.py tests/test_survival.py tests/test_slurm_survival.py tests/test_large_blocks.py
+	  tests/test_fuzz_commands.py tests/test_checkpoints.py tests/test_survival.py tests/test_slurm_survival.py tests/test_slurm_sweep.py \
+	  tests/test_large_blocks.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

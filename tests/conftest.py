@@ -26,7 +26,7 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 # Tests of a file share its fixtures, so they stay together; so do the tests of the one cluster. The longest
 # groups begin, so that no worker is left with one of them at the end.
-TOGETHER = {"test_slurm": "cluster", "test_slurm_survival": "cluster"}
+TOGETHER = dict.fromkeys(("test_slurm", "test_slurm_survival", "test_slurm_sweep"), "cluster")
 LONGEST = ["cluster", "test_survival", "test_engines", "test_chain", "test_stream_resume", "test_fuzz", "test_watchdog"]
 
 

@@ -22,6 +22,7 @@ def records(path: Path) -> Iterator[Any]:
     """The records of a `run-ID.wandb`, up to one that was cut off or damaged: a process may have died over it."""
     from wandb.proto import wandb_internal_pb2
 
+    proto: Any = wandb_internal_pb2  # made at run time, so a type checker sees nothing in it
     content, position, pieces = path.read_bytes(), HEADER, b""
     while position + HEADER <= len(content):
         left = BLOCK - position % BLOCK
@@ -34,7 +35,7 @@ def records(path: Path) -> Iterator[Any]:
             return
         position, pieces = position + HEADER + length, pieces + piece
         if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
+            record = proto.Record()
             record.ParseFromString(pieces)
             pieces = b""
             yield record

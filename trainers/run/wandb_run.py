@@ -84,17 +84,17 @@ class WandbRun:
             self._send(step, {name: wandb.Image(picture)})
 
     def write_video(self, name: str, step: int, path: Path) -> None:
-        """Send a video file, of which W&B keeps a copy."""
+        """Send an .mp4, of which W&B keeps a copy."""
         if self._lacks(name, step):
             import wandb
 
-            self._send(step, {name: wandb.Video(str(path), format=path.suffix[1:])})
+            self._send(step, {name: wandb.Video(str(path), format="mp4")})
 
     def write_table(self, name: str, step: int, columns: list[str], rows: list[list[Any]]) -> None:
         if self._lacks(name, step):
             import wandb
 
-            self._send(step, {name: wandb.Table(columns=columns, data=rows)})
+            self._send(step, {name: wandb.Table(columns=[*columns], data=rows)})
 
     def alert(self, what: str, text: str, level: Level) -> None:
         if self.run:
@@ -267,7 +267,7 @@ def init_wandb(given: dict[str, Any]) -> Any:
     """`wandb.init`, whose process outlives a scheduler's signals: they go to all processes of a job."""
     import wandb
 
-    own = {"silent": True, "x_transaction_log_flush_interval": FLUSH}
+    own: dict[str, Any] = {"silent": True, "x_transaction_log_flush_interval": FLUSH}
     known = wandb.Settings.model_fields  # versions before 0.31 lack the second
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
