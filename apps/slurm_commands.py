@@ -26,13 +26,14 @@ class Passing(typer.core.TyperCommand):
         end = args.index("--") if "--" in args else len(args)
         flags = dict.fromkeys(ctx.help_option_names, True)
         flags |= {name: getattr(p, "is_flag", False) for p in self.params for name in p.opts if name.startswith("-")}
-        own, passed, words = dry_run, [], iter(args[:end])
+        own, words = dry_run, iter(args[:end])
+        others: list[str] = []
         for word in words:
             name, equals, _ = word.partition("=")
-            (own if name in flags else passed).append(word)
+            (own if name in flags else others).append(word)
             if not flags.get(name, True) and not equals:
                 own += [value for value in [next(words, None)] if value is not None]
-        return super().parse_args(ctx, [*own, "--", *passed, *args[end:]])
+        return super().parse_args(ctx, [*own, "--", *others, *args[end:]])
 
 
 DRY_RUN = "--dry-run"
@@ -41,13 +42,15 @@ DryRun = Annotated[bool, typer.Option(DRY_RUN, help="Print the commands of sbatc
 
 def passed(meaning: str) -> Any:
     """The words that a command passes on. Capitals, since help takes small letters in brackets for a colour."""
-    return Annotated[Words, typer.Argument(metavar="WORDS", show_default=False, help=meaning)]
+    return typer.Argument(metavar="WORDS", show_default=False, help=meaning)
 
 
-TrainWords = passed("[OPTIONS OF SBATCH --] STAGE [ARGUMENTS OF emohead train]")
-PrepareWords = passed("PARTS [OPTIONS OF SBATCH --] folder|hdtf|mead SRC OUT [OPTIONS OF emohead prepare]")
-PipelineWords = passed("[[STAGE:]WORD ...] [-- WORDS OF emohead slurm prepare]")
-SweepWords = passed("[OPTIONS OF SBATCH] [-- KEY=VALUE ...]")
+TrainWords = Annotated[Words, passed("[OPTIONS OF SBATCH --] STAGE [ARGUMENTS OF emohead train]")]
+PrepareWords = Annotated[
+    Words, passed("PARTS [OPTIONS OF SBATCH --] folder|hdtf|mead SRC OUT [OPTIONS OF emohead prepare]")
+]
+PipelineWords = Annotated[Words, passed("[[STAGE:]WORD ...] [-- WORDS OF emohead slurm prepare]")]
+SweepWords = Annotated[Words, passed("[OPTIONS OF SBATCH] [-- KEY=VALUE ...]")]
 
 
 @slurm.command(

@@ -95,7 +95,7 @@ def history(summary: Summary) -> str:
         return ""
     values = result_axis([row.value for row in rows if row.value is not None])
     last = max(row.number for row in rows)
-    better = max if summary.folder.sweep.maximize else min
+    maximize = summary.folder.sweep.maximize
     best: float | None = None
     parts, line = grid_lines(values), []
     for row in rows:
@@ -104,7 +104,8 @@ def history(summary: Summary) -> str:
         title = f"trial {row.number}, {row.state}: {row.value:.5g}"
         parts.append(f'<circle class="point {kind}" cx="{x}" cy="{y}" r="4"><title>{escape(title)}</title></circle>')
         if row.state == "done":
-            best = row.value if best is None else better(best, row.value)
+            known = [value for value in (best, row.value) if value is not None]
+            best = max(known) if maximize else min(known)
         if best is not None:
             line.append("{},{}".format(*place(row.number / max(1, last), values.place(best))))
     parts.append(f'<polyline class="trial best" points="{" ".join(line)}"/>')

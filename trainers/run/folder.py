@@ -144,7 +144,7 @@ def states_of_jobs(jobs: list[str]) -> dict[str, str]:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml as plain containers; empty if it cannot be read."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        content: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
         return {}
     return content if isinstance(content, dict) else {}

@@ -33,7 +33,10 @@ class Journal:
     ) -> None:
         self.path = run / "metrics.jsonl"
         self.wandb = WandbRun(run, config, settings, stage=stage, monitor=monitor, say=say)
-        others = {"csv": CsvFile(run / "metrics.csv", self.rows), "tensorboard": TensorBoard(run / "tensorboard")}
+        others: dict[str, Sink] = {
+            "csv": CsvFile(run / "metrics.csv", self.rows),
+            "tensorboard": TensorBoard(run / "tensorboard"),
+        }
         self.others: list[Sink] = [others[name] for name in dict.fromkeys(config.also)]
 
     def rows(self) -> list[Row]:

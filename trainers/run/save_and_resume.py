@@ -55,7 +55,7 @@ class Saver:
     def asked_to_leave(self) -> Leave | None:
         """Why the run is to end, if any rank has been told to."""
         notice, reason = self.notice, self.notice.reason or self.notice.verdict
-        flags = [reason is not None, notice.by_hand, notice.verdict is not None]
+        flags: list[float] = [reason is not None, notice.by_hand, notice.verdict is not None]
         told, by_hand, pruned = (found > 0 for found in greatest(flags, self.group))
         return Leave(reason or "another rank was told to", by_hand, pruned) if told else None
 

@@ -33,10 +33,10 @@ def log_evaluation(
 
     given["name"] = os.environ.get("WANDB_NAME") or f"{checkpoint.path.stem} on {split}"
     given["group"] = os.environ.get("WANDB_RUN_GROUP") or group_of_export(checkpoint.path)
-    settings = {"checkpoint": str(checkpoint.path), "split": split}
+    settings: dict[str, Any] = {"checkpoint": str(checkpoint.path), "split": split}
     settings["origin"] = origin({checkpoint.kind: checkpoint.sha256}, [data])
     run = start_wandb(given | {"config": settings, "resume": None})
-    shown = {f"{split}/{path.stem}": wandb.Video(str(path), format=path.suffix[1:]) for path in videos}
+    shown = {f"{split}/{path.stem}": wandb.Video(str(path), format="mp4") for path in videos}
     run.log({f"{split}/{name}": value for name, value in figures.items()} | shown)
     run.finish()
     if run.settings.mode == ONLINE:

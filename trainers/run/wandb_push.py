@@ -87,7 +87,8 @@ def plan_one(run: Path) -> Push:
     if left:
         command = sync_command(parent, run_id, wandb.__version__)
         raise UserError(run, f"{len(left)} of its W&B folders are not sent yet", f"first: {command}")
-    exports, parents = [], {}
+    exports: list[Export] = []
+    parents: dict[str, str] = {}
     for file in files:
         checkpoint = load_checkpoint(file)
         metadata = {"sha256": checkpoint.sha256, "config": checkpoint.config, "provenance": checkpoint.provenance}

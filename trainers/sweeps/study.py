@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ...models.errors import UserError
@@ -109,7 +110,7 @@ def _make_journal(sweep: Sweep, folder: Path, aside: Path) -> None:
     """All trials, waiting, in a journal that appears at once; of several workers one makes it."""
     aside.mkdir()
     try:
-        direction = "maximize" if sweep.maximize else "minimize"
+        direction = StudyDirection.MAXIMIZE if sweep.maximize else StudyDirection.MINIMIZE
         study = optuna.create_study(study_name=STUDY, storage=open_storage(aside), direction=direction)
         for point in sweep.points():
             study.enqueue_trial(point)
@@ -157,5 +158,5 @@ def resume(folder: Folder, study: optuna.Study, number: int) -> tuple[dict[str, 
 def best(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
     """The best of the trials that ran to their end."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
     return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)

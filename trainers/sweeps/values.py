@@ -72,9 +72,8 @@ def check_values(
                 config: Any = load_config(stage.config_type, configs, [*words, word])
             except UserError as error:
                 raise UserError(file, f"parameters.{parameter.key}: {error.problem}", error.remedy) from None
-            for error in _about(parameter.key, wrong_settings(config)):
-                told = f"parameters.{parameter.key}: {error.where} {error.problem}"
-                raise UserError(file, told, error.remedy) from None
+            for wrong in _about(parameter.key, wrong_settings(config)):
+                raise UserError(file, f"parameters.{parameter.key}: {wrong.where} {wrong.problem}", wrong.remedy)
 
 
 def _about(key: str, errors: list[UserError]) -> Iterator[UserError]:
