@@ -1,6 +1,7 @@
 """Sweeps of a real stage of the tiny chain: a worker that is killed, two ranks, an early end, the report."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -9,6 +10,7 @@ from emohead.models.errors import UserError
 from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
 from emohead.trainers.motion import MotionStageConfig
+from emohead.trainers.sweeps.file import read_sweep
 from emohead.trainers.sweeps.inputs import check_inputs
 from emohead.trainers.sweeps.study import begin, read_folder
 from emohead.trainers.sweeps.worker import Worker
@@ -114,14 +116,16 @@ def test_inputs_are_looked_at_before_the_first_trial(file: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("read", "told"),
     [
-        (["status", "nowhere"], "no sweep is in it"),
-        (["report", "nowhere"], "no sweep is in it"),
-        (["nothing.yaml"], "no such sweep file"),
-        (["motion-debug", "optimizer.lr=1"], "is a parameter of"),
-        (["motion-debug", "optimizer.rl=1"], "did you mean 'optimizer.lr'?"),
+        (lambda: read_folder(Path("nowhere")), "no sweep is in it"),
+        (lambda: read_sweep(Path("nothing.yaml"), []), "no such sweep file"),
+        (lambda: read_sweep(Path("motion-debug"), ["optimizer.lr=1"]), "is a parameter of"),
+        (lambda: read_sweep(Path("motion-debug"), ["optimizer.rl=1"]), "did you mean 'optimizer.lr'?"),
+        (lambda: read_sweep(Path("motion-debug"), ["optimizer"]), "wanted is key=value"),
     ],
 )
-def test_wrong_use_is_one_line(words: list[str], told: str):
-    refused(emohead("sweep", *words), told)
+def test_wrong_use_is_one_line(read: Callable[[], object], told: str):
+    with pytest.raises(UserError) as caught:
+        read()
+    assert told in str(caught.value)
