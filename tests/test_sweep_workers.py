@@ -1,5 +1,6 @@
 """Workers of a sweep come, go and are killed: no trial is lost, none runs twice, no step is taken twice."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -202,3 +203,13 @@ def test_a_folder_holds_one_sweep(tmp_path: Path, change: str, more: list[str], 
     words = [word for word in more if "=" in word]
     with pytest.raises(UserError, match=told):
         begin(sweep(tmp_path, GRID.replace("method: grid", change)), tmp_path / "out", words, seed)
+
+
+def test_a_folder_without_hard_links_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported", str(source))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UserError, match="no hard links"):
+        begin(sweep(tmp_path, GRID), tmp_path / "out", [], 0)
+    assert not list((tmp_path / "out").glob("*journal*"))

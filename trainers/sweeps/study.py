@@ -1,8 +1,7 @@
 """The study of a sweep: all its trials, in a folder that workers share.
 
-    sweep.yaml     the sweep file, as it was given
-    sweep.json     key=value words beside it, and the seed of the draws
-    journal.log    Optuna's journal: trials, their values and states (journal.copy.log is the same again)
+    journal.log    Optuna's journal: the file, words and seed; trials, their values and states. journal.copy.log is the
+                   same again, and sweep.yaml the file for people
     leases/        who works on which trial
     trials/0003/   the run folder of a trial; trials/0003.log is what it printed
 
@@ -10,7 +9,7 @@ All trials are there from the start, waiting, so that however many workers come,
 What a trial draws follows from the seed, its number, and (method bayes) the trials that have ended by then.
 """
 
-import json
+import errno
 import os
 import secrets
 import shutil
@@ -25,17 +24,18 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ...models.errors import UserError
-from ...models.files import write_json, written_aside
+from ...models.files import written_aside
 from .early_end import pruner
 from .file import Sweep, find_sweep, read_sweep
-from .journal import COPY, JOURNAL, open_storage
+from .journal import JOURNAL, open_storage
 from .parameters import words
 from .trial import STUDY, Trial
 
 STARTUP = 10  # trials that are drawn at random before others are learned from
 SETTINGS, WORDS, REASON = "settings", "words", "reason"  # what is noted of a trial
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 SEED_STRIDE = 100_003  # more than a sweep has trials
-FILE, JSON = "sweep.yaml", "sweep.json"
+FILE, GIVEN = "sweep.yaml", "settings"  # the sweep file, and the words and seed beside it, as the study knows them
 OF_A_WORKER = ("trainer.nodes", "trainer.devices", "trainer.accelerator", "trainer.threads", "data.num_workers")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -74,23 +74,18 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
         raise UserError(folder, "is a file", "--out wants a folder")
     read_sweep(file, more)
     shared, own = [w for w in more if key_of(w) not in OF_A_WORKER], tuple(w for w in more if key_of(w) in OF_A_WORKER)
-    sweep, text = read_sweep(file, shared), find_sweep(file).read_bytes()
+    sweep, text = read_sweep(file, shared), find_sweep(file).read_text(encoding="utf-8")
     settings = {"name": sweep.name, "words": shared, "seed": seed}
-    if (folder / JOURNAL).exists():
-        if (folder / FILE).read_bytes() != text:
-            raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
-        if (known := json.loads((folder / JSON).read_text())) != settings:
-            problem = f"was begun with {' '.join(known['words']) or 'no words'} and seed {known['seed']}"
-            raise UserError(folder, problem, "give the same, or --out another folder")
-        return Folder(folder, sweep, seed, own)
-    for part in ("trials", "leases", "logs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    with written_aside(folder / FILE, folder / f"{FILE}.{mark}") as partial:
-        partial.write_bytes(text)
-    write_json(folder / JSON, settings, partial=folder / f"{JSON}.{mark}")
-    _make_journal(sweep, folder, folder / f".new.{mark}")
-    return Folder(folder, sweep, seed, own)
+    found = Folder(folder, sweep, seed, own)
+    if not (folder / JOURNAL).exists():
+        make(found, text, settings)
+    known = found.open().user_attrs  # another worker may have been faster, with another sweep
+    if known[FILE] != text:
+        raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
+    if known[GIVEN] != settings:
+        begun = f"{' '.join(known[GIVEN]['words']) or 'no words'} and seed {known[GIVEN]['seed']}"
+        raise UserError(folder, f"was begun with {begun}", "give the same, or --out another folder")
+    return found
 
 
 def key_of(word: str) -> str:
@@ -100,27 +95,39 @@ def key_of(word: str) -> str:
 def read_folder(folder: Path) -> Folder:
     """The sweep in a folder. Raises UserError if there is none."""
     if not (folder / JOURNAL).is_file():
-        raise UserError(folder, "no sweep is in it", f"wanted is a folder with {FILE} and {JOURNAL}")
-    settings = json.loads((folder / JSON).read_text())
+        raise UserError(folder, "no sweep is in it", f"wanted is a folder with {JOURNAL}")
+    known = optuna.load_study(study_name=STUDY, storage=open_storage(folder)).user_attrs
+    if not (folder / FILE).is_file():  # its maker was killed in between
+        with written_aside(folder / FILE, folder / f"{FILE}.{secrets.token_hex(4)}") as partial:
+            partial.write_text(known[FILE], encoding="utf-8")
+    settings = known[GIVEN]
     sweep = replace(read_sweep(folder / FILE, settings["words"]), name=settings["name"])
     return Folder(folder, sweep, settings["seed"])
 
 
-def _make_journal(sweep: Sweep, folder: Path, aside: Path) -> None:
+def make(found: Folder, text: str, settings: dict[str, Any]) -> None:
     """All trials, waiting, in a journal that appears at once; of several workers one makes it."""
+    for part in ("trials", "leases", "logs"):
+        (found.path / part).mkdir(parents=True, exist_ok=True)
+    aside = found.path / f".new.{secrets.token_hex(4)}"
     aside.mkdir()
     try:
-        direction = StudyDirection.MAXIMIZE if sweep.maximize else StudyDirection.MINIMIZE
+        direction = StudyDirection.MAXIMIZE if found.sweep.maximize else StudyDirection.MINIMIZE
         study = optuna.create_study(study_name=STUDY, storage=open_storage(aside), direction=direction)
-        for point in sweep.points():
+        study.set_user_attr(FILE, text)
+        study.set_user_attr(GIVEN, settings)
+        for point in found.sweep.points():
             study.enqueue_trial(point)
-        # The copy may be missing or another's: whoever opens the journal fills it up.
-        try:
-            os.link(aside / JOURNAL, folder / JOURNAL)
-        except FileExistsError:
-            return
-        shutil.copyfile(folder / JOURNAL, aside / COPY)
-        os.replace(aside / COPY, folder / COPY)
+        os.link(aside / JOURNAL, found.path / JOURNAL)  # whoever opens it makes its copy
+        with written_aside(found.path / FILE) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        problem = "its file system has no hard links, which workers need to know who is at a trial"
+        raise UserError(found.path, problem, "--out FOLDER on another one") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

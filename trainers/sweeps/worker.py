@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,12 +33,11 @@ GRACE = 2.0  # seconds before a killed trial counts as failed: whoever killed it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-@dataclass
 class Orders:
-    """Signals that this worker got. A trial's process gets a scheduler's too, and Ctrl-C by itself."""
+    """Signals that this worker got."""
 
-    number: int | None = None
-    child: subprocess.Popen | None = None
+    def __init__(self) -> None:
+        self.number: int | None = None
 
     def listen(self) -> None:
         for number in (*SIGNALS, signal.SIGINT):
@@ -49,9 +47,6 @@ class Orders:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
-        if number != signal.SIGINT and self.child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.child.send_signal(number)
 
     @property
     def exit_code(self) -> int:
@@ -125,7 +120,7 @@ class Worker:
                 return self.orders.exit_code
             if code in (EXIT_CODE, INTERRUPTED):  # the trial alone was told to leave
                 return code
-            if code < 0 or code >= 128:
+            if signal_of(code):
                 time.sleep(GRACE)
                 if self.orders.number is not None:
                     return self.orders.exit_code
@@ -153,15 +148,15 @@ class Worker:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=end_with_parent
             )
-        self.orders.child = child
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return child.wait(POLL)
-                if lease.lost.is_set():
-                    child.kill()
-        finally:
-            self.orders.child = None
+        passed_on = False
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(POLL)
+            if lease.lost.is_set():
+                child.kill()
+            if self.orders.number in SIGNALS and not passed_on:  # Ctrl-C reaches it by itself
+                child.send_signal(self.orders.number)
+                passed_on = True
 
     def tell(self, number: int, state: TrialState, value: float | None = None, reason: str = "") -> None:
         if reason:
@@ -180,8 +175,7 @@ class Worker:
 
     def reason(self, number: int, code: int) -> str:
         """Why a trial's process failed, in one line: its own last words, or the signal that ended it."""
-        if code < 0 or code >= 128:
-            name = signal.Signals(-code if code < 0 else code - 128).name
+        if name := signal_of(code):
             return f"killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
         lines = self.folder.log(number).read_text(errors="replace").splitlines()
         own = [line for line in lines if line.startswith("emohead: ")]
@@ -213,6 +207,12 @@ class Worker:
 
     def state(self, number: int) -> TrialState:
         return self.study.get_trials(deepcopy=False)[number].state
+
+
+def signal_of(code: int) -> str:
+    """The signal that ended a process, by its exit code or by that of a shell or srun around it; empty if none did."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number).name if number in set(signal.Signals) else ""
 
 
 def end_with_parent() -> None:
