@@ -50,7 +50,7 @@ PrepareWords = Annotated[
     Words, passed("PARTS [OPTIONS OF SBATCH --] folder|hdtf|mead SRC OUT [OPTIONS OF emohead prepare]")
 ]
 PipelineWords = Annotated[Words, passed("[[STAGE:]WORD ...] [-- WORDS OF emohead slurm prepare]")]
-SweepWords = Annotated[Words, passed("[OPTIONS OF SBATCH] [-- KEY=VALUE ...]")]
+SweepWords = Annotated[Words, passed("[OPTIONS OF SBATCH] [-- KEY=VALUE --seed=N ...]")]
 
 
 @slurm.command(
@@ -123,11 +123,13 @@ def slurm_pipeline(
     "sweep",
     cls=Passing,
     epilog=examples(
-        "emohead slurm sweep sweep.yaml --tasks 8 --at-once 4 --gpus-per-node=1 --time=12:00:00 -- seed=3",
+        "emohead slurm sweep sweep.yaml --tasks 8 --at-once 4 --gpus-per-node=1 --time=12:00:00 -- --seed=3 seed=1",
     ),
 )
 def slurm_sweep(
-    file: Annotated[Path, typer.Argument(help="YAML file of a sweep.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="YAML file of a sweep, or a shipped name such as motion-base.", show_default=False)
+    ],
     words: SweepWords = None,
     tasks: Annotated[int, typer.Option(min=1, help="Workers, each with nodes and GPUs of its own.")] = 1,
     at_once: Annotated[Number, typer.Option(min=1, help="Workers that may run at the same time; default: all.")] = None,

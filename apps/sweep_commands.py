@@ -45,13 +45,11 @@ def run(
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))  # until it can save
     from ..trainers.sweeps.file import read_sweep
     from ..trainers.sweeps.inputs import check_inputs
-    from ..trainers.sweeps.journal import JOURNAL
     from ..trainers.sweeps.study import begin
     from ..trainers.sweeps.worker import Worker
 
     path = out or Path("runs/sweeps") / file.stem
-    if not (path / JOURNAL).exists():
-        check_inputs(read_sweep(file, more or []))
+    check_inputs(read_sweep(file, more or []))
     folder = begin(file, path, more or [], seed)
     code = Worker(folder, launch=shlex.split(launch), max_failures=max_failures).work()
     if code:

@@ -1,6 +1,5 @@
 """`emohead sweep export`: the trials of a sweep to W&B, which has them in one group."""
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import wandb
 
 from ..models.errors import Failure, UserError
-from ..trainers.run.wandb_files import folders, sync_command, synced
+from ..trainers.run.wandb_files import sync_command, unsent
 from ..trainers.run.wandb_push import plan, push_runs
 from ..trainers.sweeps.study import read_folder
 from ..trainers.sweeps.summary import summarise
@@ -29,7 +28,7 @@ def export_sweep(path: Path, *, dry_run: bool, say: Callable[[str], None]) -> No
     tracked = [row for row in rows if (folder.run(row.number) / "wandb" / "id").is_file()]
     if not tracked:
         raise UserError(path, "no trial that has ended was tracked by W&B", "tracking.wandb=offline is the default")
-    commands = [command for row in tracked for command in unsent(folder.run(row.number))]
+    commands = [command for row in tracked for command in sync_of(folder.run(row.number))]
     done = [folder.run(row.number) for row in tracked if row.state == "done"]
     if dry_run:
         for command in commands:
@@ -45,10 +44,7 @@ def export_sweep(path: Path, *, dry_run: bool, say: Callable[[str], None]) -> No
     push_runs(plan(done), say)
 
 
-def unsent(run: Path) -> list[str]:
+def sync_of(run: Path) -> list[str]:
     """The `wandb sync` of a run folder, if it has offline folders that were not sent."""
-    marks, run_id = run / "wandb" / "sent.json", (run / "wandb" / "id").read_text().strip()
-    known = json.loads(marks.read_text()) if marks.is_file() else {}
-    parent = Path(known["folder"]).parent if "folder" in known else run / "wandb"
-    left = [folder for folder in folders(parent, run_id) if not synced(folder)]
-    return [sync_command(parent, run_id, wandb.__version__)] if left else []
+    left = unsent(run)
+    return [sync_command(left[0].parent, (run / "wandb" / "id").read_text().strip(), wandb.__version__)] if left else []

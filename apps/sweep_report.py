@@ -17,6 +17,7 @@ from .sweep_charts import history, learning_curves, parallel_coordinates
 
 BEST = "best.yaml"
 PAGE = "report.html"
+LENGTHS = ("trainer.max_steps=", "trainer.val_every=", "trainer.checkpoint_every=")
 
 
 def write_report(path: Path) -> tuple[Path, Path | None]:
@@ -43,15 +44,18 @@ def best_yaml(summary: Summary, row: Row) -> str:
     sweep = summary.folder.sweep
     trial_config(sweep, words(row.settings, sweep.spec))  # what is written can be read
     found: dict[str, Any] = {}
+    lengths = [word for word in sweep.words if word.startswith(LENGTHS)]  # of a trial, perhaps not of what it is for
     for word in sweep.words:
         key, _, value = word.partition("=")
-        put(found, key, yaml.safe_load(value))
+        if word not in lengths:
+            put(found, key, yaml.safe_load(value))
     for key, value in row.settings.items():
         put(found, key, value)
     configs = " ".join(f"-c {config}" for config in sweep.configs)
     return (
         f"# Trial {row.number} of {sweep.name}, the best of {len(summary.rows)}: {sweep.metric} {row.value:.6g}\n"
         f"#   emohead train {sweep.stage.name} {configs} -c {BEST} run=runs/{sweep.stage.name}-best\n"
+        + (f"# Its trials had {' '.join(lengths)}.\n" if lengths else "")
         + yaml.safe_dump(found, sort_keys=False, default_flow_style=None)
     )
 

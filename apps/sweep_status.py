@@ -12,6 +12,7 @@ from ..trainers.sweeps.study import read_folder
 from ..trainers.sweeps.summary import Row, Summary, summarise
 from .json_output import print_json
 from .report_parts import duration
+from .tables import LONGEST
 
 REFRESH = 2.0  # seconds
 SHOWN = 30  # trials in the table: those that run, then the best
@@ -28,10 +29,11 @@ def show_status(path: Path, *, json: bool) -> None:
     console = Console()
     summary = summarise(folder, study)
     if not console.is_terminal:
+        console.width = LONGEST
         console.print(table(summary), soft_wrap=True)
         return
     with Live(table(summary), console=console, auto_refresh=False) as live:
-        while summary.count("running") or summary.count("waiting") or summary.count("left"):
+        while summary.going_on:
             time.sleep(REFRESH)
             summary = summarise(folder, study)
             live.update(table(summary), refresh=True)

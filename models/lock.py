@@ -147,7 +147,8 @@ def _born(pid: int) -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = os.readlink("/proc/self/ns/pid")
-        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = rest[18]
     except (OSError, IndexError):
         return ""
-    return f"{boot} {space} {ticks}"
+    return "" if state in "ZX" else f"{boot} {space} {ticks}"  # one that has died may wait for its parent to notice

@@ -20,15 +20,24 @@ def value(lr: float, step: int) -> float:
     return (log10(lr) + 3) ** 2 + 1 / step
 
 
+def lives(pid: str) -> bool:
+    """Whether a process is there, and has not merely died unnoticed by its parent."""
+    try:
+        return bool(pid) and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def main() -> None:
     given = dict(word.split("=", 1) for word in sys.argv if "=" in word)
     run, lr = Path(given["run"]), float(given["optimizer.lr"])
     run.mkdir(parents=True, exist_ok=True)
     pid = run / "pid"
-    assert not pid.exists() or not Path(f"/proc/{pid.read_text()}").exists(), "two at once"
+    assert not (pid.exists() and lives(pid.read_text())), "two at once"
     pid.write_text(str(os.getpid()))
     metrics, report = run / "metrics.jsonl", watch()
-    done = [json.loads(line)["step"] for line in metrics.read_text().splitlines()] if metrics.exists() else [0]
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    done = [0, *(json.loads(line)["step"] for line in lines)]
     for step in range(done[-1] + 1, STEPS + 1):
         time.sleep(float(os.environ.get("STEP_SECONDS", 0)))
         told = None

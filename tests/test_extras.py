@@ -126,7 +126,11 @@ def test_a_command_names_the_extra_that_it_needs(hidden: str, command: list[str]
 
 def test_all_is_all_that_users_may_want() -> None:
     (everything,) = EXTRAS["all"]
-    assert Requirement(everything).extras == EXTRAS.keys() - {"all", "dev", "bench"} == PROMISED.keys() - {""}
+    assert (
+        Requirement(everything).extras
+        == EXTRAS.keys() - {"all", "dev", "bench", "tensorboard"}
+        == PROMISED.keys() - {""}
+    )
 
 
 def test_the_version_is_told() -> None:

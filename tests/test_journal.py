@@ -35,7 +35,7 @@ for child in children.stdout.split():
 time.sleep(1)
 if sys.argv[2] == "between steps":
     for step in range(2, 6):
-        journal.write("train", step, {"loss": 1.0})
+        journal.write("train", step, {"loss": 1.0, "speed": 2.0, "rate": 3.0})
 if sys.argv[2] != "after the run":
     journal.close()
 print("killed", len(children.stdout.split()))

@@ -23,6 +23,7 @@ from emohead.trainers.face import FaceStage, FaceStageConfig
 from emohead.trainers.run.folder import RunFacts, facts_of, find_runs
 from emohead.trainers.run.legs import LEGS, begin_leg, ending_leg, read_legs, seconds_so_far
 from emohead.trainers.run.preemption import Preempted
+from emohead.trainers.run.pruning import Pruned
 
 from .conftest import emohead
 
@@ -228,9 +229,11 @@ def test_a_pruned_trial_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stage = make_run(run)
     (run / "pruned.json").write_text('{"step": 20}')
-    leg(run, stage)
+    leg(run, stage, Pruned(20))
     assert facts(run).status == "pruned"
     assert read_legs(run)[-1].how == "pruned"
+    leg(run, stage)  # gone on with by hand
+    assert facts(run).status == "done"
 
 
 # ---------------------------------------------------------------------------------------------- the table

@@ -17,7 +17,7 @@ from emohead.trainers.sweeps.journal import COPY, JOURNAL
 from emohead.trainers.sweeps.study import read_folder
 from optuna.trial import TrialState
 
-from .cluster import job_states
+from .cluster import DEADLINE, job_states
 
 SOAK = bool(os.environ.get("EMOHEAD_SOAK"))
 TRIALS, TASKS, KILLS = (16, 4, 5) if SOAK else (3, 2, 1)
@@ -100,7 +100,9 @@ def test_killed_tasks_lose_no_trial(tmp_path: Path, demo: Path, cluster: dict[st
     file.write_text(text)
     for kill in range(KILLS):
         job = submit(file, out, TASKS, cluster)
+        end = time.monotonic() + DEADLINE
         while not list((out / "trials").glob("*/metrics.jsonl")):
+            assert time.monotonic() < end, finish(job, out, cluster)
             time.sleep(0.2)
         time.sleep(draws.uniform(1, 20 if SOAK else 4))
         doomed = f"{job}_{draws.randrange(1, TASKS + 1)}" if SOAK and kill < KILLS - 1 else job

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from emohead.models.errors import Failure, UserError
 from emohead.trainers.run.preemption import Preempted
 from emohead.trainers.run.train import train
 
-from .survival import DEADLINE, PREEMPTED, kill, rows, start, wait_for_step
+from .survival import PREEMPTED, kill, rows, start, wait_for_step
 from .wandb_legs import Leg, legs, steps
 
 STEPS = 12
@@ -33,15 +32,25 @@ def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_until(step: int, demo: Path, run: Path, *overrides: str) -> None:
     """A leg: train the motion stage of the tiny chain; a scheduler's signal comes once this step is logged."""
 
-    def disturb() -> None:
-        end = time.monotonic() + DEADLINE
-        while max(rows(run), default=0) < step and time.monotonic() < end:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGUSR1)
+    over = threading.Event()
 
+    def disturb() -> None:
+        while not over.wait(0.01):
+            if max(rows(run), default=0) >= step:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                return
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # until a run listens, as the command line does
+    thread = threading.Thread(target=disturb, daemon=True)
     if step < STEPS:
-        threading.Thread(target=disturb, daemon=True).start()
-    train("motion", [demo / "motion" / "config.yaml"], [*SETTINGS, f"run={run}", *overrides])
+        thread.start()
+    try:
+        train("motion", [demo / "motion" / "config.yaml"], [*SETTINGS, f"run={run}", *overrides])
+    finally:
+        over.set()
+        if step < STEPS:
+            thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def same_as_file(run: Path) -> None:

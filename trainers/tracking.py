@@ -13,7 +13,9 @@ from ..models.errors import UserError
 
 MODES = ("online", "offline", "disabled")
 ONLINE, OFFLINE, DISABLED = MODES
+OLD_MODES = {"run": ONLINE, "dryrun": OFFLINE}  # as W&B called them before, and still takes
 OTHERS = ("csv", "tensorboard")
+LONGEST_TAG = 64
 
 
 @dataclass
@@ -31,7 +33,8 @@ class TrackingConfig:
 
 
 def mode(config: TrackingConfig, environ: Mapping[str, str]) -> str:
-    return config.wandb or environ.get("WANDB_MODE") or (ONLINE if trial(environ) else OFFLINE)
+    named = config.wandb or environ.get("WANDB_MODE") or (ONLINE if trial(environ) else OFFLINE)
+    return OLD_MODES.get(named, named)
 
 
 def trial(environ: Mapping[str, str]) -> str | None:
@@ -58,10 +61,17 @@ def wrong_tracking(config: TrackingConfig, environ: Mapping[str, str]) -> list[U
     if config.wandb not in ("", *MODES):
         problem = f"is none of {', '.join(MODES)}"
         found.append(UserError(f"tracking.wandb={config.wandb}", problem, "tracking.wandb=offline"))
+    elif mode(config, environ) not in MODES:
+        problem = f"is none of {', '.join(MODES)}"
+        found.append(UserError(f"WANDB_MODE={environ['WANDB_MODE']}", problem, "WANDB_MODE=offline"))
     elif trial(environ) and mode(config, environ) != ONLINE:
         where = f"tracking.wandb={config.wandb}" if config.wandb else f"WANDB_MODE={environ['WANDB_MODE']}"
         problem = "a sweep that hears nothing of its trials gives the same one to several agents"
         found.append(UserError(where, problem, "tracking.wandb=online, or unset WANDB_SWEEP_ID to run it by itself"))
+    for tag in config.tags:
+        if not 1 <= len(tag) <= LONGEST_TAG:
+            problem = f"W&B takes tags of 1 to {LONGEST_TAG} characters, this one has {len(tag)}"
+            found.append(UserError(f"tracking.tags=[{tag[:20]}…]", problem, "shorten it"))
     for name in config.also:
         if name not in OTHERS:
             near = get_close_matches(name, OTHERS, n=1, cutoff=0.0)[0]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...models.errors import UserError
+from ..arguments import CONFIGS, STAGE_NAMES
 from .prepare import Preparation, check_source, read_preparation
-from .words import CONFIGS, DASHES, check_name, gpus_per_node, missing, stage_names
+from .words import DASHES, check_name, gpus_per_node, missing
 
 SET_BY_US = ("--job-name", "--output", "--dependency", "--kill-on-invalid-dep", "--array")
 SHORT = ("-J", "-o", "-d", "-a")  # the same
@@ -54,7 +55,7 @@ def read_request(out: Path, typed: list[str], *, size: str, dry_run: bool) -> Re
     words = [read_word(word) for word in typed[:at]]
     preparation = read_preparation(typed[at + 1 :]) if DASHES in typed else None
     request = Request(out.resolve(), size, words, preparation)
-    for stage in stage_names():
+    for stage in STAGE_NAMES:
         gpus_per_node([word for word in request.words_of(stage) if word.startswith("-")])
     check_data(request, dry_run=dry_run)
     return request
@@ -64,7 +65,7 @@ def read_word(typed: str) -> Word:
     """A word and the stage before its colon. Raises UserError if it is none that the chain understands."""
     parts = re.fullmatch(r"([\w-]+):(.+)", typed)
     if parts and not typed.startswith("-"):
-        check_name(parts[1], stage_names(), where=typed, problem="no such stage")
+        check_name(parts[1], STAGE_NAMES, where=typed, problem="no such stage")
     word = Word(parts[1], parts[2]) if parts and not typed.startswith("-") else Word("", typed)
     name = word.text.partition("=")[0]
     if name == "--config":

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from ...models.errors import UserError
+from ..arguments import CONFIGS
 from .job import Job, Slurm, job_name, log_option
-from .words import CONFIGS, DASHES, before_dashes, check_options, tasks_of
+from .words import DASHES, before_dashes, check_options, tasks_of
 
+OPTIONS = ("--seed", "--max-failures")  # of emohead sweep, with an equals sign
 TAKEN = ("--array", "-a", "--output", "-o")
 
 
@@ -24,9 +26,9 @@ def submit_sweep(
     options, overrides = before_dashes(words if DASHES in words else [*words, DASHES])
     check_options(options, taken=TAKEN)
     for word in overrides:
-        if "=" not in word:
+        if "=" not in word or (word.startswith("-") and word.partition("=")[0] not in OPTIONS):
             raise UserError(f"'{word}'", "wanted is key=value", "such as trainer.max_steps=1000")
-    label = file.name.removesuffix(".yaml")
+    label = file.stem
     folder = (out or Path("runs") / "sweeps" / label).resolve()
     if folder.exists() and not folder.is_dir():
         raise UserError(folder, "is a file", "give the folder of the sweep with --out")

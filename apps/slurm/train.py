@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...models.errors import UserError
+from ..arguments import STAGE_NAMES
 from .job import Job, Slurm, job_name
-from .words import before_dashes, check_name, stage_names, tasks_of
+from .words import before_dashes, check_name, tasks_of
 
 USE = "write: emohead slurm train [sbatch's options --] STAGE [emohead train's arguments]"
 
@@ -17,7 +18,7 @@ def submit_training(words: list[str], *, dry_run: bool) -> None:
         raise UserError("slurm train", "no stage", USE)
     if arguments[0].startswith("-"):
         raise UserError(arguments[0], "comes before the stage", USE)
-    check_name(arguments[0], stage_names(), where=arguments[0], problem="no such stage")
+    check_name(arguments[0], STAGE_NAMES, where=arguments[0], problem="no such stage")
     Slurm(dry_run=dry_run).submit(training(arguments, options))
 
 

@@ -3,17 +3,10 @@
 import difflib
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from ...models.errors import UserError
 
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
 DASHES = "--"
-
-
-def stage_names() -> list[str]:
-    """The stages; each ships a debug configuration, so that they are known here without any of their code."""
-    return sorted(path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml"))
 
 
 def check_name(name: str, valid: Iterable[str], *, where: str, problem: str) -> None:

@@ -14,6 +14,8 @@ def read_metrics(path: Path) -> dict[str, Curve]:
             row = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):  # another tool's
+            continue
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 curves.setdefault(name, []).append((row["step"], value))

@@ -87,7 +87,7 @@ def _facts(folder: Path, legs: list[Leg], queue: dict[str, str]) -> RunFacts:
         status=status,
         error=legs[-1].error if legs and status == "failed" else "",
         step=last_step(folder) if ended is None else ended,
-        max_steps=config.get("trainer", {}).get("max_steps"),
+        max_steps=trainer.get("max_steps") if isinstance(trainer := config.get("trainer"), dict) else None,
         monitor=metric,
         best=best[1] if best else None,
         best_step=best[0] if best else None,
@@ -104,7 +104,7 @@ def status_of(folder: Path, legs: list[Leg], queue: dict[str, str]) -> str:
     """How a run stands. A leg without an end was killed, unless its process lives or SLURM says that its job runs."""
     if held(folder):
         return "running"
-    if (folder / VERDICT).is_file():
+    if (folder / VERDICT).is_file() and not (legs and legs[-1].how == "done"):  # which was gone on with by hand
         return "pruned"
     if not legs:
         return "done" if any((folder / "export").glob("*.safetensors")) else "unknown"

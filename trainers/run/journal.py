@@ -81,9 +81,11 @@ class Journal:
 
     def close(self, error: BaseException | None = None) -> None:
         """error: what the run ended with, if it did not end well."""
-        for place in self.others:
-            place.close()
-        self.wandb.close(error)
+        try:
+            for place in self.others:
+                place.close()
+        finally:
+            self.wandb.close(error)
 
 
 def _step(line: str) -> float:

@@ -19,13 +19,14 @@ import torch
 
 from ...models.files import written_aside
 from .preemption import Preempted
-from .pruning import VERDICT, Pruned
+from .pruning import Pruned
 
 if TYPE_CHECKING:  # `emohead runs` reads legs without Lightning, which takes seconds to import
     from ..stage import Stage
 
 LEGS = "legs.jsonl"
 OF_A_START = (".lock", "config.yaml", LEGS)  # files that a leg writes when it starts, and never while it trains
+SENT_LATER = ("wandb", "export")  # folders that other commands write to, days later
 MAX_FILES = 10_000  # that are looked at for the newest
 
 
@@ -126,7 +127,7 @@ def _end(run: Path, how: str, error: str) -> None:
     legs = read_legs(run)
     if not legs or not legs[-1].own or legs[-1].ended is not None:
         return
-    close(run, legs[-1], "pruned" if (run / VERDICT).is_file() else how)
+    close(run, legs[-1], how)
     legs[-1].error = error
     try:
         write_legs(run, legs)
@@ -145,7 +146,7 @@ def write_legs(run: Path, legs: list[Leg]) -> None:
 
 def seconds_so_far(run: Path) -> float:
     """Seconds of all legs of a run, those of one that goes on up to now."""
-    return sum(leg.seconds(time.time()) for leg in read_legs(run))
+    return sum(leg.seconds(time.time() if leg.own else newest_file(run, beaten=True)) for leg in read_legs(run))
 
 
 def last_step(run: Path, *, checkpoints_only: bool = False) -> int:
@@ -177,7 +178,8 @@ def newest_file(run: Path, *, beaten: bool = False) -> float:
     beaten: the lock counts too, which a process touches every few seconds; only if no other has taken it over.
     """
     newest, left = 0.0, MAX_FILES
-    for folder, _, names in os.walk(run):
+    for folder, below, names in os.walk(run):
+        below[:] = [name for name in below if name not in SENT_LATER]
         for name in names[:left]:
             if folder == str(run) and name in OF_A_START and not (beaten and name == ".lock"):
                 continue

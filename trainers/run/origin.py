@@ -1,6 +1,7 @@
 """Where a run comes from: what W&B's configuration of it and the provenance of its exports both say."""
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -24,11 +25,25 @@ def origin(inputs: dict[str, str], data: list[dict[str, Any]]) -> dict[str, Any]
     Returns:
         Both, with host, command line and, where there are any, git commit and SLURM's ids.
     """
-    found: dict[str, Any] = {"inputs": inputs, "data": data, "host": socket.gethostname()}
-    found["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    found: dict[str, Any] = {"inputs": inputs, "data": public(data), "host": socket.gethostname()}
+    found["command"] = shlex.join([Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])])
     slurm = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
     parts = {"git": checkout(CHECKOUT), "slurm": slurm}
     return found | {name: part for name, part in parts.items() if part}
+
+
+def without_secrets(text: str) -> str:
+    """Text whose addresses have neither user and password nor a query, which may hold a signature."""
+    return re.sub(r"(\w+://)(?:[^/@\s]*@)?([^?\s,\]]*)(?:\?[^\s,\]]*)?", r"\1\2", text)
+
+
+def public(config: Any) -> Any:
+    """A configuration as containers, its addresses without secrets: exports are passed on."""
+    if isinstance(config, dict):
+        return {key: public(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [public(value) for value in config]
+    return without_secrets(config) if isinstance(config, str) else config
 
 
 @cache

@@ -28,7 +28,7 @@ from .journal import Journal
 from .legs import begin_leg, ending_leg, seconds_so_far
 from .loop import Loop
 from .memory_error import explain
-from .origin import origin
+from .origin import origin, public
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
 from .pruning import Pruned, Watch
@@ -171,7 +171,7 @@ def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[s
         "steps": stage.num_batches,
         "seed": stage.config.seed,
         "seconds": round(seconds, 1),
-        "config": as_dict(stage.config),
+        "config": public(as_dict(stage.config)),
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
     } | origin(stage.inputs, data.provenance())
 
@@ -221,7 +221,7 @@ def _fit(
 def open_journal(run: Path, stage: Stage, data: TalkingFaceData, say: Say | None) -> Journal:
     """say: is told where the figures are to be seen."""
     config = stage.config
-    settings = as_dict(config) | {"origin": origin(stage.inputs, data.provenance())}
+    settings = public(as_dict(config)) | {"origin": origin(stage.inputs, data.provenance())}
     return Journal(run, config.tracking, settings, stage=stage.name, monitor=stage.monitor, say=say)
 
 

@@ -5,6 +5,7 @@ several data sets. The graph shows what was evaluated by the checksum in the con
 """
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def log_evaluation(
     given["group"] = os.environ.get("WANDB_RUN_GROUP") or group_of_export(checkpoint.path)
     settings: dict[str, Any] = {"checkpoint": str(checkpoint.path), "split": split}
     settings["origin"] = origin({checkpoint.kind: checkpoint.sha256}, [data])
-    run = start_wandb(given | {"config": settings, "resume": None})
+    run = start_wandb(given | {"id": secrets.token_hex(8), "config": settings, "resume": None})
     shown = {f"{split}/{path.stem}": wandb.Video(str(path), format="mp4") for path in videos}
     run.log({f"{split}/{name}": value for name, value in figures.items()} | shown)
     run.finish()
@@ -50,5 +51,5 @@ def log_evaluation(
 def group_of_export(path: Path) -> str | None:
     """The folder of the chain that an export is of: mead of runs/mead/face/export/face.safetensors."""
     folder, *above = path.absolute().parents
-    name = above[1].name if folder.name == "export" else ""
+    name = above[1].name if folder.name == "export" and len(above) > 1 else ""
     return None if name in ("", "runs") else name

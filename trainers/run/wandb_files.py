@@ -62,6 +62,25 @@ def folders(parent: Path, run_id: str) -> list[Path]:
     return sorted(parent.glob(f"offline-run-*-{run_id}"))
 
 
+def last_folder(sent_file: Path, stored: dict[str, Any]) -> Path | None:
+    """The folder that the last leg wrote, also if the run folder was moved or copied since; None if no leg says so."""
+    if "folder" not in stored:
+        return None
+    folder = Path(stored["folder"])
+    return folder if folder.is_dir() else sent_file.parent / folder.name
+
+
+def unsent(run: Path) -> list[Path]:
+    """The offline folders of a run that were not sent to W&B yet."""
+    id_file, sent_file = run / "wandb" / "id", run / "wandb" / "sent.json"
+    if not id_file.is_file():
+        return []
+    stored = json.loads(sent_file.read_text()) if sent_file.is_file() else {}
+    last = last_folder(sent_file, stored)
+    parent = last.parent if last else run / "wandb"
+    return [folder for folder in folders(parent, id_file.read_text().strip()) if not synced(folder)]
+
+
 def synced(folder: Path) -> bool:
     return any(folder.glob("*.wandb.synced"))
 

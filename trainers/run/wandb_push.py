@@ -19,7 +19,7 @@ from wandb.errors import CommError, UsageError
 from ...models.checkpoint import load_checkpoint
 from ...models.errors import UserError
 from ..tracking import ONLINE, has_key
-from .wandb_files import folders, sync_command, synced
+from .wandb_files import sync_command, unsent
 from .wandb_run import PROJECT, init_wandb, leave_wandb
 
 SHOWN = 16  # digits of a checksum in an alias
@@ -82,10 +82,8 @@ def plan_one(run: Path) -> Push:
     files = sorted((run / "export").glob("*.safetensors"))
     if not files:
         raise UserError(run, "has no export yet", "finish the run first")
-    parent = Path(marks["folder"]).parent if "folder" in marks else run / "wandb"
-    left = [folder for folder in folders(parent, run_id) if not synced(folder)]
-    if left:
-        command = sync_command(parent, run_id, wandb.__version__)
+    if left := unsent(run):
+        command = sync_command(left[0].parent, run_id, wandb.__version__)
         raise UserError(run, f"{len(left)} of its W&B folders are not sent yet", f"first: {command}")
     exports: list[Export] = []
     parents: dict[str, str] = {}

@@ -24,7 +24,7 @@ from ..tracking import DISABLED, OFFLINE, ONLINE, TrackingConfig, mode, trial
 from .preemption import INTERRUPTED, SIGNALS, Preempted
 from .pruning import Pruned
 from .sinks import Row
-from .wandb_files import folders, sync_command, written
+from .wandb_files import folders, last_folder, sync_command, unsent, written
 
 PROJECT = "emohead"
 FLUSH = 1.0  # seconds between writes of W&B's file; a process that is killed loses what is younger
@@ -124,15 +124,13 @@ class WandbRun:
         return bool(self.run) and name != "step" and step > max(self.floor, self.sent.get(name, -1))
 
     def _send(self, step: int, values: dict[str, Any]) -> None:
-        if not self.run or not values:
-            return
-        for name in values:
-            if name in self.defined:
-                continue
+        for name in values.keys() - self.defined:
+            if not self.run:
+                return
             self.defined.add(name)
             self._ask(self.run.define_metric, name, step_metric="step", summary=self._summary(name))
         self.at = max(self.at, step)
-        if self.run and self._ask(self.run.log, {"step": step} | values, step=self.at):
+        if self.run and values and self._ask(self.run.log, {"step": step} | values, step=self.at):
             self.sent |= dict.fromkeys(values, step)
 
     def _summary(self, name: str) -> str | None:
@@ -145,13 +143,14 @@ class WandbRun:
         """What W&B has of earlier legs. The files of the last one say so, for its process may have been killed."""
         stored = json.loads(self.sent_file.read_text()) if self.sent_file.exists() else {}
         own = Path(self.run.settings.sync_dir)
-        left = [Path(stored["folder"])] if "folder" in stored else folders(own.parent, self.run.id)
+        last = last_folder(self.sent_file, stored)
+        left = [last] if last else folders(own.parent, self.run.id)
         self.sent = stored.get("sent", {})
         for folder in left:
             if folder != own:
                 self.sent |= {name: max(step, self.sent.get(name, -1)) for name, step in written(folder).items()}
-        if self.run.settings.mode == ONLINE and not stored.get("closed"):
-            self.floor = int(self.run.starting_step) - 1  # what W&B's server has
+        if self.run.settings.mode == ONLINE and (not stored.get("closed") or unsent(self.sent_file.parent.parent)):
+            self.sent, self.floor = {}, int(self.run.starting_step) - 1  # what W&B's server has
         self._write_marks(closed=False)
 
     def _write_marks(self, *, closed: bool) -> None:
@@ -252,9 +251,10 @@ def start_wandb(given: dict[str, Any]) -> Any:
 
     try:
         return init_wandb(given)
-    except (UsageError, AuthenticationError) as error:
+    except (UsageError, AuthenticationError, ValueError) as error:  # the last of a setting that W&B does not take
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError("tracking.wandb=online", reason, "or set tracking.wandb=offline") from None
+        remedy = "or set tracking.wandb=offline" if given["mode"] == ONLINE else "correct it, or WANDB_…, or tracking"
+        raise UserError(f"W&B ({given['mode']})", reason, remedy) from None
     except CommError as error:
         if trial(os.environ):
             raise Failure(f"W&B does not answer, which a trial of a sweep needs ({type(error).__name__})") from None

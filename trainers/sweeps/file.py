@@ -6,6 +6,7 @@ reason, before anything starts.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..stage import Stage, StageConfig
 from .early_end import EarlyEnd
 from .parameters import Parameter, grid, read_parameters
 from .schema import check_schema
-from .values import check_parameter, check_values, check_words
+from .values import check_parameter, check_rest, check_values, check_words
 
 ARGUMENTS = "${args_no_hyphens}"
 COMMAND = f"command: [emohead, train, STAGE, -c, NAME, {ARGUMENTS}]"
@@ -57,23 +58,24 @@ class Sweep:
         return grid(self.parameters)[: self.num_trials] if self.method == "grid" else [{}] * self.num_trials
 
 
-def read_sweep(file: Path, more: list[str]) -> Sweep:
+def read_sweep(file: Path, more: list[str], environ: Mapping[str, str] = os.environ) -> Sweep:
     """Read a sweep file and check it.
 
-    more: key=value for every trial, beside those of the file's command.
+    more: key=value for every trial, beside those of the file's command. environ: what ${envvar:NAME} stands for.
 
     Raises:
         UserError: the file is missing or no YAML, a key or a value is none that W&B knows or that the stage has.
     """
     content = _read(find_sweep(file))
     check_schema(file, content)
-    stage, configs, words = _command(file, content)
+    stage, configs, words = _command(file, content, environ)
     parameters = list(read_parameters(content["parameters"]))
     for parameter in parameters:
         check_parameter(file, parameter)
     words = [*words, *more]
     check_words(file, words, more, parameters)
     config: Any = load_config(stage.config_type, configs, words)
+    check_rest(file, config, parameters)
     check_values(file, stage, configs, words, parameters)
     method, metric = content["method"], content.get("metric", {})
     return Sweep(
@@ -84,7 +86,7 @@ def read_sweep(file: Path, more: list[str]) -> Sweep:
         words=words,
         method=method,
         metric=_metric(file, stage, content),
-        maximize=metric.get("goal", "minimize" if stage.monitor.startswith("-") else "maximize") == "maximize",
+        maximize=metric.get("goal", "minimize") == "maximize" if metric else not stage.monitor.startswith("-"),
         target=metric.get("target"),
         spec=content["parameters"],
         parameters=parameters,
@@ -115,7 +117,9 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _command(file: Path, content: dict[str, Any]) -> tuple[type[Stage], list[Path], list[str]]:
+def _command(
+    file: Path, content: dict[str, Any], environ: Mapping[str, str]
+) -> tuple[type[Stage], list[Path], list[str]]:
     """Stage, config files and key=value words of `emohead train STAGE -c NAME ... ${args_no_hyphens}`."""
     command = [str(word) for word in content.get("command", [])]
     command = [word for word in command if word not in ("${env}", "/usr/bin/env")]
@@ -125,7 +129,7 @@ def _command(file: Path, content: dict[str, Any]) -> tuple[type[Stage], list[Pat
         raise UserError(file, f"command: {macro} makes no key=value" if macro else problem, COMMAND)
     while ARGUMENTS in command:
         command.remove(ARGUMENTS)
-    command = [_filled_in(file, word) for word in command]
+    command = [_filled_in(file, word, environ) for word in command]
     if command[:1] != ["emohead"] or command[1:2] != ["train"] or len(command) < 3:
         raise UserError(file, f"command: begins with '{' '.join(command[:2])}'", COMMAND)
     stage, rest = find_stage(command[2]), command[3:]
@@ -143,11 +147,11 @@ def _command(file: Path, content: dict[str, Any]) -> tuple[type[Stage], list[Pat
     return stage, configs, words
 
 
-def _filled_in(file: Path, word: str) -> str:
+def _filled_in(file: Path, word: str, environ: Mapping[str, str]) -> str:
     def value(match: re.Match) -> str:
-        if match[1] not in os.environ:
+        if match[1] not in environ:
             raise UserError(file, f"command: the environment has no {match[1]}", f"export {match[1]}=…")
-        return os.environ[match[1]]
+        return environ[match[1]]
 
     filled = VARIABLE.sub(value, word)
     if macro := re.search(r"\$\{[^}]*\}", filled):
@@ -199,6 +203,9 @@ def _num_trials(file: Path, content: dict[str, Any], parameters: list[Parameter]
     count = 1
     for parameter in parameters:
         values = parameter.values
+        if "probabilities" in parameter.given:
+            problem = f"parameters.{parameter.key}: a grid takes every value once"
+            raise UserError(file, problem, "leave out probabilities, or method: random")
         if values is None:
             problem = f"parameters.{parameter.key}: {parameter.distribution} has no end of values for a grid"
             raise UserError(file, problem, "give values, or method: random")

@@ -40,6 +40,7 @@ class TwofoldJournal(JournalFileBackend):
 
     def _locked(self, lines: bytes) -> None:
         self.lock.acquire()
+        mark = self._mark()
         try:
             if not whole(self.path, self.copy):
                 mend(self.path, self.copy)
@@ -50,8 +51,17 @@ class TwofoldJournal(JournalFileBackend):
                     file.flush()
                     os.fsync(file.fileno())
         finally:
-            with contextlib.suppress(RuntimeError):  # this one stood still for so long that another broke its lock
-                self.lock.release()
+            if self._mark() == mark:  # else this one stood still for so long that another broke its lock
+                with contextlib.suppress(RuntimeError):
+                    self.lock.release()
+
+    def _mark(self) -> tuple[int, int] | None:
+        """What tells this lock from one that another has made since."""
+        try:
+            status = os.stat(f"{self.path}.lock")
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
 
 def open_storage(folder: Path) -> JournalStorage:
@@ -67,12 +77,10 @@ def open_storage(folder: Path) -> JournalStorage:
 def whole(path: Path, copy: Path) -> bool:
     """Whether both files are there, equally long, and end with a line."""
     try:
-        sizes = path.stat().st_size, copy.stat().st_size
+        ends = [_end(path), _end(copy)]
     except FileNotFoundError:
         return False
-    return sizes[0] == sizes[1] and all(
-        size == 0 or _last(p) == b"\n" for p, size in zip((path, copy), sizes, strict=True)
-    )
+    return ends[0] == ends[1] and ends[0][1] in (b"", b"\n")
 
 
 def mend(path: Path, copy: Path) -> None:
@@ -80,13 +88,12 @@ def mend(path: Path, copy: Path) -> None:
     for each in (path, copy):
         each.touch()
         _cut(each)
-    shorter, longer = sorted((path, copy), key=lambda each: each.stat().st_size)
-    with open(longer, "rb") as source, open(shorter, "rb") as target:
-        length = shorter.stat().st_size
-        while block := target.read(BLOCK):
-            if source.read(len(block)) != block:
-                raise ValueError(f"{shorter.name} and {longer.name} differ within the first {length} bytes")
-        missing = source.read()
+    content, other = path.read_bytes(), copy.read_bytes()
+    # Should they differ, the journal is what all have read.
+    shorter, missing = (path, other[len(content) :]) if other.startswith(content) else (copy, content[len(other) :])
+    if not content.startswith(other) and shorter is copy:
+        copy.write_bytes(b"")
+        missing = content
     with open(shorter, "ab") as file:
         file.write(missing)
         file.flush()
@@ -107,10 +114,12 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-def _last(path: Path) -> bytes:
+def _end(path: Path) -> tuple[int, bytes]:
+    """Length and last byte of a file, which is opened for it: NFS may tell of an older one otherwise."""
     with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return size, file.read(1)
 
 
 def _cut(path: Path) -> None:

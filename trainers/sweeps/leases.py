@@ -41,7 +41,10 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def _mine(self) -> bool:
-        held = read(self.path)
+        try:
+            held = read(self.path)
+        except OSError:  # of a disk that does not answer: nobody has taken it
+            return True
         return held is not None and held.token == self.token
 
     def _beat(self, beat: float) -> None:
@@ -67,7 +70,10 @@ class Leases:
     def take(self, number: int) -> Lease | None:
         """The lease of a trial; None if another worker has it."""
         path = self.path(number)
-        held = read(path)
+        try:
+            held = read(path)
+        except OSError:
+            return None
         if held and not (self.is_dead(held) and self._clear(path, held)):
             return None
         token = secrets.token_hex(8)
@@ -94,7 +100,10 @@ class Leases:
 
     def undecided(self, number: int) -> bool:
         """Whether more time must pass until it is known if the worker of a running trial lives."""
-        held = read(self.path(number))
+        try:
+            held = read(self.path(number))
+        except OSError:
+            return True
         if held is None or self.is_dead(held):
             return True
         return (held.owner is None or held.owner.lives is None) and held.token not in self.alive
@@ -119,7 +128,7 @@ class Leases:
 
 
 def read(path: Path) -> Held | None:
-    """A lease; None if there is none."""
+    """A lease; None if there is none. Raises OSError if the disk does not answer."""
     try:
         with open(path, encoding="utf-8") as file:  # NFS looks anew when a file is opened
             touched = os.fstat(file.fileno()).st_mtime_ns
@@ -128,5 +137,5 @@ def read(path: Path) -> Held | None:
                 return Held(Owner(**content["owner"]), content["token"], touched)
             except (ValueError, TypeError, KeyError):
                 return Held(None, f"unreadable since {touched}", touched)
-    except OSError:
+    except FileNotFoundError:
         return None

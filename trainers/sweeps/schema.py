@@ -20,6 +20,9 @@ def schema() -> dict[str, Any]:
 
 def check_schema(file: Path, content: dict[str, Any]) -> None:
     """Refuse what W&B would not take, with the nearest that it does."""
+    for name in content.get("parameters") or {}:
+        if not isinstance(name, str):
+            raise UserError(file, f"parameters: YAML reads the name {name!r} as no text", "put it in quotes")
     errors = list(jsonschema.Draft202012Validator(schema()).iter_errors(content))
     if not errors:
         return

@@ -9,6 +9,7 @@ All trials are there from the start, waiting, so that however many workers come,
 What a trial draws follows from the seed, its number, and (method bayes) the trials that have ended by then.
 """
 
+import contextlib
 import errno
 import os
 import secrets
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
@@ -26,7 +28,7 @@ from optuna.trial import TrialState
 from ...models.errors import UserError
 from ...models.files import written_aside
 from .early_end import pruner
-from .file import Sweep, find_sweep, read_sweep
+from .file import VARIABLE, Sweep, find_sweep, read_sweep
 from .journal import JOURNAL, open_storage
 from .parameters import words
 from .trial import STUDY, Trial
@@ -34,7 +36,6 @@ from .trial import STUDY, Trial
 STARTUP = 10  # trials that are drawn at random before others are learned from
 SETTINGS, WORDS, REASON = "settings", "words", "reason"  # what is noted of a trial
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-SEED_STRIDE = 100_003  # more than a sweep has trials
 FILE, GIVEN = "sweep.yaml", "settings"  # the sweep file, and the words and seed beside it, as the study knows them
 OF_A_WORKER = ("trainer.nodes", "trainer.devices", "trainer.accelerator", "trainer.threads", "data.num_workers")
 
@@ -75,15 +76,17 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
     read_sweep(file, more)
     shared, own = [w for w in more if key_of(w) not in OF_A_WORKER], tuple(w for w in more if key_of(w) in OF_A_WORKER)
     sweep, text = read_sweep(file, shared), find_sweep(file).read_text(encoding="utf-8")
-    settings = {"name": sweep.name, "words": shared, "seed": seed}
+    environment = {name: os.environ[name] for name in VARIABLE.findall(text)}
+    settings = {"words": shared, "seed": seed, "environment": environment}
     found = Folder(folder, sweep, seed, own)
     if not (folder / JOURNAL).exists():
-        make(found, text, settings)
+        make(found, text, settings | {"name": sweep.name})
     known = found.open().user_attrs  # another worker may have been faster, with another sweep
     if known[FILE] != text:
         raise UserError(folder, f"holds a sweep by another file than {file}", "give --out another folder")
-    if known[GIVEN] != settings:
-        begun = f"{' '.join(known[GIVEN]['words']) or 'no words'} and seed {known[GIVEN]['seed']}"
+    if {key: known[GIVEN][key] for key in settings} != settings:
+        others = [f"{name}={value}" for name, value in known[GIVEN]["environment"].items()]
+        begun = f"{' '.join([*others, *known[GIVEN]['words']]) or 'no words'} and seed {known[GIVEN]['seed']}"
         raise UserError(folder, f"was begun with {begun}", "give the same, or --out another folder")
     return found
 
@@ -96,12 +99,16 @@ def read_folder(folder: Path) -> Folder:
     """The sweep in a folder. Raises UserError if there is none."""
     if not (folder / JOURNAL).is_file():
         raise UserError(folder, "no sweep is in it", f"wanted is a folder with {JOURNAL}")
-    known = optuna.load_study(study_name=STUDY, storage=open_storage(folder)).user_attrs
+    storage = open_storage(folder)
+    attributes = {attr for study in storage.get_all_studies() if study.study_name == STUDY for attr in study.user_attrs}
+    if not {FILE, GIVEN} <= attributes:
+        raise UserError(folder / JOURNAL, "is a journal of Optuna, but of no sweep of emohead", "give another folder")
+    known = optuna.load_study(study_name=STUDY, storage=storage).user_attrs
     if not (folder / FILE).is_file():  # its maker was killed in between
         with written_aside(folder / FILE, folder / f"{FILE}.{secrets.token_hex(4)}") as partial:
             partial.write_text(known[FILE], encoding="utf-8")
     settings = known[GIVEN]
-    sweep = replace(read_sweep(folder / FILE, settings["words"]), name=settings["name"])
+    sweep = replace(read_sweep(folder / FILE, settings["words"], settings["environment"]), name=settings["name"])
     return Folder(folder, sweep, settings["seed"])
 
 
@@ -132,9 +139,9 @@ def make(found: Folder, text: str, settings: dict[str, Any]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def sampler(sweep: Sweep, seed: int, number: int) -> BaseSampler:
-    """What draws the values of one trial."""
-    seed = (seed * SEED_STRIDE + number) % 2**32
+def sampler(sweep: Sweep, seed: int, number: int, place: int) -> BaseSampler:
+    """What draws the value of a trial's parameter: the same if a worker that draws is killed over it."""
+    seed = int(np.random.SeedSequence([seed, number, place]).generate_state(1)[0])
     if sweep.method != "bayes":
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
@@ -143,8 +150,9 @@ def sampler(sweep: Sweep, seed: int, number: int) -> BaseSampler:
 def claim(study: optuna.Study) -> int | None:
     """Make the next waiting trial a running one; its number, or None if none waits. Only one worker gets each."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-            return trial.number
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # another was faster by far
+            if study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                return trial.number
     return None
 
 
@@ -153,9 +161,11 @@ def resume(folder: Folder, study: optuna.Study, number: int) -> tuple[dict[str, 
     known = study.get_trials(deepcopy=False)[number]
     if WORDS in known.user_attrs:
         return known.user_attrs[SETTINGS], known.user_attrs[WORDS]
-    study.sampler = sampler(folder.sweep, folder.seed, number)
-    trial = optuna.Trial(study, known._trial_id)
-    settings = {parameter.key: parameter.draw(trial) for parameter in folder.sweep.parameters}
+    study.sampler = sampler(folder.sweep, folder.seed, number, 0)
+    trial, settings = optuna.Trial(study, known._trial_id), {}
+    for place, parameter in enumerate(folder.sweep.parameters):
+        study.sampler = sampler(folder.sweep, folder.seed, number, place)
+        settings[parameter.key] = parameter.draw(trial)
     found = words(settings, folder.sweep.spec)
     trial.set_user_attr(SETTINGS, settings)
     trial.set_user_attr(WORDS, found)

@@ -1,18 +1,21 @@
 """How a sweep stands: its trials, the best of them, what mattered, how fast it goes."""
 
 import math
+import time
 import warnings
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from .leases import read
+from ...models.lock import SILENCE
+from .leases import Held, read
 from .parameters import QUANTILE
 from .study import REASON, SETTINGS, Folder, best
 
+LAST = 16  # ended trials by which the pace is told
 ENOUGH = 8  # ended trials from which on it is told what mattered
 
 STATES = {
@@ -49,8 +52,20 @@ class Summary(NamedTuple):
         return sum(row.state == state for row in self.rows)
 
     @property
+    def reached(self) -> bool:
+        """Whether a trial has the value at which no further one begins."""
+        target, found = self.folder.sweep.target, self.best and self.best.value
+        if target is None or found is None:
+            return False
+        return found >= target if self.folder.sweep.maximize else found <= target
+
+    @property
+    def going_on(self) -> bool:
+        return bool(self.count("running") + self.count("left") + (0 if self.reached else self.count("waiting")))
+
+    @property
     def hours_left(self) -> float | None:
-        left = self.count("running") + self.count("left") + self.count("waiting")
+        left = self.count("running") + self.count("left") + (0 if self.reached else self.count("waiting"))
         return left / self.an_hour if self.an_hour and left else None
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +89,7 @@ def summarise(folder: Folder, study: optuna.Study) -> Summary:
 
 
 def row_of(folder: Folder, trial: FrozenTrial) -> Row:
-    held = read(folder.path / "leases" / f"{trial.number:04d}") if trial.state == TrialState.RUNNING else None
+    held = worker_of(folder, trial.number) if trial.state == TrialState.RUNNING else None
     state = STATES[trial.state] if held or trial.state != TrialState.RUNNING else "left"
     seconds = trial.duration.total_seconds() if trial.duration else None
     curve = {step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
@@ -89,6 +104,14 @@ def row_of(folder: Folder, trial: FrozenTrial) -> Row:
         where=f"{held.owner.host}:{held.owner.pid}" if held and held.owner else "",
         reason=trial.user_attrs.get(REASON, ""),
     )
+
+
+def worker_of(folder: Folder, number: int) -> Held | None:
+    """The lease of a trial's worker, if that lives as far as can be seen at once: by this machine's clock."""
+    held = read(folder.path / "leases" / f"{number:04d}")
+    if held is None or held.owner is None or held.owner.lives is False:
+        return None
+    return held if held.owner.lives or time.time() - held.touched / 1e9 < SILENCE else None
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
@@ -106,10 +129,11 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
 
 def rate(study: optuna.Study) -> float | None:
-    """Trials that end in an hour, from the start of the first to the end of the last."""
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    """Trials that end in an hour, by the last ones."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start and trial.datetime_complete]
+    ended = sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min)[-LAST:]
     starts = [trial.datetime_start for trial in ended if trial.datetime_start]
     ends = [trial.datetime_complete for trial in ended if trial.datetime_complete]
-    if not starts or not ends or max(ends) - min(starts) < timedelta(seconds=1):
+    if not ends or max(ends) - min(starts) < timedelta(seconds=1):
         return None
     return len(ends) / (max(ends) - min(starts)).total_seconds() * 3600

@@ -7,7 +7,7 @@ from typing import Any
 from ...models.errors import UserError
 from ..config import load_config
 from ..run.settings import wrong_settings
-from ..stage import Stage
+from ..stage import Stage, StageConfig
 from .parameters import Parameter
 
 
@@ -36,7 +36,10 @@ def check_parameter(file: Path, parameter: Parameter) -> None:
     if parameter.distribution.endswith("log_uniform_values") and low <= 0:
         problem = f"min={low} has no logarithm"
         raise UserError(file, f"{where}: {problem}", f"a min above 0, such as {high / 1000:g}")
-    if parameter.distribution.removeprefix("q_") in ("log_uniform", "inv_log_uniform") and max(low, high) > 700:
+    if (
+        parameter.distribution.removeprefix("q_") in ("log_uniform", "inv_log_uniform")
+        and max(abs(low), abs(high)) > 700
+    ):
         raise UserError(file, f"{where}: min and max are exponents of e", "distribution: log_uniform_values")
 
 
@@ -57,6 +60,14 @@ def check_words(file: Path, words: list[str], more: list[str], parameters: list[
             raise UserError(where, f"{key} is a parameter of {file}", "take it out of one of the two")
         if key == "run":
             raise UserError(where, "each trial has a run folder of its own", "leave run= out; --out names the sweep's")
+
+
+def check_rest(file: Path, config: StageConfig, parameters: list[Parameter]) -> None:
+    """Refuse settings beside the parameters that the stage does not take."""
+    keys = {parameter.key for parameter in parameters}
+    for wrong in wrong_settings(config):
+        if wrong.where.partition("=")[0] not in keys:
+            raise UserError(file, f"command: {wrong.where} {wrong.problem}", wrong.remedy)
 
 
 def check_values(

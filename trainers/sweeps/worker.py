@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from ...models.errors import Failure, UserError
+from ...models.lock import held
 from ..run.preemption import EXIT_CODE, INTERRUPTED, SIGNALS
 from ..run.settings import report
 from .leases import Lease, Leases
@@ -31,6 +34,10 @@ POLL = 0.1  # seconds between two looks at a trial's process
 RECHECK = 1.0  # seconds between two looks at the leases of others
 GRACE = 2.0  # seconds before a killed trial counts as failed: whoever killed it may be about to kill its worker too
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork it might wait for ever
+OUT_OF_MEMORY = (
+    "emohead: out of memory"  # of run/memory_error.py; the other ranks are then killed, and the code is theirs
+)
 
 
 class Orders:
@@ -61,6 +68,7 @@ class Worker:
         self.study = folder.open()
         self.leases = Leases(folder.path / "leases")
         self.orders = Orders()
+        self.logged = 0  # bytes of the trial's log before its process started
 
     def work(self) -> int:
         """Returns the exit code: 0 nothing is left to do, 75 told to leave, 130 Ctrl-C.
@@ -73,7 +81,7 @@ class Worker:
             self.check_failures()
             taken = self.take()
             if taken is None:
-                return 0
+                return 0 if self.orders.number is None else self.orders.exit_code
             number, lease = taken
             try:
                 code = self.run(number, lease)
@@ -109,6 +117,8 @@ class Worker:
         """Train a trial to its end; an exit code if the worker is to leave with it."""
         folder = self.folder.run(number)
         self.check_access(folder)
+        while held(folder) and self.orders.number is None and not lease.lost.is_set():
+            time.sleep(RECHECK)  # ranks of a worker that died may outlive it
         settings, words = resume(self.folder, self.study, number)
         if verdict(folder) is None:
             report(f"trial {number} of {len(self.study.get_trials(deepcopy=False))}: {shown(settings)}")
@@ -120,6 +130,8 @@ class Worker:
                 return self.orders.exit_code
             if code in (EXIT_CODE, INTERRUPTED):  # the trial alone was told to leave
                 return code
+            if signal_of(code) in {number.name for number in SIGNALS}:  # told so before it could save
+                return EXIT_CODE
             if signal_of(code):
                 time.sleep(GRACE)
                 if self.orders.number is not None:
@@ -143,10 +155,16 @@ class Worker:
         train = [sys.executable, "-m", "emohead.apps.cli", "train", *sweep.command]
         command = [*self.launch, *train, *self.folder.own, *words, f"run={folder}"]
         folder.parent.mkdir(parents=True, exist_ok=True)
+        self.logged = self.folder.log(number).stat().st_size if self.folder.log(number).exists() else 0
         environment = {"WANDB_RUN_GROUP": sweep.name, **os.environ, **self.folder.trial(number).to_environment()}
         with open(self.folder.log(number), "ab") as log:
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=end_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                preexec_fn=partial(end_with, os.getpid()),
             )
         passed_on = False
         while True:
@@ -159,10 +177,11 @@ class Worker:
                 passed_on = True
 
     def tell(self, number: int, state: TrialState, value: float | None = None, reason: str = "") -> None:
-        if reason:
-            trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-            trial.set_user_attr(REASON, reason)
-        self.study.tell(number, values=value, state=state, skip_if_finished=True)
+        with contextlib.suppress(UpdateFinishedTrialError):  # told by another, while this worker stood still
+            if reason:
+                trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+                trial.set_user_attr(REASON, reason)
+            self.study.tell(number, values=value, state=state, skip_if_finished=True)
         metric, first = self.folder.sweep.metric, best(self.study)
         ending = {
             TrialState.COMPLETE: f"{metric} {value:.5g}" if value is not None else "",
@@ -175,11 +194,14 @@ class Worker:
 
     def reason(self, number: int, code: int) -> str:
         """Why a trial's process failed, in one line: its own last words, or the signal that ended it."""
-        if name := signal_of(code):
+        with open(self.folder.log(number), "rb") as log:
+            log.seek(self.logged)  # earlier legs had other reasons
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        own = next((line for line in reversed(lines) if line.startswith(OUT_OF_MEMORY)), None)
+        name = signal_of(code)
+        if own is None and name:
             return f"killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-        lines = self.folder.log(number).read_text(errors="replace").splitlines()
-        own = [line for line in lines if line.startswith("emohead: ")]
-        return (own or lines or [f"exit code {code}"])[-1].removeprefix("emohead: ")[:500]
+        return (own or (lines or [f"exit code {code}"])[-1]).removeprefix("emohead: ")[:500]
 
     def check_failures(self) -> None:
         failed = self.trials(TrialState.FAIL)
@@ -215,10 +237,12 @@ def signal_of(code: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else ""
 
 
-def end_with_parent() -> None:
+def end_with(parent: int) -> None:
     """In a new process: have it killed when its parent dies, so that nobody trains a trial that another took up."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died already
+            os._exit(1)
 
 
 def shown(settings: dict[str, Any]) -> str:
