@@ -1,7 +1,6 @@
 """`emohead evaluate`: the metrics of one checkpoint, as a table, as metrics.json and as metrics.csv."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos, from_speech
 from ..trainers.run.cpu import spare_cpu
-from ..trainers.tracking import TrackingConfig, wrong_tracking
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
@@ -81,11 +79,10 @@ def run_evaluation(
     """
     if split not in SPLITS:
         raise UserError(f"--split {split}", f"wanted is one of {', '.join(SPLITS)}")
-    if wandb and out is None:
-        raise UserError("--wandb", "keeps its files in the folder of --out, which is missing", "add --out FOLDER")
     if wandb:
-        for error in wrong_tracking(TrackingConfig(), os.environ):
-            raise error
+        from ..trainers.run.wandb_evaluation import check, log_evaluation
+
+        check(out)
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
@@ -109,8 +106,6 @@ def run_evaluation(
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
         _write_files(out, content, shown, note)
         if wandb:
-            from ..trainers.run.wandb_evaluation import log_evaluation
-
             log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
 

@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ...models.checkpoint import Checkpoint
-from ..tracking import DISABLED, ONLINE, TrackingConfig
+from ...models.errors import UserError
+from ..tracking import DISABLED, ONLINE, TrackingConfig, has_key, mode, wrong_tracking
 from .origin import origin
 from .wandb_files import sync_command
 from .wandb_run import leave_wandb, start_wandb, wandb_settings
 
 JOB_TYPE = "evaluate"
+
+
+def check(out: Path | None) -> None:
+    """Raises UserError about what would keep an evaluation from W&B, before hours are spent on it."""
+    if out is None:
+        raise UserError("--wandb", "keeps its files in the folder of --out, which is missing", "add --out FOLDER")
+    for error in wrong_tracking(TrackingConfig(), os.environ):
+        raise error
+    if mode(TrackingConfig(), os.environ) == ONLINE and not has_key():
+        raise UserError("W&B", "there is no key to log in with", "`wandb login`, or set WANDB_API_KEY")
 
 
 def log_evaluation(
