@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import File, Json, WithDefault, Words, examples
+from .arguments import File, Json, WithDefault, Words, examples, literal
 
 
 class SweepCommands(WithDefault):
@@ -32,7 +32,9 @@ SweepFolder = Annotated[Path, typer.Argument(help="The folder of a sweep.")]
 @sweep.command("run", epilog=examples("emohead sweep motion-debug --out runs/sweeps/motion"))
 def run(
     file: Annotated[Path, typer.Argument(help="A sweep file, or a shipped name such as motion-debug.")],
-    more: Annotated[Words, typer.Argument(help="key=value for every trial, such as 'data.shards=[data/mine]'.")] = None,
+    more: Annotated[
+        Words, typer.Argument(help=literal("key=value for every trial, such as 'data.shards=[data/mine]'."))
+    ] = None,
     out: Annotated[File, typer.Option(help="The sweep's folder; default: runs/sweeps/NAME.")] = None,
     launch: Annotated[str, typer.Option(help="Words before each trial's command, such as 'srun --nodes 2'.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
