@@ -3,7 +3,7 @@
 import math
 from html import escape
 
-Curve = list[tuple[int, float]]  # (step, value)
+from ..trainers.run.curves import Curve
 
 WIDTH, HEIGHT = 280, 150
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 8, 22

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..models.errors import UserError
 from ..models.files import written_aside
+from .page import html_page
 from .report_parts import duration
 from .report_sections import corpus, figures, notes, reached, timings, training, videos
 
@@ -50,15 +51,13 @@ def page(folder: Path, metrics: dict[str, Any]) -> str:
     body = "".join(
         f'<section id="{name.lower()}"><h2>{name}</h2>{content}</section>' for name, content in sections.items()
     )
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>emohead: demo report</title><style>{style}</style></head><body>"
-        f"<header><p class='eyebrow'>emohead · demo report</p>{headline(metrics)}<nav>{links}</nav></header>"
-        f"<main>{body}</main><footer>Written by <code>emohead demo</code>. The people here are drawn, "
-        f"their voices are synthetic.</footer>{STILL_IF_ASKED}</body></html>\n"
+    return html_page(
+        title="emohead: demo report",
+        kind="demo report",
+        header=f"{headline(metrics)}<nav>{links}</nav>",
+        main=body,
+        footer="Written by <code>emohead demo</code>. The people here are drawn, their voices are synthetic.",
+        end=STILL_IF_ASKED,
     )
 
 

@@ -101,7 +101,7 @@ def test_every_stage_has_sweeps_of_debug_and_base_size():
     } <= names
 
 
-# Of W&B's documentation: Sweep configuration options, Sweep configuration structure, Create a sweep, Tutorial.
+# In the forms that W&B's documentation shows (sweep configuration options, structure, commands, early termination).
 WANDB_EXAMPLES = """
 program: train.py
 method: bayes

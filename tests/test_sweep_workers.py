@@ -1,5 +1,6 @@
 """Workers of a sweep come, go and are killed: no trial is lost, none runs twice, no step is taken twice."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -8,13 +9,16 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from emohead.models.errors import Failure, UserError
+from emohead.models.lock import locked
 from emohead.trainers.sweeps.journal import COPY, JOURNAL
-from emohead.trainers.sweeps.study import begin, read_folder
+from emohead.trainers.sweeps.leases import Leases
+from emohead.trainers.sweeps.study import begin, claim, read_folder
 from emohead.trainers.sweeps.worker import Worker
 from optuna.trial import TrialState
 
@@ -213,3 +217,22 @@ def test_a_folder_without_hard_links_is_refused_in_one_line(tmp_path: Path, monk
     with pytest.raises(UserError, match="no hard links"):
         begin(sweep(tmp_path, GRID), tmp_path / "out", [], 0)
     assert not list((tmp_path / "out").glob("*journal*"))
+
+
+@pytest.mark.parametrize("busy", ["lease", "run folder"])
+def test_a_worker_that_waits_for_a_trial_of_another_leaves_when_told_to(tmp_path: Path, busy: str):
+    """The trial stays what it is: the next worker goes on with it."""
+    file, out = sweep(tmp_path, GRID.replace("[1.0e-5, 1.0e-4, 2.0e-3, 1.0e-2]", "[1.0e-5]")), tmp_path / "out"
+    folder = begin(file, out, [], 0)
+    assert claim(folder.open()) == 0
+    elsewhere = Leases(out / "leases", beat=100)
+    elsewhere.owner = replace(elsewhere.owner, host="elsewhere", born="another-boot pid:[1] 1")
+    assert busy != "lease" or elsewhere.take(0)
+    with locked(folder.run(0)) if busy == "run folder" else contextlib.nullcontext():
+        worker = WorkerProcess(file, out)
+        time.sleep(3)
+        assert worker.process.is_alive(), worker.end()
+        os.kill(worker.process.pid or 0, signal.SIGTERM)
+        code, said = worker.end()
+    assert code == 75, said
+    assert trials(out)[0].state == TrialState.RUNNING

@@ -14,6 +14,7 @@ from ..models.files import written_aside
 from ..models.timing import MOTION_WINDOW
 
 T = TypeVar("T")
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 # Settings that the config.yaml of an earlier run may name, each with the one value that training ever used.
 RETIRED = {("network", "window"): MOTION_WINDOW, ("network", "face", "window"): MOTION_WINDOW}
@@ -58,13 +59,17 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 def find_config(file: Path) -> Path:
     """A path, or the bare name of a shipped configuration such as `emotion-debug`."""
-    shipped = Path(__file__).parent.parent / "configs"
+    return find_shipped(file, CONFIGS, "config file")
+
+
+def find_shipped(file: Path, folder: Path, what: str) -> Path:
+    """A path, or the bare name of a YAML file of that folder. Raises UserError if it is neither."""
     if file.is_file():
         return file
-    if (shipped / f"{file}.yaml").is_file():
-        return shipped / f"{file}.yaml"
-    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise UserError(file, "no such config file", f"give a path or one of the shipped names: {names}")
+    if (folder / f"{file}.yaml").is_file():
+        return folder / f"{file}.yaml"
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise UserError(file, f"no such {what}", f"give a path or one of the shipped names: {names}")
 
 
 def _read_yaml(file: Path) -> DictConfig:

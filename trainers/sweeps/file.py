@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...models.errors import UserError
-from ..config import load_config
+from ..config import CONFIGS, find_shipped, load_config
 from ..run.train import find_stage
 from ..stage import Stage, StageConfig
 from .early_end import EarlyEnd
@@ -98,13 +98,7 @@ def read_sweep(file: Path, more: list[str], environ: Mapping[str, str] = os.envi
 
 def find_sweep(file: Path) -> Path:
     """A path, or the bare name of a shipped sweep such as `motion-debug`."""
-    shipped = Path(__file__).parents[2] / "configs" / "sweeps"
-    if file.is_file():
-        return file
-    if (shipped / f"{file}.yaml").is_file():
-        return shipped / f"{file}.yaml"
-    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise UserError(file, "no such sweep file", f"give a path or one of the shipped names: {names}")
+    return find_shipped(file, CONFIGS / "sweeps", "sweep file")
 
 
 def _read(file: Path) -> dict[str, Any]:

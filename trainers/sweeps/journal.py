@@ -29,16 +29,14 @@ class TwofoldJournal(JournalFileBackend):
         self.lock = JournalFileOpenLock(str(self.path), grace_period=GRACE)
         super().__init__(str(self.path), self.lock)
         if not whole(self.path, self.copy):
-            self._mend()
+            self._append(b"")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        self._locked(lines)
+        self._append(lines)
 
-    def _mend(self) -> None:
-        self._locked(b"")
-
-    def _locked(self, lines: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
+        """Mend both files if need be, and add lines to them."""
         self.lock.acquire()
         mark = self._mark()
         try:
@@ -46,10 +44,7 @@ class TwofoldJournal(JournalFileBackend):
                 mend(self.path, self.copy)
             # The copy first: a journal that lacks what its copy has is filled up, and nobody has seen the line yet.
             for path in (self.copy, self.path) if lines else ():
-                with open(path, "ab") as file:
-                    file.write(lines)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _add(path, lines)
         finally:
             if self._mark() == mark:  # else this one stood still for so long that another broke its lock
                 with contextlib.suppress(RuntimeError):
@@ -89,15 +84,13 @@ def mend(path: Path, copy: Path) -> None:
         each.touch()
         _cut(each)
     content, other = path.read_bytes(), copy.read_bytes()
-    # Should they differ, the journal is what all have read.
-    shorter, missing = (path, other[len(content) :]) if other.startswith(content) else (copy, content[len(other) :])
-    if not content.startswith(other) and shorter is copy:
+    if other.startswith(content):
+        _add(path, other[len(content) :])
+        return
+    if not content.startswith(other):  # the journal is what all have read
         copy.write_bytes(b"")
-        missing = content
-    with open(shorter, "ab") as file:
-        file.write(missing)
-        file.flush()
-        os.fsync(file.fileno())
+        other = b""
+    _add(copy, content[len(other) :])
 
 
 def damaged_line(path: Path) -> int:
@@ -112,6 +105,13 @@ def _is_json(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def _add(path: Path, lines: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _end(path: Path) -> tuple[int, bytes]:

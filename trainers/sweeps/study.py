@@ -73,7 +73,6 @@ def begin(file: Path, folder: Path, more: list[str], seed: int) -> Folder:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(folder, "is a file", "--out wants a folder")
-    read_sweep(file, more)
     shared, own = [w for w in more if key_of(w) not in OF_A_WORKER], tuple(w for w in more if key_of(w) in OF_A_WORKER)
     sweep, text = read_sweep(file, shared), find_sweep(file).read_text(encoding="utf-8")
     environment = {name: os.environ[name] for name in VARIABLE.findall(text)}

@@ -119,6 +119,8 @@ class Worker:
         self.check_access(folder)
         while held(folder) and self.orders.number is None and not lease.lost.is_set():
             time.sleep(RECHECK)  # ranks of a worker that died may outlive it
+        if self.orders.number is not None:
+            return self.orders.exit_code
         settings, words = resume(self.folder, self.study, number)
         if verdict(folder) is None:
             report(f"trial {number} of {len(self.study.get_trials(deepcopy=False))}: {shown(settings)}")
