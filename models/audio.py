@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .full_precision import full_precision
 from .timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 HOP = 160  # samples a mel frame: 100 mel frames a second
@@ -44,8 +45,7 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("filters", mel_filters(num_mels), persistent=False)
 
-    @torch.autocast("cuda", enabled=False)
-    @torch.autocast("cpu", enabled=False)
+    @full_precision()
     def forward(self, speech: Tensor) -> Tensor:
         speech = F.pad(speech.float(), (FFT // 2, FFT // 2 + -speech.shape[-1] % SAMPLES_PER_FRAME))
         spectrum = torch.stft(speech, FFT, HOP, WINDOW, self.window.float(), center=False, return_complex=True)

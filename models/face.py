@@ -26,6 +26,7 @@ from .checkpoint import Exported
 from .errors import UserError
 from .face_model import MIN_STD, POSE_DIM, FaceModel
 from .flow import join, landmark_flow, landmark_maps, resize, warp
+from .full_precision import full_precision
 from .portrait_encoder import SLOPE, PortraitEncoder
 from .ranges import number
 
@@ -249,7 +250,7 @@ class FaceGenerator(Exported):
 
     def points(self, identity: Tensor, motion: Tensor) -> Tensor:
         """Identity (B, I) and raw motion (B, D) -> points (B, P, 2) in crop units, always in float32."""
-        with torch.autocast(motion.device.type, enabled=False):
+        with full_precision():
             vertices = self.face.vertices(identity.float(), motion[:, :-POSE_DIM].float())
             return self.face.project(vertices, motion[:, -POSE_DIM:].float())
 

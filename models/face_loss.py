@@ -16,6 +16,7 @@ from .errors import UserError
 from .face import FaceOutput
 from .face_model import EYES, MOUTH
 from .flow import landmark_maps, pixel_centres
+from .full_precision import full_precision
 from .torchvision_ops import declare_torchvision_ops
 
 EYE_MARGIN, MOUTH_MARGIN = 0.07, 0.06  # crop units around the landmarks' bounding box
@@ -98,7 +99,7 @@ def discriminator_adversarial_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
     """R1: half the squared gradient of real frames' logits, in float32 (its second derivative needs the digits)."""
-    with torch.autocast(real.device.type, enabled=False):
+    with full_precision():
         real = real.detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
     return 0.5 * gradient.square().sum((1, 2, 3)).mean()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .files import written_aside
+from .full_precision import full_precision
 
 POSE_DIM = 6
 MIN_STD = 1e-4  # of a value of motion: one that never changes would be divided by zero
@@ -75,6 +76,7 @@ class FaceModel(nn.Module):
     def motion_dim(self) -> int:
         return self.num_expression + POSE_DIM
 
+    @full_precision()
     def vertices(self, identity: Tensor, expression: Tensor, index: Tensor | None = None) -> Tensor:
         """Identity (..., I) and expression (..., K) -> vertices (..., V, 3) in face units, before the pose.
 
@@ -82,11 +84,13 @@ class FaceModel(nn.Module):
         """
         bases = (self.mean, self.identity_basis, self.expression_basis)
         mean, identity_basis, expression_basis = bases if index is None else (b[..., index, :] for b in bases)
-        shape = torch.einsum("...i,ivc->...vc", identity, identity_basis)
-        return mean + shape + torch.einsum("...k,kvc->...vc", expression, expression_basis)
+        shape = torch.einsum("...i,ivc->...vc", identity.to(mean.dtype), identity_basis)
+        return mean + shape + torch.einsum("...k,kvc->...vc", expression.to(mean.dtype), expression_basis)
 
+    @full_precision()
     def project(self, vertices: Tensor, pose: Tensor) -> Tensor:
         """Vertices (..., V, 3) and pose (..., 6) -> points (..., V, 2) in crop units."""
+        pose = pose.to(vertices.dtype)
         rotated = vertices @ rotation_matrix(pose[..., :3]).transpose(-1, -2)
         return pose[..., None, 3:5] + pose[..., None, 5:6].exp() * rotated[..., :2]
 

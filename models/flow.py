@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .channels_last import double, sample_rows
+from .full_precision import full_precision
 
 
 def pixel_centres(size: int, device: torch.device | None = None) -> Tensor:
@@ -31,7 +32,7 @@ def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
     A gain (B, 1, h, h) scales what is read. On a CPU the source has 2 x 2 pixels at least.
     """
     grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
-    with torch.autocast(source.device.type, enabled=False):
+    with full_precision():
         if source.device.type == "cpu":
             sampled = sample_rows(source, grid, gain)
         else:
@@ -55,7 +56,7 @@ def join(*maps: Tensor) -> Tensor:
 
 def sample(source: Tensor, points: Tensor) -> Tensor:
     """Read `source` (B, C, H, H) at points (B, P, 2) in crop units -> (B, C, P)."""
-    with torch.autocast(source.device.type, enabled=False):
+    with full_precision():
         found = F.grid_sample(source.float(), points[:, None].float(), padding_mode="border", align_corners=False)
     return found[:, :, 0].to(source.dtype)
 
@@ -83,7 +84,8 @@ def landmark_flow(
     dx = (centres - target[..., :1]).square()  # (B, N, W)
     dy = (centres - target[..., 1:]).square()  # (B, N, H)
     weights = (dy[..., :, None] + dx[..., None, :] + softness**2).pow(-2)  # (B, N, H, W)
-    moved = torch.einsum("bnhw,bnc->bchw", weights, source - target)
+    with full_precision():  # weights reach softness ** -4, too much for float16
+        moved = torch.einsum("bnhw,bnc->bchw", weights, source - target)
     return moved / (weights.sum(1, keepdim=True) + background)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .flow import pixel_centres, resize, sample
+from .full_precision import full_precision
 
 SLOPE = 0.2
 POINT_NOISE = 0.015  # crop units: how far a found point is trusted against a spread of 1 in every coefficient
@@ -109,10 +110,10 @@ class PortraitEncoder(nn.Module):
             maps.append(block(maps[-1]))
         maps.reverse()
         places = self.find_points(maps)
-        with torch.autocast(image.device.type, enabled=False):
+        with full_precision():
             coefficients = (expected_points(places) - self.mean_points).flatten(1) @ self.fit.T
         for look in self.looks:
-            with torch.autocast(image.device.type, enabled=False):
+            with full_precision():
                 points = self.mean_points + (coefficients.detach() @ self.jacobian.T).unflatten(1, (-1, 2))
             coefficients = look(maps[self.index : self.index + 2], points, coefficients)
         return maps, places, coefficients

@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from emohead.models.errors import UserError
 from emohead.trainers.lightning_private import rank_zero_only
-from emohead.trainers.run.cluster import STARTED_BY, environment, forget_leftovers
+from emohead.trainers.run.cluster import STARTED_BY, SlurmEnvironment, environment, forget_leftovers, requeue
 from emohead.trainers.stage import TrainerConfig
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from .conftest import emohead
 
@@ -50,18 +52,72 @@ def test_ranks_keep_what_their_launcher_told_them(monkeypatch: pytest.MonkeyPatc
     assert os.environ["LOCAL_RANK"] == "1"
 
 
-@pytest.mark.parametrize(("task", "alone"), [("0", True), ("2", False)])
-def test_only_the_shell_of_a_job_step_makes_a_run_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, task: str, alone: bool
+@pytest.mark.parametrize(
+    "launched",
+    [
+        {**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "4"},  # srun -n 4 emohead train
+        {**STEP, "SLURM_PROCID": "2", "SLURM_NTASKS": "4"},
+        {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "8"},  # torchrun --nproc-per-node 8
+        {**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8"},
+    ],
+)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_launch_of_another_shape_is_refused(
+    monkeypatch: pytest.MonkeyPatch, launched: dict[str, str], devices: int
 ) -> None:
-    """`srun --pty bash` is task 0; `srun -n 4 emohead train` would train four times in one folder."""
-    for name, value in {**STEP, "SLURM_NTASKS": "4", "SLURM_PROCID": task}.items():
+    """Each process would train alone, and all in one folder."""
+    for name, value in launched.items():
         monkeypatch.setenv(name, value)
-    if alone:
-        assert environment(TrainerConfig()).world_size() == 1
-        return
-    with pytest.raises(UserError, match="another task of the job step"):
-        environment(TrainerConfig())
+    with pytest.raises(UserError, match=f"make {devices} processes, .*(the job step has 4|torchrun has started 8)"):
+        environment(TrainerConfig(devices=devices))
+
+
+@pytest.mark.parametrize(
+    ("launched", "config", "kind"),
+    [
+        ({**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_PTY_PORT": "1"}, {}, LightningEnvironment),
+        ({**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, {}, LightningEnvironment),
+        ({**STEP, "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, {"nodes": 2, "devices": 2}, SlurmEnvironment),
+        (
+            {**STEP, "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8"},
+            {"nodes": 2, "devices": 4},
+            TorchElasticEnvironment,  # srun --ntasks-per-node 1 torchrun --nproc-per-node 4
+        ),
+    ],
+)
+def test_a_launch_of_this_shape_is_taken(
+    monkeypatch: pytest.MonkeyPatch, launched: dict[str, str], config: dict[str, int], kind: type
+) -> None:
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")  # so that it is taken back afterwards
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    assert isinstance(environment(TrainerConfig(**config)), kind)
+
+
+def test_a_job_without_scontrol_is_not_put_back_and_does_not_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not requeue()
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/bash\n[ $2 = show ] && echo JobState=RUNNING || exec /bin/sleep 100\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setattr("emohead.trainers.run.cluster.REQUEUE_TIMEOUT", 0.5)
+    assert not requeue(), "the controller does not answer in time"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_training_on_gpus_does_not_fall_back_to_the_cpu(demo: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", "motion", "-c", demo / "motion" / "config.yaml", f"run={run}", "trainer.accelerator=gpu"]
+    done = emohead(*words)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("emohead: trainer.accelerator=gpu: ")
+    assert not run.exists()
 
 
 def test_a_run_folder_below_a_file_is_one_line(demo: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ STAGES = ("emotion", "motion", "face", "distill")
 # does once what $PRETEND says.
 PRETENDER = """#!/usr/bin/env bash
 if [ "$1" = doctor ]; then
-  [ "$PRETEND" != ill ] || exit 2
+  [[ "$PRETEND" != ill && "$PRETEND" != "ill on $SLURMD_NODENAME" ]] || { echo "ill with $SLURM_NTASKS"; exit 2; }
   exit 0
 fi
 if [ "$1" = sweep ]; then
@@ -42,6 +42,9 @@ if [ "$PRETEND" = "broken $2" ] && mkdir broken 2>/dev/null; then
 fi
 if [ "$PRETEND" = "preempted $2" ] && [ -z "${SLURM_RESTART_COUNT:-}" ]; then
   scontrol requeue "$SLURM_JOB_ID"
+  exit 75
+fi
+if [ "$PRETEND" = "leaving $2" ] && [ -z "${SLURM_RESTART_COUNT:-}" ]; then
   exit 75
 fi
 if [ "$PRETEND" = saving ]; then
@@ -140,6 +143,7 @@ def test_nodes_and_gpus_of_a_job_are_those_of_the_run(
     assert ended(pretender, jobs["face"], tmp_path) == "COMPLETED"
     nodes, each = tasks
     said = f"{gpus} GPUs, 127.0.0.1: train face run=run trainer.nodes={nodes} trainer.devices={each}"
+    said += " trainer.accelerator=gpu" if gpus else ""  # it must not fall back to the CPU
     cpus = 2 // each
     expected = [f"task {rank} of {nodes * each}, {cpus} CPUs, {said}" for rank in range(nodes * each)]
     assert sorted(log_of(tmp_path, jobs["face"]).splitlines()) == expected
@@ -162,6 +166,25 @@ def test_a_job_that_the_doctor_stops_starts_no_training(tmp_path: Path, pretende
     assert "task 0" not in log_of(tmp_path, jobs["face"])
 
 
+def test_the_doctor_looks_at_every_node(tmp_path: Path, pretender: dict[str, str]) -> None:
+    env = pretender | {"PRETEND": "ill on n1"}
+    options = ["--nodes", 2, "--ntasks-per-node", 2, "--cpus-per-task", 1]
+    jobs = submit("train", *options, "--", "face", "run=run", folder=tmp_path, env=env)
+    assert ended(pretender, jobs["face"], tmp_path) == "FAILED"
+    log = log_of(tmp_path, jobs["face"])
+    assert "0: ill with 4" in log, "as many processes as the training has"
+    assert "train face" not in log
+
+
+def test_a_run_without_scontrol_is_put_back_by_its_job(tmp_path: Path, pretender: dict[str, str]) -> None:
+    env = pretender | {"PRETEND": "leaving face"}
+    job = submit("train", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)["face"]
+    wait_for(lambda: field(pretender, job, "JobState") == "PENDING")
+    scontrol(pretender, "update", f"jobid={job}", "starttime=now")
+    assert ended(pretender, job, tmp_path) == "COMPLETED"
+    assert (tmp_path / "run" / "export" / "face.safetensors").is_file()
+
+
 @pytest.mark.parametrize("signals", [["TERM", "--batch"], ["USR1", "--full"], ["USR1"]], ids=" ".join)
 def test_a_signal_leaves_time_to_save(tmp_path: Path, pretender: dict[str, str], signals: list[str]) -> None:
     env = pretender | {"PRETEND": "saving"}
@@ -171,9 +194,8 @@ def test_a_signal_leaves_time_to_save(tmp_path: Path, pretender: dict[str, str],
     subprocess.run(["scancel", "--signal", *signals, job], env=env, check=True)
     if signals == ["TERM", "--batch"]:  # of which the processes hear nothing
         subprocess.run(["scancel", "--signal", "USR1", job], env=env, check=True)
-    assert ended(pretender, job, tmp_path) == "FAILED"
-    shown = subprocess.run(["scontrol", "show", "job", job], env=env, capture_output=True, text=True).stdout
-    assert "ExitCode=75:0" in shown
+    wait_for(lambda: field(pretender, job, "JobState") == "PENDING")  # exit code 75: it is to go on
+    subprocess.run(["scancel", job], env=env, check=True)
     assert log_of(tmp_path, job).count("saved\n") == 2
 
 

@@ -15,12 +15,16 @@ from emohead.trainers.config import load_config
 from emohead.trainers.emotion import EmotionStageConfig
 from emohead.trainers.engines.precision import settled
 from emohead.trainers.run.memory_error import explain
+from emohead.trainers.run.watchdog import CHECK, SILENCE
 
 from .survival import children, start, wait_for_step
 
+SOAK = bool(os.environ.get("EMOHEAD_SOAK"))
 RANK = """
 import os, sys, time, torch, torch.distributed as dist
+from emohead.trainers.run import watchdog as watchdog_module
 from emohead.trainers.run.watchdog import Watchdog
+watchdog_module.SILENCE, watchdog_module.CHECK = float(sys.argv[5]), float(sys.argv[6])
 rank, ranks, timeout, trouble = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 if ranks > 1:
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
@@ -35,6 +39,8 @@ for step in range(1, 1000):
         break
     elif trouble == f"hang{rank}" and step == 20:
         time.sleep(1000)
+    elif trouble == "late1" and step == 20:
+        break
     time.sleep(0.1)
     if ranks > 1:
         try:
@@ -42,6 +48,8 @@ for step in range(1, 1000):
         except RuntimeError as error:
             print("emohead:", watchdog.explain(error), file=sys.stderr, flush=True)
             os._exit(1)
+if trouble == f"late{rank}":
+    time.sleep(watchdog_module.SILENCE + 3 * watchdog_module.CHECK)
 watchdog.stop()
 if ranks > 1:
     dist.barrier()
@@ -49,13 +57,15 @@ if ranks > 1:
 """
 
 
-def ranks(count: int, timeout: float, trouble: str = "none") -> list[subprocess.Popen]:
+def ranks(
+    count: int, timeout: float, trouble: str = "none", patience: tuple[float, float] = (SILENCE, CHECK)
+) -> list[subprocess.Popen]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RANK]
     return [
         subprocess.Popen(
-            [*command, str(rank), str(count), str(timeout), trouble],
+            [*command, str(rank), str(count), str(timeout), trouble, *map(str, patience)],
             env=os.environ | address,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,6 +111,26 @@ def test_a_rank_that_hangs_is_named_by_all() -> None:
         assert "clip20-of-1" in message
 
 
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_a_frozen_rank_ends_the_job_long_before_a_collective_would(frozen: int) -> None:
+    """Its neighbour misses it and tells the others; if it is rank 0, each misses the store."""
+    started = ranks(4, timeout=600, patience=(SILENCE, CHECK) if SOAK else (6.0, 1.0))
+    until_step(started[frozen], 20)
+    started[frozen].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        for process in (process for rank, process in enumerate(started) if rank != frozen):
+            assert f"rank {frozen}" in said(process)
+        assert time.monotonic() - began < (60 if SOAK else 30)
+    finally:
+        started[frozen].kill()
+
+
+def test_a_rank_that_has_ended_its_training_is_not_missed() -> None:
+    for process in ranks(2, timeout=600, trouble="late1", patience=(3.0, 0.5)):
+        said(process, code=0)
+
+
 def test_the_first_rank_holds_the_others_together() -> None:
     first, second = ranks(2, timeout=2)
     until_step(second, 20)
@@ -142,5 +172,10 @@ def test_running_out_of_memory_says_what_to_lower() -> None:
         line = explain(caught.value, stage="emotion", config=config, size=256)
         for word in ("stage emotion", "64 samples", "256 pixels", "trainer.accumulate=2", *smaller):
             assert word in line
+    for words in (
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ):
+        assert explain(RuntimeError(f"CUDA error: {words}"), stage="emotion", config=config, size=256)
     other = RuntimeError("something else")
     assert explain(other, stage="emotion", config=SimpleNamespace(), size=256) is None

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.full_precision import full_precision
 from .engines.draws import Draws
 
 SHIFT, ZOOM, TURN = 0.15, 0.2, 0.2  # crop units, log scale, radians
@@ -22,8 +23,9 @@ def augment_image(image: Tensor, strength: float, draws: Draws) -> Tensor:
     angle, zoom = draw(TURN), draw(ZOOM).exp()
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     matrix = torch.stack([torch.stack([cos, -sin, draw(SHIFT)], -1), torch.stack([sin, cos, draw(SHIFT)], -1)], dim=1)
-    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
-    pixels = F.grid_sample(image.float() / 255, grid.float(), padding_mode="reflection", align_corners=False)
+    with full_precision():
+        grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+        pixels = F.grid_sample(image.float() / 255, grid, padding_mode="reflection", align_corners=False)
     pixels = (pixels - 0.5) * draw(CONTRAST, 1, 1, 1).exp() + 0.5 + draw(BRIGHTNESS, 1, 1, 1) + draw(TINT, 3, 1, 1)
     return pixels.clamp(0, 1) * 255
 

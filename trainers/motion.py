@@ -25,6 +25,7 @@ from ..models.emotion import EmotionSpace
 from ..models.emotion_student import MODALITIES
 from ..models.errors import UserError
 from ..models.face_model import MOUTH, POSE_DIM, FaceModel
+from ..models.full_precision import full_precision
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from ..models.ranges import number
@@ -258,5 +259,6 @@ def gram(basis: Tensor) -> Tensor:
 
 def vertex_distance(error: Tensor, gram: Tensor) -> Tensor:
     """Expression error (B, T, K) -> root mean square distance of the vertices of a frame, averaged over frames."""
-    squared = torch.einsum("...k,kl,...l->...", error, gram, error)
+    with full_precision():  # float16 has no squares of such small numbers
+        squared = torch.einsum("...k,kl,...l->...", error.float(), gram, error.float())
     return (squared + 1e-8).sqrt().mean()

@@ -44,10 +44,11 @@ def gpus_per_node(options: list[str]) -> int:
         name, equals, value = (option + word).partition("=")
         if name == "--gpus" or word.startswith("-G"):
             raise UserError(word, "leaves open how many GPUs a node has", "say --gpus-per-node=4")
-        if equals and (name == "--gpus-per-node" or value.startswith(("gpu:", "gpu="))):
-            gpus = value.replace("=", ":").rpartition(":")[2]  # 4, a100:4, gpu:4, gpu:a100:4
-        elif (name, value) == ("--gres", "gpu"):
-            gpus = "1"
+        if name == "--gpus-per-node" and equals:
+            gpus = value.rpartition(":")[2]  # 4, a100:4
+        for kind in value.split(",") if name == "--gres" else []:  # gpu, gpu:4, gpu:a100:4, beside others: nvme:100
+            if kind == "gpu" or kind.startswith(("gpu:", "gpu=")):
+                gpus = kind.partition("(")[0].replace("=", ":").rpartition(":")[2].replace("gpu", "1")
         option = f"{word}=" if word in ("--gpus-per-node", "--gres") else ""
     if gpus and not gpus.isdecimal():
         raise UserError(gpus, "is no number of GPUs for each node", "say --gpus-per-node=4")

@@ -103,9 +103,10 @@ def no_gpu(config: StageConfig) -> list[Finding]:
         return [Finding("GPU", "ok", "none here, none wanted"), *cpu_arithmetic(config)]
     if "SLURM_JOB_ID" in os.environ and number("SLURM_GPUS_ON_NODE"):
         problem = "the job has GPUs, but nvidia-smi finds none here"
+        state: State = "wrong"
         if c.accelerator == "auto":
-            problem += ": the CPU is used"
-        return [Finding("GPU", "warning", problem, "a node whose driver works, or trainer.accelerator=cpu")]
+            problem, state = f"{problem}: the CPU is used", "warning"
+        return [Finding("GPU", state, problem, "a node whose driver works, or trainer.accelerator=cpu")]
     if c.accelerator == "auto":
         told = "none here: the CPU is used, as with trainer.accelerator=cpu. Is that expected?"
         return [Finding("GPU", "ok", told), *cpu_arithmetic(config)]

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from .plain import STATE, Engine, LossScale
 
 HOLDER = -1  # no module's id
+BUCKET = 50_000_000  # values that travel together, at most
 
 Sharded = Any  # an nn.Parameter with what DeepSpeed attaches to it: ds_shape, ds_numel, _hp_mapping and so on
 
@@ -65,7 +66,7 @@ class DeepSpeedEngine(Engine):
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=configuration(zero_stage, offload, clip_norm),
+            config=configuration(zero_stage, offload, clip_norm, sum(p.numel() for p in module.parameters())),
             dist_init_required=False,
         )
         # DeepSpeed scales losses only in its half-precision engines; ours is a float32 one.
@@ -210,10 +211,14 @@ def whole_shape(parameter: Sharded) -> tuple[torch.Size, int]:
     return parameter.shape, parameter.numel()
 
 
-def configuration(zero_stage: int, offload: bool, clip_norm: float) -> dict[str, Any]:
-    """DeepSpeed's configuration. It needs batch sizes but has no use for them: the stage cuts its batches itself."""
-    # Its own linear layer would replace torch's everywhere, for good.
-    zero: dict[str, Any] = {"stage": zero_stage, "memory_efficient_linear": False}
+def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. It needs batch sizes but has no use for them: the stage cuts its batches itself.
+
+    size: values of the network. Each engine keeps buckets of its own; DeepSpeed's would take 2 GB of a GPU each.
+    """
+    bucket = min(size, BUCKET)
+    zero: dict[str, Any] = {"stage": zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    zero["memory_efficient_linear"] = False  # its own would replace torch's everywhere, for good
     if offload and zero_stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

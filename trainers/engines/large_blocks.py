@@ -1,7 +1,9 @@
 """The blocks in which large networks spend their time and memory, and two ways to make them take less."""
 
+import inspect
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,10 +28,12 @@ def recompute(network: nn.Module) -> None:
 def compile_blocks(network: nn.Module) -> None:
     """Compile each block by itself: transformer blocks share their code, and what lies between stays plain Python.
 
-    No two levels have the same shape. So each gets its own code: one code for any shape fails.
+    No two levels have the same shape. So each gets its own code: one code for any shape fails. A torch that cannot keep
+    recompilations apart counts them together, and has a limit for it.
     """
+    apart = {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
     for block in large_blocks(network):
         if isinstance(block, Level):
-            block.compile(dynamic=False, isolate_recompiles=True)
+            block.compile(dynamic=False, **apart)
         else:
             block.compile()

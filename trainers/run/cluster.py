@@ -51,23 +51,32 @@ def in_slurm_step() -> bool:
     return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ
 
 
+def in_shell_of_step() -> bool:
+    """Whether `srun --pty` has started a shell, task 0 of its step, in which this was called: by hand, thus once."""
+    return os.environ["SLURM_PROCID"] == "0" and "SLURM_PTY_PORT" in os.environ
+
+
 def environment(config: TrainerConfig) -> ClusterEnvironment:
-    """Who starts the processes. Raises UserError if a job has another shape than the configuration."""
-    if config.strategy == "ddp" and config.nodes * config.devices == 1:
-        if in_slurm_step() and os.environ["SLURM_PROCID"] != "0":  # not the shell of `srun --pty`, which is task 0
-            raise UserError("trainer.devices=1", "makes one process, this is another task of the job step", TASKS)
-        return LightningEnvironment()
-    if in_slurm_step():
-        tasks, wanted = int(os.environ["SLURM_NTASKS"]), config.nodes * config.devices
+    """Who starts the processes. Raises UserError if a launch has another shape than the configuration.
+
+    Each process of such a launch would take itself for the only one, and all would write one run folder.
+    """
+    shape, wanted = f"trainer.nodes={config.nodes} trainer.devices={config.devices}", config.nodes * config.devices
+    alone = config.strategy == "ddp" and wanted == 1
+    if TorchElasticEnvironment.detect():  # also as a task of a job step
+        processes = int(os.environ["WORLD_SIZE"])
+        if processes != wanted:
+            remedy = "torchrun takes --nnodes and --nproc-per-node"
+            raise UserError(shape, f"make {wanted} processes, torchrun has started {processes}", remedy)
+        return LightningEnvironment() if alone else TorchElasticEnvironment()
+    if in_slurm_step() and not (alone and in_shell_of_step()):
+        tasks = int(os.environ["SLURM_NTASKS"])
         if tasks != wanted:
-            raise UserError(
-                f"trainer.nodes={config.nodes} trainer.devices={config.devices}",
-                f"make {wanted} processes, the job step has {tasks} tasks",
-                TASKS,
-            )
-        return SlurmEnvironment()
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
+            raise UserError(shape, f"make {wanted} processes, the job step has {tasks} tasks", TASKS)
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(config.devices))  # Lightning refuses --ntasks alone
+        return LightningEnvironment() if alone else SlurmEnvironment()
+    if alone:
+        return LightningEnvironment()
     if config.nodes > 1:
         raise UserError(f"trainer.nodes={config.nodes}", "several nodes need emohead slurm train, srun or torchrun")
     return LightningEnvironment()
@@ -96,12 +105,19 @@ def end_of_job() -> float | None:
 
 
 def requeue() -> bool:
-    """Ask SLURM to start this job again; False if there is no job, or it has been cancelled."""
+    """Ask SLURM to start this job again; False if there is no job, it has been cancelled, or SLURM does not do it.
+
+    It never fails: a container has no scontrol, a busy controller may not answer. The script of the job then asks, by
+    the exit code of a run that is to go on.
+    """
     number = job()
-    if number is None or _field(number, "JobState") != "RUNNING":
+    try:
+        if number is None or _field(number, "JobState") != "RUNNING":
+            return False
+        command = ["scontrol", "requeue", number]
+        return subprocess.run(command, capture_output=True, text=True, timeout=REQUEUE_TIMEOUT).returncode == 0
+    except (OSError, subprocess.SubprocessError):
         return False
-    done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, timeout=REQUEUE_TIMEOUT)
-    return done.returncode == 0
 
 
 def _field(number: str, name: str) -> str:

@@ -60,6 +60,29 @@ def check(config: StageConfig) -> None:
         raise error
 
 
+def check_device(config: StageConfig) -> None:
+    """Raises UserError if training is to be on GPUs that this process cannot use: none of them, or too few."""
+    c = config.trainer
+    if c.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError(f"trainer.accelerator={c.accelerator}", why_no_gpu(), "trainer.accelerator=cpu, or auto")
+    seen = torch.cuda.device_count() if c.accelerator != "cpu" and torch.cuda.is_available() else c.devices
+    if seen < c.devices:
+        problem, remedy = f"this process sees {seen} of {c.devices} GPUs", f"trainer.devices={seen}"
+        if "SLURM_JOB_ID" in os.environ:
+            remedy = f"--gpus-per-node={c.devices}, for --gpus-per-task and --gpu-bind hide the others from a process"
+        raise UserError(f"trainer.devices={c.devices}", problem, remedy)
+
+
+def why_no_gpu() -> str:
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is a build for CPUs only"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # such as a driver that is too old
+        return " ".join(str(error).split())[:200]
+    return "there is no GPU here"
+
+
 def run_folder(config: StageConfig, name: str) -> Path:
     """Where the run is kept; a trial that `wandb agent` has started is kept in a folder of its own within."""
     folder, own = Path(config.run or f"runs/{name}"), trial(os.environ)

@@ -33,7 +33,16 @@ from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
 from .pruning import Pruned, Watch
 from .save_and_resume import Saver, load_weights
-from .settings import CHECKPOINTS, check, check_same_run, report, run_folder, settle_devices, settle_precision
+from .settings import (
+    CHECKPOINTS,
+    check,
+    check_device,
+    check_same_run,
+    report,
+    run_folder,
+    settle_devices,
+    settle_precision,
+)
 from .strategy import EngineStrategy
 from .wandb_run import Say
 from .watchdog import Watchdog
@@ -86,6 +95,7 @@ def _train(
     config: Any = load_config(stage_type.config_type, files, overrides)
     settle_devices(config)
     check(config)
+    check_device(config)
     quieten()
     if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
         spare_cpu()

@@ -1,10 +1,12 @@
 """Ends a job in which a rank has died or hangs, and says which one, at what step, with which samples.
 
 A collective operation waits for all ranks, so one rank that stands still stops them all. About once a second each rank
-tells the others, through the store of the process group, where it is and that it is alive. It reads what the others
-told only when something is wrong.
+tells the others, through the store of the process group, where it is and that it is alive. Each looks after the next
+one, which has died or is frozen if it gives no sign for long; NCCL alone would often not notice, and hold all GPUs.
+What all ranks told is read only when something is wrong.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -19,12 +21,16 @@ import torch.distributed as dist
 
 INTERVAL = 1.0  # seconds between two signs of life
 LOOK = 3.0  # seconds in which a living rank gives one
+CHECK = 10.0  # seconds between two looks at the next rank
+SILENCE = 30.0  # seconds without a sign after which a rank is lost
 ANSWER = timedelta(seconds=10)  # that the store may take
 MAX_KEYS = 8
 PEER_GONE = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe", "socket timeout")
 
 
 UNHEARD: tuple = (0, [], "unknown", 0, False)
+OVER = "watchdog/over"  # in the store once a rank has ended the job
+LEFT = -1  # in place of the count: the rank has ended its training, and gives no more signs
 
 
 class Sign(NamedTuple):
@@ -35,6 +41,10 @@ class Sign(NamedTuple):
     host: str
     alive: int  # counts up
     waiting: bool  # for the others, in a collective operation
+
+    @property
+    def left(self) -> bool:
+        return self.alive == LEFT
 
     @property
     def samples(self) -> str:
@@ -50,6 +60,10 @@ class Watchdog:
         self.keys: list[str] = []
         self.moved = time.monotonic()
         self.alive = 0
+        self.over = False  # another rank has ended the job
+        self.answered = self.moved  # the store, last
+        self.next_alive = 0  # the last sign of the next rank
+        self.next_heard = self.moved
         self.store: Any = None
         self.stopped = threading.Event()
         self.threads: list[threading.Thread] = []
@@ -62,7 +76,7 @@ class Watchdog:
             store: Any = dist.distributed_c10d._get_default_store()  # torch's stub lacks `clone`
             self.store = store.clone()
             self.store.set_timeout(ANSWER)
-        self.moved = time.monotonic()
+        self.moved = self.answered = time.monotonic()
         for work in (self._tell, self._watch):  # a rank that judges the others must still give signs itself
             self.threads.append(threading.Thread(target=work, name=f"watchdog{work.__name__}", daemon=True))
             self.threads[-1].start()
@@ -78,24 +92,61 @@ class Watchdog:
             thread.join(timeout=INTERVAL)
 
     def _tell(self) -> None:
+        looked = time.monotonic()
         while self.store is not None:
+            stopped = self.stopped.is_set()
             self.alive += 1
-            sign = Sign(self.step, self.keys, socket.gethostname(), self.alive, in_collective())
+            sign = Sign(self.step, self.keys, socket.gethostname(), LEFT if stopped else self.alive, in_collective())
             try:
                 self.store.set(f"watchdog/{self.rank}", json.dumps(sign))
+                self.over = self.store.check([OVER])
+                self.answered = time.monotonic()
+                if self.answered - looked > CHECK:
+                    looked = self.answered
+                    self._listen()
             except Exception:  # the verdict will say so
                 self.store = None
-            if self.stopped.wait(INTERVAL):
+            if stopped:
                 return
+            self.stopped.wait(INTERVAL)
+
+    def _listen(self) -> None:
+        """Note whether the next rank has given a sign since the last time."""
+        key = f"watchdog/{(self.rank + 1) % self.num_ranks}"
+        alive = Sign(*json.loads(self.store.get(key))).alive if self.store.check([key]) else self.next_alive
+        if alive != self.next_alive or alive in (UNHEARD[3], LEFT):
+            self.next_heard = time.monotonic()
+        self.next_alive = alive
 
     def _watch(self) -> None:
         while not self.stopped.wait(INTERVAL):
             still = time.monotonic() - self.moved
             if still > self.timeout:
                 line = f"emohead: {self.verdict(still)} (trainer.timeout={self.timeout:g})"
-                print(line, file=sys.stderr, flush=True)
-                self.let_others_look()
-                os._exit(1)  # nothing less leaves a collective that hangs
+            elif self.over or self._lost():
+                line = f"emohead: {self.verdict(still)}"
+            else:
+                continue
+            print(line, file=sys.stderr, flush=True)
+            self._end_all()
+            self.let_others_look()
+            os._exit(1)  # nothing less leaves a collective that hangs
+
+    def _lost(self) -> bool:
+        """Whether the next rank is lost, or the store, which is rank 0's."""
+        if self.num_ranks == 1:
+            return False
+        heard = self.next_alive in (UNHEARD[3], LEFT) or time.monotonic() - self.next_heard < SILENCE
+        return self._store_is_lost() or not heard
+
+    def _store_is_lost(self) -> bool:
+        return self.store is None or time.monotonic() - self.answered > SILENCE
+
+    def _end_all(self) -> None:
+        """Have the other ranks leave: with NCCL they may not notice that this one is gone."""
+        if self.num_ranks > 1 and not self._store_is_lost():
+            with contextlib.suppress(Exception):
+                self.store.set(OVER, "1")
 
     def let_others_look(self) -> None:
         """The ranks' reports are gone with rank 0: it leaves last."""
@@ -112,7 +163,9 @@ class Watchdog:
         second = self._signs()
         if first is None or second is None:
             return f"rank 0, which holds the ranks together, does not answer; rank {self.rank} is at step {self.step}"
-        silent = [rank for rank in second if rank != self.rank and second[rank] == first[rank]]
+        silent = [
+            rank for rank in second if rank != self.rank and second[rank] == first[rank] and not second[rank].left
+        ]
         if silent:
             return "; ".join(f"{who(rank, second)} has died or is frozen, {second[rank].samples}" for rank in silent)
         last = min(sign.step for sign in second.values())
@@ -126,7 +179,7 @@ class Watchdog:
 
     def _signs(self) -> dict[int, Sign] | None:
         """The last reports of all ranks; None if the store does not answer."""
-        if self.store is None:
+        if self._store_is_lost():  # a look into it might take for ever
             return None
         try:
             keys = [f"watchdog/{rank}" for rank in range(self.num_ranks)]
