@@ -19,6 +19,7 @@ import torch.distributed as dist
 from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine
 from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
+from emohead.trainers.engines.precision import use_tf32
 from emohead.trainers.run.meter import Meter
 from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
@@ -127,7 +128,7 @@ def main() -> None:
         return
     quieten()
     warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch.distributed
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # for the comparison below
+    use_tf32(False)  # for the comparison below
     started = time.time()
     name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +139,7 @@ def main() -> None:
         same = {f"ZeRO-{zero}": bench.same_as_plain(zero) for zero in (0, 1, 2, 3)}
         print("two engines against plain PyTorch, ten steps with R1, greatest difference of a weight:")
         print("  " + ", ".join(f"{kind} {value:.1e}" for kind, value in same.items()), flush=True)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        use_tf32(True)
         print(f"{name}\n{'stage':28} precision   samples/s    MFU  peak GiB")
         for stage in STAGES:
             for precision in ("32-true", "bf16-mixed"):

@@ -12,14 +12,18 @@ main_address() { # names of nodes need not resolve where they run
   echo "${BASH_REMATCH[1]}"
 }
 
-# Sets emohead (the command), processes (their number), launch (words that start them) and shape (settings of the trainer).
+# Sets emohead (the command), own_options (of srun), tasks (processes a node), processes (all of them), launch (words that
+# start them) and shape (settings of the trainer).
 # Arguments: the training's, which may say what they train on; a job with GPUs must not fall back to the CPU otherwise.
 lay_out() {
   cd "$SLURM_SUBMIT_DIR"
   emohead=${EMOHEAD:-$PWD/.venv/bin/emohead}
-  command -v "$emohead" >/dev/null || fail "$emohead: no such command; set EMOHEAD to where emohead is"
+  # Options of srun of the user's own; with --container-image the command is in the container.
+  read -ra own_options <<<"${EMOHEAD_SRUN:-}"
+  [[ " ${own_options[*]}" == *" --container-"* ]] || command -v "$emohead" >/dev/null ||
+    fail "$emohead: no such command; set EMOHEAD to where emohead is"
   local nodes=$SLURM_JOB_NUM_NODES cpus=${SLURM_CPUS_PER_TASK:-1}
-  local tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
+  tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
   [ "${SLURM_NTASKS:-$((nodes * tasks))}" = $((nodes * tasks)) ] ||
     fail "--ntasks $SLURM_NTASKS: say --ntasks-per-node, so that each of the $nodes nodes has as many"
   if [ $((tasks * cpus)) -gt "$SLURM_CPUS_ON_NODE" ]; then # given to sbatch with GPUs but without --ntasks-per-node
@@ -32,21 +36,27 @@ lay_out() {
   # One process that fails ends the others: they get SIGTERM, and half a minute later SIGKILL.
   processes=$((nodes * tasks))
   launch=(srun --export ALL --nodes "$nodes" --ntasks "$processes" --ntasks-per-node "$tasks"
-    --cpus-per-task "$cpus" --kill-on-bad-exit=1)
+    --cpus-per-task "$cpus" --kill-on-bad-exit=1 "${own_options[@]}")
   shape=("trainer.nodes=$nodes" "trainer.devices=$tasks")
   [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || [[ " $*" == *" trainer.accelerator="* ]] || shape+=(trainer.accelerator=gpu)
 }
 
 # The doctor, on every node of the job; of the other nodes only if something is wrong there. Arguments: the training's.
 examine() {
-  "$emohead" doctor "$@" || return
-  [ "$SLURM_JOB_NUM_NODES" -gt 1 ] || return 0
-  local others=$((SLURM_JOB_NUM_NODES - 1)) each found status=0
-  each=(srun --export ALL --nodes "$others" --relative 1 --ntasks "$others" --ntasks-per-node 1 --label)
-  each+=(env -u SLURM_STEP_TASKS_PER_NODE "SLURM_NTASKS=$processes") # of the training, not of this step
-  found=$("${each[@]}" "$emohead" doctor "$@" 2>&1) || status=$?
+  local others=$((SLURM_JOB_NUM_NODES - 1)) found status=0
+  on_nodes 0 1 "$@" || return
+  [ "$others" -gt 0 ] || return 0
+  found=$(on_nodes 1 "$others" "$@" 2>&1) || status=$?
   [ "$status" = 0 ] || echo "$found" >&2
   return "$status"
+}
+
+on_nodes() { # the first of them, their number, the training's arguments
+  local step=(srun --export ALL --relative "$1" --nodes "$2" --ntasks "$2" --ntasks-per-node 1 "${own_options[@]}")
+  [ "$2" = 1 ] || step+=(--label)
+  # SLURM's variables in a step are the step's own; the doctor is to see the training's.
+  step+=(env -u SLURM_STEP_TASKS_PER_NODE "SLURM_NTASKS=$processes" "SLURM_NTASKS_PER_NODE=$tasks")
+  "${step[@]}" "$emohead" doctor "${@:3}"
 }
 
 # A run that left with exit code 75 is to go on: its job goes back into the queue. The run has asked for that already,

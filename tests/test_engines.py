@@ -13,8 +13,9 @@ import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
 from emohead.models.face_loss import gradient_penalty
-from emohead.trainers.engines.deepspeed import DeepSpeedEngine
+from emohead.trainers.engines.deepspeed import DeepSpeedEngine, configuration
 from emohead.trainers.engines.plain import STATE, Engine, LossScale, PlainEngine
+from emohead.trainers.run.watchdog import in_collective
 from torch import Tensor, nn
 
 STEPS, RANKS, BATCH, CLIP = 10, 2, 4, 0.5
@@ -171,6 +172,24 @@ def test_two_processes_do_what_one_does(kind: str, expected: list, tmp_path: Pat
         assert not found["norm"] < float("inf"), "one rank's NaN is seen by all"
         for key, value in found["skipped"]["generator"].items():
             assert torch.equal(value, found["resumed"]["generator"][key]), f"{key} was changed by a step left out"
+
+
+def test_what_an_engine_sends_at_once_is_as_large_as_its_network() -> None:
+    """DeepSpeed's own 5e8 values are 2 GB of each engine's GPU."""
+    for size, bucket in ((1000, 1000), (10**9, 50_000_000)):
+        assert configuration(2, False, 1.0, size)["zero_optimization"]["reduce_bucket_size"] == bucket
+
+
+def test_a_rank_that_reads_a_norm_waits_for_the_others() -> None:
+    """With NCCL it is there that it is held up, not in the call that sends."""
+    network, seen = nn.Linear(3, 2), []
+    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer.register_step_pre_hook(lambda *_: seen.append(in_collective()))
+    engine = PlainEngine(network, optimizer, clip_norm=CLIP, scale=LossScale(False))
+    engine.backward(network(torch.ones(1, 3)).sum())
+    assert not in_collective()
+    engine.step()
+    assert seen == [True]
 
 
 def test_all_that_an_optimizer_remembers_comes_back_to_where_its_parameter_lies() -> None:

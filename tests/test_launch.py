@@ -8,6 +8,7 @@ import torch
 from emohead.models.errors import UserError
 from emohead.trainers.lightning_private import rank_zero_only
 from emohead.trainers.run.cluster import STARTED_BY, SlurmEnvironment, environment, forget_leftovers, requeue
+from emohead.trainers.run.gpu import settle_gpus, settle_interface
 from emohead.trainers.stage import TrainerConfig
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
@@ -107,6 +108,31 @@ def test_a_job_without_scontrol_is_not_put_back_and_does_not_fail(
     scontrol.chmod(0o755)
     monkeypatch.setattr("emohead.trainers.run.cluster.REQUEUE_TIMEOUT", 0.5)
     assert not requeue(), "the controller does not answer in time"
+
+
+def test_gloo_speaks_over_the_interface_that_leads_to_the_first_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is taken back afterwards
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    settle_interface("no-such-host.invalid")
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    settle_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    settle_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0", "whoever set it knows better"
+
+
+def test_arithmetic_of_gpus_is_what_the_configuration_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "environ", {"TORCH_FR_BUFFER_SIZE": "7"})
+    try:
+        for tf32, name in ((True, "tf32"), (False, "ieee")):
+            settle_gpus(TrainerConfig(tf32=tf32, deterministic=not tf32), tmp_path)
+            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == name
+            assert torch.are_deterministic_algorithms_enabled() is not tf32
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7", "whoever set it knows better"
+    assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == f"{tmp_path}/nccl_trace_"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -163,7 +163,14 @@ def test_a_job_that_the_doctor_stops_starts_no_training(tmp_path: Path, pretende
     env = pretender | {"PRETEND": "ill"}
     jobs = submit("train", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)
     assert ended(pretender, jobs["face"], tmp_path) == "FAILED"
-    assert "task 0" not in log_of(tmp_path, jobs["face"])
+    assert "train face" not in log_of(tmp_path, jobs["face"])
+
+
+def test_options_of_srun_have_a_place(tmp_path: Path, pretender: dict[str, str]) -> None:
+    env = pretender | {"EMOHEAD_SRUN": f"--cpu-bind=none --error={tmp_path}/errors"}
+    jobs = submit("train", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)
+    assert ended(pretender, jobs["face"], tmp_path) == "COMPLETED"
+    assert (tmp_path / "errors").exists()
 
 
 def test_the_doctor_looks_at_every_node(tmp_path: Path, pretender: dict[str, str]) -> None:
@@ -172,7 +179,7 @@ def test_the_doctor_looks_at_every_node(tmp_path: Path, pretender: dict[str, str
     jobs = submit("train", *options, "--", "face", "run=run", folder=tmp_path, env=env)
     assert ended(pretender, jobs["face"], tmp_path) == "FAILED"
     log = log_of(tmp_path, jobs["face"])
-    assert "0: ill with 4" in log, "as many processes as the training has"
+    assert "ill with 4" in log, "as many processes as the training has"
     assert "train face" not in log
 
 

@@ -38,6 +38,8 @@ SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further
 class TrainerConfig:
     max_steps: int = number(1000, least=1)  # batches
     precision: str = "auto"  # 32-true, bf16-mixed, 16-mixed; auto: bf16-mixed if it is computed, not emulated
+    tf32: bool = False  # NVIDIA GPUs may round float32 to 19 bits in products: faster; says nothing about bf16
+    deterministic: bool = False  # GPUs: operators whose sums have an order, where there are any; slower
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = number(1, least=1)  # processes on each node, one a device; auto: as many as there are GPUs
     nodes: int = number(1, least=1)  # machines; several need SLURM or torchrun

@@ -216,8 +216,7 @@ def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int) -
 
     size: values of the network. Each engine keeps buckets of its own; DeepSpeed's would take 2 GB of a GPU each.
     """
-    bucket = min(size, BUCKET)
-    zero: dict[str, Any] = {"stage": zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    zero: dict[str, Any] = {"stage": zero_stage, "reduce_bucket_size": min(size, BUCKET)}
     zero["memory_efficient_linear"] = False  # its own would replace torch's everywhere, for good
     if offload and zero_stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

@@ -30,6 +30,16 @@ def settled(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
+def use_tf32(allowed: bool) -> None:
+    """Whether NVIDIA's matrix units may round float32 to 19 bits (TF32): by default torch lets convolutions do so.
+
+    In mixed precision this is about what stays in float32, such as the gradient penalty.
+    """
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
 def cpu_multiplies(dtype: torch.dtype) -> bool:
     """Whether this CPU has arithmetic of a 16-bit type, and oneDNN makes use of it.
 

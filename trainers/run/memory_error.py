@@ -6,10 +6,17 @@ import torch
 
 from ..engines.precision import settled
 
-MARKS = ("can't allocate memory", "out of memory", "not enough memory")
-# cuBLAS and cuDNN make their handles and workspaces late, and say it in words of their own.
-MARKS += ("cublas_status_alloc_failed", "cublas_status_not_initialized", "cudnn_status_alloc_failed")
-MARKS += ("cudnn_status_not_initialized", "nccl error: unhandled cuda error", "failed to cuda calloc")
+MARKS = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    # cuBLAS, cuDNN and NCCL allocate their workspaces late, and say it in words of their own.
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "cudnn_status_alloc_failed",
+    "cudnn_status_not_initialized",
+    "failed to cuda calloc",
+)
 
 
 def explain(error: BaseException, *, stage: str, config: Any, size: int) -> str | None:

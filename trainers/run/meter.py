@@ -7,14 +7,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engines.precision import REDUCED
 
-# Dense rates of the matrix units in FLOP/s (vendors' data sheets), by a part of the name that the driver gives.
+# Dense rates in FLOP/s (vendors' data sheets), by a part of the name that the driver gives.
 PEAKS_16_BIT = {
     "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
     "A40": 150e12, "L4": 121e12, "V100": 125e12, "4090": 165e12, "3090": 71e12,
 }  # fmt: skip
-PEAKS_32_BIT = {  # TF32 if the matrix units have it
+PEAKS_TF32 = {  # where the matrix units have it
     "B200": 1100e12, "H200": 495e12, "H100 PCIe": 378e12, "H100": 495e12, "A100": 156e12, "L40S": 183e12,
     "A40": 75e12, "L4": 60e12, "V100": 16e12, "4090": 83e12, "3090": 36e12,
+}  # fmt: skip
+PEAKS_32_BIT = {
+    "B200": 75e12, "H200": 67e12, "H100 PCIe": 51e12, "H100": 67e12, "A100": 19.5e12, "L40S": 92e12,
+    "A40": 37e12, "L4": 30e12, "V100": 16e12, "4090": 83e12, "3090": 36e12,
 }  # fmt: skip
 RECOUNT = 1000  # steps between two counts of a step's work, which changes when an adversary joins in
 
@@ -98,7 +102,8 @@ class Meter:
 def peak_rate(device: torch.device, precision: str) -> float:
     """FLOP/s that the device can reach: a data sheet's figure if its name is known, a measured product otherwise."""
     if device.type == "cuda":
-        peaks = PEAKS_32_BIT if precision == "32-true" else PEAKS_16_BIT
+        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        peaks = PEAKS_16_BIT if precision in REDUCED else PEAKS_TF32 if tf32 else PEAKS_32_BIT
         for part, peak in peaks.items():
             if part in torch.cuda.get_device_name(device):
                 return peak

@@ -7,7 +7,7 @@ datamodules/module.py starts there, draws and learning rates follow from it, and
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..engines.ranks import from_first
 from ..stage import Stage
 from .checkpoints import Checkpoints, Report, Saved
 from .preemption import Notice
-from .strategy import agreement_group, greatest
+from .strategy import Agreement
 
 
 class Leave(NamedTuple):
@@ -36,11 +36,11 @@ class Saver:
         self.notice = notice
         self.report = report
         self.saved: Saved | None = None
-        self.group: Any = None
+        self.agreement: Agreement | None = None
 
     def load_weights(self, stage: Stage) -> None:
         """Find the checkpoint to go on from, if any, and put its weights into the stage."""
-        self.group = agreement_group()
+        self.agreement = Agreement()
         step = from_first(self.checkpoints.newest(self.report) if stage.global_rank == 0 else None)
         if step is not None:
             self.saved = self.checkpoints.load(step)
@@ -53,10 +53,11 @@ class Saver:
         self.saved = None
 
     def asked_to_leave(self) -> Leave | None:
-        """Why the run is to end, if any rank has been told to."""
+        """Why the run is to end, if any rank has been told to by the end of the step before, or of a validation."""
+        assert self.agreement is not None
         notice, reason = self.notice, self.notice.reason or self.notice.verdict
         flags: list[float] = [reason is not None, notice.by_hand, notice.verdict is not None]
-        told, by_hand, pruned = (found > 0 for found in greatest(flags, self.group))
+        told, by_hand, pruned = (found > 0 for found in self.agreement.greatest(flags))
         return Leave(reason or "another rank was told to", by_hand, pruned) if told else None
 
     def save(self, stage: Stage) -> None:

@@ -24,6 +24,7 @@ from ..engines.ranks import from_first
 from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
 from .cluster import STARTED_BY
+from .gpu import settle_interface
 
 
 def look_after(launcher: Launcher) -> None:
@@ -61,6 +62,9 @@ class EngineStrategy(DDPStrategy):
         if self.starter is None:
             self.set_world_ranks()
             return
+        assert self.cluster_environment is not None
+        if self.config.nodes > 1:
+            settle_interface(self.cluster_environment.main_address)
         super().setup_distributed()
         self.starter.joined.set()
 
@@ -108,17 +112,34 @@ class EngineStrategy(DDPStrategy):
             dist.destroy_process_group()
 
 
-def agreement_group() -> Any:
-    """A group in which ranks exchange flags without a GPU having to wait for it; None if there is one rank."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return None
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+class Agreement:
+    """Numbers that ranks exchange without a GPU having to wait for it."""
 
+    def __init__(self) -> None:
+        self.group: Any = None
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self.group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        self.pending: tuple[torch.Tensor, Any] | None = None
 
-def greatest(values: list[float], group: Any) -> list[float]:
-    """Of each value, the greatest over the ranks."""
-    if group is None:
-        return values
-    together = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(together, op=dist.ReduceOp.MAX, group=group)
-    return together.tolist()
+    def greatest(self, values: list[float]) -> list[float]:
+        """Of each value that the ranks gave the last time, the greatest; of those given now, if there was no last time.
+
+        One call is under way while the ranks work on the next step, so that none waits: with hundreds of ranks an
+        exchange takes tens of milliseconds.
+        """
+        if self.group is None:
+            return values
+        together, work = self.pending or self._send(values)
+        work.wait()
+        self.pending = self._send(values)
+        return together.tolist()
+
+    def at_once(self) -> None:
+        """Have the next call tell what is given then. For all ranks together."""
+        if self.pending is not None:
+            self.pending[1].wait()
+            self.pending = None
+
+    def _send(self, values: list[float]) -> tuple[torch.Tensor, Any]:
+        together = torch.tensor(values, dtype=torch.float64)
+        return together, dist.all_reduce(together, op=dist.ReduceOp.MAX, group=self.group, async_op=True)

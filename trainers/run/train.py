@@ -23,6 +23,7 @@ from ..stage import Stage, StageConfig
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, forget_leftovers, requeue
 from .cpu import spare_cpu
+from .gpu import settle_gpus
 from .guards import SkippedSteps
 from .journal import Journal
 from .legs import begin_leg, ending_leg, seconds_so_far
@@ -118,6 +119,7 @@ def _train_in(
     stage = stage_type(config, data.facts)
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
     check_same_run(config, run)
+    settle_gpus(config.trainer, run)
     strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
     if rank_zero_only.rank == 0:
         checkpoints.folder.mkdir(parents=True, exist_ok=True)

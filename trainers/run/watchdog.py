@@ -15,9 +15,15 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
+
+from ..engines.deepspeed import DeepSpeedEngine
+from ..engines.plain import PlainEngine
+from ..engines.ranks import mean_of_all
 
 INTERVAL = 1.0  # seconds between two signs of life
 LOOK = 3.0  # seconds in which a living rank gives one
@@ -25,6 +31,7 @@ CHECK = 10.0  # seconds between two looks at the next rank
 SILENCE = 30.0  # seconds without a sign after which a rank is lost
 ANSWER = timedelta(seconds=10)  # that the store may take
 MAX_KEYS = 8
+READS = {function.__code__ for function in (PlainEngine.step, DeepSpeedEngine.step, mean_of_all)}
 PEER_GONE = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe", "socket timeout")
 
 
@@ -127,10 +134,22 @@ class Watchdog:
                 line = f"emohead: {self.verdict(still)}"
             else:
                 continue
-            print(line, file=sys.stderr, flush=True)
+            print(line + self._keep_trace(), file=sys.stderr, flush=True)
             self._end_all()
             self.let_others_look()
             os._exit(1)  # nothing less leaves a collective that hangs
+
+    def _keep_trace(self) -> str:
+        """Write down what NCCL's flight recorder holds; the words that name the file, if there is one."""
+        try:
+            if self.num_ranks == 1 or dist.get_backend() != "nccl":
+                return ""
+            path = Path(f"{os.environ['TORCH_FR_DUMP_TEMP_FILE']}{self.rank}")
+            c10d: Any = torch._C._distributed_c10d  # a build without NCCL lacks it
+            path.write_bytes(c10d._dump_nccl_trace())
+        except Exception:  # nothing may keep this process from leaving
+            return ""
+        return f"; its last collective operations: {path} (torchfrtrace reads it)"
 
     def _lost(self) -> bool:
         """Whether the next rank is lost, or the store, which is rank 0's."""
@@ -200,10 +219,13 @@ class Watchdog:
 
 
 def in_collective() -> bool:
-    """Whether the main thread is within torch.distributed just now."""
+    """Whether the main thread waits for the others just now: within torch.distributed, or for what a GPU exchanges.
+
+    Calls of NCCL return at once. A rank is then held up where it reads a number that needs all ranks.
+    """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
-        if frame.f_code.co_filename.endswith("distributed_c10d.py"):
+        if frame.f_code.co_filename.endswith("distributed_c10d.py") or frame.f_code in READS:
             return True
         frame = frame.f_back
     return False

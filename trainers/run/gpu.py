@@ -1,0 +1,71 @@
+"""What a process settles before it first speaks to a GPU or to another machine."""
+
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+import torch
+
+from ..engines.precision import use_tf32
+from ..stage import TrainerConfig
+
+EVENTS = "2000"  # collective operations that NCCL's flight recorder remembers
+SIOCGIFADDR = 0x8915  # of Linux's ioctl: the address of an interface
+
+
+def settle_gpus(config: TrainerConfig, run: Path) -> None:
+    """Arithmetic of the GPUs, and NCCL's flight recorder, which tells afterwards what each rank was waiting for.
+
+    Variables that are set already stay. On a CPU none of this makes a difference.
+    """
+    use_tf32(config.tf32)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)  # operators that have no such form are named
+    os.environ.setdefault("RDMAV_FORK_SAFE", "1")  # workers are forked once NCCL has memory registered at the network
+    trace = str(trace_file(run))
+    recorder = {"TORCH_FR_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": trace}
+    older = {"TORCH_NCCL_TRACE_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": trace}  # names before torch 2.8
+    for name, value in (recorder | older).items():
+        os.environ.setdefault(name, value)
+
+
+def trace_file(run: Path) -> Path:
+    """Where the flight recorder writes; each rank appends its number."""
+    return run.absolute() / "nccl_trace_"
+
+
+def settle_interface(main_address: str) -> None:
+    """Have gloo use the network interface that leads to the first node.
+
+    By itself it takes the one that the host's name resolves to: on many nodes 127.0.1.1, which no other node reaches.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    if name := interface_to(main_address):
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def interface_to(address: str) -> str | None:
+    """The network interface by which this machine reaches a host; None if there is no way or no such name."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing: it asks for the route
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                if address_of(probe, name) == own:
+                    return name
+    except OSError:
+        pass
+    return None
+
+
+def address_of(probe: socket.socket, interface: str) -> str | None:
+    """The IPv4 address of an interface; None if it has none."""
+    try:
+        answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+    except OSError:
+        return None
+    return socket.inet_ntoa(answer[20:24])
