@@ -5,7 +5,6 @@ code without a GPU. See gpu.sh.
 """
 
 import argparse
-import json
 import os
 import socket
 import tempfile
@@ -17,9 +16,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from emohead.datamodules.batch import Batch, made_up_batch
+from emohead.models.files import write_json
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine
 from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
-from emohead.trainers.engines.precision import use_tf32
+from emohead.trainers.engines.precision import processor, use_tf32
 from emohead.trainers.run.meter import Meter
 from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
@@ -36,8 +36,11 @@ ROW = "{what:28} {precision:11} {samples_per_second:9.1f} {mfu:6.1%} {peak_gib:8
 class Bench:
     """One process on one device, with a process group of its own for DeepSpeed."""
 
-    def __init__(self, device: str, folder: Path, tiny: bool, steps: int) -> None:
-        self.device, self.folder, self.tiny, self.steps = torch.device(device), folder, tiny, steps
+    def __init__(self, device: str, folder: Path, tiny: bool, steps: int, out: Path) -> None:
+        self.device, self.folder, self.tiny, self.steps, self.out = torch.device(device), folder, tiny, steps, out
+        self.name = torch.cuda.get_device_name() if device == "cuda" else processor()
+        self.started = time.time()
+        self.two_engines: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
 
     def stage(self, name: str, *overrides: str) -> Stage:
@@ -85,6 +88,13 @@ class Bench:
         row = {"what": what, "precision": precision, "peak_gib": peak, "note": " ".join(overrides), **figures}
         self.rows.append({"mfu": 0.0, **row})
         print(ROW.format(**self.rows[-1]), flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """All figures so far: a machine that is lent may be taken back at any time."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        result = {"device": self.name, "torch": torch.__version__, "seconds": time.time() - self.started}
+        write_json(self.out, result | {"two_engines": self.two_engines, "rows": self.rows})
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -129,18 +139,18 @@ def main() -> None:
     quieten()
     warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch.distributed
     use_tf32(False)  # for the comparison below
-    started = time.time()
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options.device, Path(folder), options.tiny, steps=2 if options.tiny else 15)
+        bench = Bench(options.device, Path(folder), options.tiny, steps=2 if options.tiny else 15, out=options.out)
         for stage in ("emotion", "motion", "face"):
             bench.stage(stage).export(bench.folder / f"{stage}.safetensors", {})
         join(options.device)
-        same = {f"ZeRO-{zero}": bench.same_as_plain(zero) for zero in (0, 1, 2, 3)}
         print("two engines against plain PyTorch, ten steps with R1, greatest difference of a weight:")
-        print("  " + ", ".join(f"{kind} {value:.1e}" for kind, value in same.items()), flush=True)
+        for zero in (0, 1, 2, 3):
+            bench.two_engines[f"ZeRO-{zero}"] = bench.same_as_plain(zero)
+            bench.write()
+        print("  " + ", ".join(f"{kind} {value:.1e}" for kind, value in bench.two_engines.items()), flush=True)
         use_tf32(True)
-        print(f"{name}\n{'stage':28} precision   samples/s    MFU  peak GiB")
+        print(f"{bench.name}\n{'stage':28} precision   samples/s    MFU  peak GiB")
         for stage in STAGES:
             for precision in ("32-true", "bf16-mixed"):
                 bench.measure(stage, precision)
@@ -148,9 +158,6 @@ def main() -> None:
         for zero in (0, 1, 2, 3):
             bench.measure("motion", "bf16-mixed", zero)
         dist.destroy_process_group()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"device": name, "torch": torch.__version__, "seconds": time.time() - started}
-    options.out.write_text(json.dumps(result | {"two_engines": same, "rows": bench.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

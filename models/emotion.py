@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from .audio import AttentionPool, Block, LogMel, MelStem
 from .checkpoint import Exported
 from .clip import build_towers, top_blocks
+from .full_precision import full_precision
+from .kept_rows import KeptRows
 from .ranges import number
 
 
@@ -83,7 +85,8 @@ class EmotionSpace(Exported):
 
     def __init__(self, config: EmotionSpaceConfig) -> None:
         super().__init__()
-        self.tokenize: Callable[[list[str]], Tensor] | None = None
+        self.tokenizer: Callable[[list[str]], Tensor] | None = None
+        self.kept_tokens, self.kept_features = KeptRows(), KeptRows()
         self.config = config
         if {"text", "image"} & set(config.towers):
             self.config = config = self._add_clip_towers(config)
@@ -93,7 +96,7 @@ class EmotionSpace(Exported):
     def _add_clip_towers(self, config: EmotionSpaceConfig) -> EmotionSpaceConfig:
         clip = build_towers(config.clip, config.pretrained)
         if "text" in config.towers:
-            self.tokenize = clip.tokenize
+            self.tokenizer = clip.tokenize
             self.text_tower, self.text_adapter = clip.text, Adapter(clip.embed_dim)
         if "image" in config.towers:
             self.image_size = clip.image_size
@@ -125,9 +128,24 @@ class EmotionSpace(Exported):
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Descriptions -> (B, E)."""
-        assert self.tokenize is not None, "built without a text tower"
-        tokens = self.tokenize(prompts).to(self.text_adapter.up.weight.device)
-        return F.normalize(self.text_adapter(self.text_tower(tokens)).float(), dim=-1)
+        return F.normalize(self.text_adapter(self.text_features(prompts)).float(), dim=-1)
+
+    def text_features(self, prompts: list[str]) -> Tensor:
+        """What the text tower makes of descriptions -> (B, E); of a frozen tower each is found once, in float32."""
+        parameters = list(self.text_tower.parameters())
+        sharded = hasattr(parameters[0], "ds_id")  # by ZeRO-3: then all ranks have to ask at once
+        if sharded or any(p.requires_grad for p in parameters):
+            return self.text_tower(self.tokenize(prompts))
+        state = (parameters[0].device, parameters[0].dtype, sum(p._version for p in parameters))
+        with full_precision():
+            return self.kept_features.get(prompts, lambda prompt: self.text_tower(self.tokenize([prompt]))[0], state)
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Descriptions -> tokens (B, L) on the device of the text tower."""
+        tokenizer = self.tokenizer
+        assert tokenizer is not None, "built without a text tower"
+        tokens = self.kept_tokens.get(prompts, lambda prompt: tokenizer([prompt])[0])
+        return tokens.to(self.text_adapter.up.weight.device)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [0, 255], uint8 or float, any S -> (B, E)."""

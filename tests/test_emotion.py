@@ -97,6 +97,33 @@ def test_frozen_towers_stay_frozen():
     assert trained == {"text_adapter", "image_adapter", "speech_encoder"}
 
 
+def test_a_frozen_text_tower_is_asked_once_for_each_sentence():
+    torch.manual_seed(0)
+    space, asked = EmotionSpace(SMALL).eval().requires_grad_(False), []
+    space.text_tower.register_forward_hook(lambda *_: asked.append(1))
+    with torch.inference_mode():  # as a validation does
+        validated = space.encode_text(["a sad face", "a face"])
+    space.text_adapter.requires_grad_(True)
+    trained = space.encode_text(["a face", "a face", "a sad face"])
+    trained.sum().backward()
+    assert len(asked) == 2
+    torch.testing.assert_close(trained[1:], validated.flip(0))
+    other = EmotionSpace(SMALL).eval().requires_grad_(False)
+    space.load_state_dict(other.state_dict())
+    assert torch.equal(space.encode_text(["a face"]), other.encode_text(["a face"])), "found anew with other weights"
+
+
+def test_a_text_tower_that_learns_is_asked_each_time():
+    torch.manual_seed(0)
+    space = EmotionSpace(SMALL)
+    before = space.encode_text(["a face"])
+    before.sum().backward()
+    with torch.no_grad():
+        for parameter in space.text_tower.parameters():
+            parameter.add_(0.1)
+    assert not torch.equal(space.encode_text(["a face"]), before)
+
+
 def test_blocks_at_the_top_can_be_trained():
     space = EmotionSpace(
         EmotionSpaceConfig(trainable="adapters", trainable_blocks=1, audio_dim=32, audio_heads=2)

@@ -1,6 +1,10 @@
 """What a process takes itself for: variables of another launch in the shell are not its own."""
 
+import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +137,25 @@ def test_arithmetic_of_gpus_is_what_the_configuration_says(monkeypatch: pytest.M
         torch.use_deterministic_algorithms(False)
     assert os.environ["TORCH_FR_BUFFER_SIZE"] == "7", "whoever set it knows better"
     assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == f"{tmp_path}/nccl_trace_"
+
+
+def test_two_agents_of_torchrun_are_one_run(demo: Path, tmp_path: Path) -> None:
+    """As on two nodes: each agent starts the processes of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"127.0.0.1:{server.getsockname()[1]}"
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--no-python"]
+    agent += ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=motion"]
+    words = ["train", "motion", "-c", demo / "motion" / "config.yaml", f"run={tmp_path / 'run'}"]
+    words += ["trainer.nodes=2", "trainer.devices=1", "trainer.max_steps=2"]
+    command = [*agent, sys.executable, "-m", "emohead.apps.cli", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    agents = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for started in agents:
+        _, error = started.communicate(timeout=600)
+        assert started.returncode == 0, error
+    assert (tmp_path / "run" / "export" / "motion.safetensors").is_file()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

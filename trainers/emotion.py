@@ -114,7 +114,6 @@ class EmotionStage(Stage[EmotionStageConfig]):
     @torch.no_grad()
     def original_text(self) -> Tensor:
         """The bank (S, E) as the original text tower embeds it. Called before any training, also at a restart."""
-        assert self.network.tokenize is not None
         tokens = self.network.tokenize(self.bank)
         tower = self.network.text_tower.eval()
         found = torch.cat([tower(part) for part in tokens.split(64)])
