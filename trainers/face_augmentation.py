@@ -58,7 +58,8 @@ def transform_picture(picture: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     """Move what is at u to matrix u + shift: (B, 3, S, S), (B, 2, 2), (B, 2)."""
     grid = identity_grid(picture.shape[-1], picture.device)
     centred = grid - shift[..., None, None]  # (B, 2, S, S)
-    return warp(picture, torch.einsum("bij,bjhw->bihw", matrix.inverse(), centred) - grid)
+    inverse = torch.linalg.inv_ex(matrix).inverse  # which a GPU does without the CPU waiting for it
+    return warp(picture, torch.einsum("bij,bjhw->bihw", inverse, centred) - grid)
 
 
 def transform_motion(motion: Tensor, roll: Tensor, matrix: Tensor, shift: Tensor, log_scale: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class Loop(pl.Callback):
             if self.journal:
                 self.journal.write("train", stage.num_batches, values)
         if self.progress:
-            self.progress.show(stage.num_batches, float(stage.logs["loss"]), len(batch["key"]) * stage.num_ranks)
+            self.progress.show(stage.num_batches, stage.logs["loss"], len(batch["key"]) * stage.num_ranks)
 
         # Guard.
         if self.guard.look(stage, list(batch["key"])) and self.journal:

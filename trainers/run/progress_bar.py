@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
+INTERVAL = 0.1  # seconds between two looks at the loss
 QUIET_INTERVAL = 30  # seconds between lines if there is no terminal
 Show = Callable[[int, int, str], None]  # done, in all, a note
 
@@ -21,7 +23,7 @@ class ProgressLine:
         self.label = label
         self.max_steps = max_steps
         self.told = show
-        self.started = self.last_line = time.monotonic()
+        self.started = self.last_line = self.shown = time.monotonic()
         self.first_step = 0
 
     def start(self, step: int) -> None:
@@ -33,10 +35,13 @@ class ProgressLine:
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=self.max_steps, completed=step, note="")
 
-    def show(self, step: int, loss: float, batch_size: int) -> None:
-        """After a step on a global batch."""
-        seconds, steps = time.monotonic() - self.started, step - self.first_step
-        note = f"loss {loss:.3f}  {steps * batch_size / seconds:.1f} samples/s"
+    def show(self, step: int, loss: Tensor, batch_size: int) -> None:
+        """After a step on a global batch. The loss is read when it is shown: reading it waits for the GPU."""
+        if time.monotonic() - self.shown < INTERVAL and step < self.max_steps:
+            return
+        self.shown = time.monotonic()
+        seconds, steps = self.shown - self.started, step - self.first_step
+        note = f"loss {float(loss):.3f}  {steps * batch_size / seconds:.1f} samples/s"
         if self.told:
             self.told(step, self.max_steps, note)
         elif self.console.is_terminal:
