@@ -1,4 +1,4 @@
-"""Arithmetic that stays in float32 within mixed precision: positions, sums of squares, spectra."""
+"""Arithmetic that stays in float32 within mixed precision: positions, distances, sums of squares."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

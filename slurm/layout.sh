@@ -20,7 +20,7 @@ lay_out() {
   emohead=${EMOHEAD:-$PWD/.venv/bin/emohead}
   # Options of srun of the user's own; with --container-image the command is in the container.
   read -ra own_options <<<"${EMOHEAD_SRUN:-}"
-  [[ " ${own_options[*]}" == *" --container-"* ]] || command -v "$emohead" >/dev/null ||
+  [[ " ${EMOHEAD_SRUN:-}" == *" --container-"* ]] || command -v "$emohead" >/dev/null ||
     fail "$emohead: no such command; set EMOHEAD to where emohead is"
   local nodes=$SLURM_JOB_NUM_NODES cpus=${SLURM_CPUS_PER_TASK:-1}
   tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
@@ -36,7 +36,7 @@ lay_out() {
   # One process that fails ends the others: they get SIGTERM, and half a minute later SIGKILL.
   processes=$((nodes * tasks))
   launch=(srun --export ALL --nodes "$nodes" --ntasks "$processes" --ntasks-per-node "$tasks"
-    --cpus-per-task "$cpus" --kill-on-bad-exit=1 "${own_options[@]}")
+    --cpus-per-task "$cpus" --kill-on-bad-exit=1 ${own_options[@]+"${own_options[@]}"})
   shape=("trainer.nodes=$nodes" "trainer.devices=$tasks")
   [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || [[ " $*" == *" trainer.accelerator="* ]] || shape+=(trainer.accelerator=gpu)
 }
@@ -52,21 +52,24 @@ examine() {
 }
 
 on_nodes() { # the first of them, their number, the training's arguments
-  local step=(srun --export ALL --relative "$1" --nodes "$2" --ntasks "$2" --ntasks-per-node 1 "${own_options[@]}")
+  local step=(srun --export ALL --relative "$1" --nodes "$2" --ntasks "$2" --ntasks-per-node 1)
   [ "$2" = 1 ] || step+=(--label)
   # SLURM's variables in a step are the step's own; the doctor is to see the training's.
-  step+=(env -u SLURM_STEP_TASKS_PER_NODE "SLURM_NTASKS=$processes" "SLURM_NTASKS_PER_NODE=$tasks")
+  step+=(${own_options[@]+"${own_options[@]}"} env -u SLURM_STEP_TASKS_PER_NODE)
+  [ "$1" = 0 ] || step+=(-u MASTER_PORT) # which is of the first node
+  step+=("SLURM_NTASKS=$processes" "SLURM_NTASKS_PER_NODE=$tasks" "SLURM_TASKS_PER_NODE=$tasks(x$SLURM_JOB_NUM_NODES)")
   "${step[@]}" "$emohead" doctor "${@:3}"
 }
 
 # A run that left with exit code 75 is to go on: its job goes back into the queue. The run has asked for that already,
 # unless it has no scontrol, as in a container, or the controller did not answer.
 come_back() {
-  local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} try
+  local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} try state
   job=${job:-$SLURM_JOB_ID}
   for try in 1 2 3; do
-    [[ "$(scontrol --oneliner show job "$job")" == *" JobState=RUNNING "* ]] || return 0
+    state=$(scontrol --oneliner show job "$job") || state=""
+    [[ -z "$state" || "$state" == *" JobState=RUNNING "* ]] || return 0
     ! scontrol requeue "$job" || return 0
-    [ "$try" = 3 ] || sleep 10
+    [ "$try" = 3 ] || sleep 10 || true
   done
 }

@@ -7,7 +7,6 @@ import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.face_model import FaceModel
 from emohead.models.flow import landmark_flow
-from emohead.models.motion import AudioTo3DMMConfig, Sway
 from emohead.trainers.augmentation import augment_image
 from emohead.trainers.engines.draws import Draws
 from emohead.trainers.motion import gram, vertex_distance
@@ -49,12 +48,6 @@ def lip_distance() -> Tensor:
     return vertex_distance(1e-4 * seeded(2, 5, 6), PRODUCTS)
 
 
-def noise_of_the_pose() -> Tensor:
-    torch.manual_seed(0)
-    sway = Sway(AudioTo3DMMConfig(identity_dim=2, emotion_dim=4))
-    return sway.encode(1000 * seeded(1, 50, 6), torch.zeros(1))[0].detach() / 1000
-
-
 def turned_pictures() -> Tensor:
     draws = Draws(0, rows=range(2), total=2)
     return augment_image(128 + 64 * seeded(2, 3, 32, 32), 1.0, draws)
@@ -68,15 +61,6 @@ def test_places_and_distances_are_those_of_float32(find: Callable[[], Tensor], d
         found = find()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize("dtype", HALF)
-def test_the_spectrum_of_a_pose_is_that_of_float32(dtype: torch.dtype) -> None:
-    exact = noise_of_the_pose()
-    with torch.autocast("cpu", dtype):
-        found = noise_of_the_pose()
-    assert found.isfinite().all()
-    torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
 
 
 def test_the_first_steps_of_the_face_stage_in_float16_are_finite() -> None:

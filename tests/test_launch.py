@@ -12,7 +12,7 @@ import torch
 from emohead.models.errors import UserError
 from emohead.trainers.lightning_private import rank_zero_only
 from emohead.trainers.run.cluster import STARTED_BY, SlurmEnvironment, environment, forget_leftovers, requeue
-from emohead.trainers.run.gpu import settle_gpus, settle_interface
+from emohead.trainers.run.gpu import address_of, interface_to, settle_gpus, settle_interface
 from emohead.trainers.stage import TrainerConfig
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
@@ -82,6 +82,7 @@ def test_a_launch_of_another_shape_is_refused(
     [
         ({**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_PTY_PORT": "1"}, {}, LightningEnvironment),
         ({**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, {}, LightningEnvironment),
+        ({**STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "NODE_RANK": "1"}, {}, LightningEnvironment),
         ({**STEP, "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, {"nodes": 2, "devices": 2}, SlurmEnvironment),
         (
             {**STEP, "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8"},
@@ -97,7 +98,17 @@ def test_a_launch_of_this_shape_is_taken(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")  # so that it is taken back afterwards
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
-    assert isinstance(environment(TrainerConfig(**config)), kind)
+    found = environment(TrainerConfig(**config))
+    assert isinstance(found, kind)
+    assert kind is not LightningEnvironment or found.node_rank() == 0, "nothing is left of another launch"
+
+
+def test_nodes_with_different_numbers_of_tasks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    uneven = {**STEP, "SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "3,1"}
+    for name, value in uneven.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="have 3,1 tasks"):
+        environment(TrainerConfig(nodes=2, devices=2))
 
 
 def test_a_job_without_scontrol_is_not_put_back_and_does_not_fail(
@@ -120,7 +131,13 @@ def test_gloo_speaks_over_the_interface_that_leads_to_the_first_node(monkeypatch
     settle_interface("no-such-host.invalid")
     assert "GLOO_SOCKET_IFNAME" not in os.environ
     settle_interface("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in os.environ, "which nobody else reaches"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        names = {address_of(probe, name): name for _, name in socket.if_nameindex()}
+    assert names["127.0.0.1"] == "lo"
+    for address, name in names.items():
+        if address and not address.startswith("127."):
+            assert interface_to(address) == name
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     settle_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0", "whoever set it knows better"
@@ -132,6 +149,7 @@ def test_arithmetic_of_gpus_is_what_the_configuration_says(monkeypatch: pytest.M
         for tf32, name in ((True, "tf32"), (False, "ieee")):
             settle_gpus(TrainerConfig(tf32=tf32, deterministic=not tf32), tmp_path)
             assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == name
+            assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest"), "Lightning asks for it"
             assert torch.are_deterministic_algorithms_enabled() is not tf32
     finally:
         torch.use_deterministic_algorithms(False)

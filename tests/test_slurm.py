@@ -113,7 +113,8 @@ def test_passes_as_arrays_make_the_set_that_one_command_makes(
 
 def test_a_stage_is_trained_as_a_job(tmp_path: Path, demo: Path, cluster: dict[str, str]) -> None:
     stage = ["emotion", "-c", demo / "emotion" / "config.yaml", "run=run", "trainer.max_steps=2"]
-    jobs = submit("train", "--cpus-per-task", 1, "--", *stage, folder=tmp_path, env=cluster)
+    options = ["--cpus-per-task", 1, "--ntasks-per-node", 2]  # of which the doctor is to know
+    jobs = submit("train", *options, "--", *stage, folder=tmp_path, env=cluster)
     assert ended(cluster, jobs["emotion"], tmp_path) == "COMPLETED"
     assert (tmp_path / "run" / "export" / "emotion.safetensors").is_file()
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2

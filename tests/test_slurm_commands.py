@@ -101,6 +101,13 @@ def test_each_gpu_has_a_process(asked: Asked, options: list[str], tasks: str | N
     assert option(command, "--ntasks-per-node") == tasks
 
 
+def test_a_command_in_an_image_need_not_be_here(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOHEAD", "/in/the/image/emohead")
+    monkeypatch.setenv("EMOHEAD_SRUN", "--container-image=emohead.sqsh")
+    (command,) = asked("train", "--", "face")
+    assert any("EMOHEAD=/in/the/image/emohead" in word for word in command)
+
+
 def test_variables_that_a_job_is_given_are_kept(asked: Asked) -> None:
     for words in (["--export=ALL,NCCL_DEBUG=INFO"], ["--export", "ALL,NCCL_DEBUG=INFO"]):
         (command,) = asked("train", *words, "--", "face")

@@ -39,7 +39,7 @@ for step in range(1, 1000):
         break
     elif trouble == f"hang{rank}" and step == 20:
         time.sleep(1000)
-    elif trouble == "late1" and step == 20:
+    elif trouble in ("late1", "fails1") and step == 20:
         break
     time.sleep(0.1)
     if ranks > 1:
@@ -48,6 +48,11 @@ for step in range(1, 1000):
         except RuntimeError as error:
             print("emohead:", watchdog.explain(error), file=sys.stderr, flush=True)
             os._exit(1)
+if trouble == f"fails{rank}":
+    watchdog.stop(well=False)
+    os._exit(7)
+if trouble == "fails1":
+    time.sleep(60)
 if trouble == f"late{rank}":
     time.sleep(watchdog_module.SILENCE + 3 * watchdog_module.CHECK)
 watchdog.stop()
@@ -120,10 +125,22 @@ def test_a_frozen_rank_ends_the_job_long_before_a_collective_would(frozen: int) 
     began = time.monotonic()
     try:
         for process in (process for rank, process in enumerate(started) if rank != frozen):
-            assert f"rank {frozen}" in said(process)
+            message = said(process)
+            assert f"rank {frozen}" in message
+            others = [rank for rank in range(4) if rank != frozen]
+            assert frozen == 0 or not any(f"rank {rank} (host" in message for rank in others), "nobody else is blamed"
         assert time.monotonic() - began < (60 if SOAK else 30)
     finally:
         started[frozen].kill()
+
+
+def test_a_rank_that_has_failed_is_missed_by_those_that_do_not_notice() -> None:
+    """As with NCCL, where the others would stand in a collective operation."""
+    first, second = ranks(2, timeout=600, trouble="fails1", patience=(3.0, 0.5))
+    said(second, code=7)
+    message = said(first)
+    assert "rank 1 (host" in message
+    assert "has died or is frozen" in message
 
 
 def test_a_rank_that_has_ended_its_training_is_not_missed() -> None:

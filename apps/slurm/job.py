@@ -60,6 +60,8 @@ def log_option(folder: Path, pattern: str) -> str:
 def own_command() -> str:
     """The emohead that jobs are to call: what EMOHEAD says, else this one. Raises UserError if there is none."""
     given = os.environ.get("EMOHEAD")
+    if given and " --container-" in f" {os.environ.get('EMOHEAD_SRUN', '')}":  # it lies in the image, not here
+        return given
     called = sys.argv[0] if Path(sys.argv[0]).name == "emohead" else ""
     for command in [given] if given else [called, str(Path(sys.executable).with_name("emohead")), "emohead"]:
         if command and (found := shutil.which(command)):

@@ -1,7 +1,6 @@
 """Checks of `emohead doctor` on a SLURM job: whether it has the shape of the configuration, and time to save."""
 
 import os
-import re
 import subprocess
 import time
 from datetime import datetime
@@ -9,6 +8,7 @@ from datetime import datetime
 import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
+from ..run.cluster import counts
 from ..stage import StageConfig
 from .finding import Finding
 
@@ -105,11 +105,6 @@ def main_address(config: StageConfig) -> list[Finding]:
         return []
     problem = "MASTER_ADDR is not set: the first node's name is taken, which may not resolve on the others"
     return [Finding("SLURM", "warning", problem, "start with emohead slurm train, or export MASTER_ADDR=FIRST_NODE")]
-
-
-def counts(layout: str) -> list[int]:
-    """Tasks of each kind of node: "2(x3),1" -> [2, 1]."""
-    return [int(part) for part in re.sub(r"\(x\d+\)", "", layout).split(",") if part.isdigit()]
 
 
 def number(name: str) -> int | None:

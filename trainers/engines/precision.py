@@ -35,9 +35,8 @@ def use_tf32(allowed: bool) -> None:
 
     In mixed precision this is about what stays in float32, such as the gradient penalty.
     """
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    # torch's newer names for it leave the older ones, which Lightning reads, without an answer.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def cpu_multiplies(dtype: torch.dtype) -> bool:

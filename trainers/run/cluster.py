@@ -5,6 +5,7 @@ torchrun has started all of them.
 """
 
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -68,18 +69,38 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
         if processes != wanted:
             remedy = "torchrun takes --nnodes and --nproc-per-node"
             raise UserError(shape, f"make {wanted} processes, torchrun has started {processes}", remedy)
-        return LightningEnvironment() if alone else TorchElasticEnvironment()
+        return by_itself() if alone else TorchElasticEnvironment()
     if in_slurm_step() and not (alone and in_shell_of_step()):
         tasks = int(os.environ["SLURM_NTASKS"])
         if tasks != wanted:
             raise UserError(shape, f"make {wanted} processes, the job step has {tasks} tasks", TASKS)
+        if alone:
+            return by_itself()
+        layout = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+        if any(count != config.devices for count in counts(layout)):
+            raise UserError(
+                f"trainer.devices={config.devices}", f"the nodes of the job step have {layout} tasks", TASKS
+            )
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(config.devices))  # Lightning refuses --ntasks alone
-        return LightningEnvironment() if alone else SlurmEnvironment()
+        return SlurmEnvironment()
     if alone:
-        return LightningEnvironment()
+        return by_itself()
     if config.nodes > 1:
         raise UserError(f"trainer.nodes={config.nodes}", "several nodes need emohead slurm train, srun or torchrun")
     return LightningEnvironment()
+
+
+def by_itself() -> ClusterEnvironment:
+    """Of a run of one process, whoever has started it: Lightning would read its rank from what another launch left."""
+    for name in LAUNCH:
+        os.environ.pop(name, None)
+    rank_zero_only.rank = 0
+    return LightningEnvironment()
+
+
+def counts(layout: str) -> list[int]:
+    """Tasks of each kind of node: "2(x3),1" -> [2, 1]."""
+    return [int(part) for part in re.sub(r"\(x\d+\)", "", layout).split(",") if part.isdigit()]
 
 
 def job() -> str | None:

@@ -18,17 +18,16 @@ SIOCGIFADDR = 0x8915  # of Linux's ioctl: the address of an interface
 def settle_gpus(config: TrainerConfig, run: Path) -> None:
     """Arithmetic of the GPUs, and NCCL's flight recorder, which tells afterwards what each rank was waiting for.
 
-    Variables that are set already stay. On a CPU none of this makes a difference.
+    Variables that are set already stay.
     """
     use_tf32(config.tf32)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)  # operators that have no such form are named
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)  # what has no such form is named
     os.environ.setdefault("RDMAV_FORK_SAFE", "1")  # workers are forked once NCCL has memory registered at the network
     trace = str(trace_file(run))
     recorder = {"TORCH_FR_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": trace}
-    older = {"TORCH_NCCL_TRACE_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": trace}  # names before torch 2.8
-    for name, value in (recorder | older).items():
+    for name, value in recorder.items():
         os.environ.setdefault(name, value)
 
 
@@ -54,6 +53,8 @@ def interface_to(address: str) -> str | None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))  # sends nothing: it asks for the route
             own = probe.getsockname()[0]
+            if own.startswith("127."):  # the first node knows itself by a name that leads nowhere else
+                return None
             for _, name in socket.if_nameindex():
                 if address_of(probe, name) == own:
                     return name

@@ -149,8 +149,8 @@ class Loop(pl.Callback):
         figures = {f"val/{name}": value for name, value in values.items()}
         if self.watch:  # before the row is written: a resumed run validates again if there is none
             self.saver.notice.verdict = self.watch(stage.num_batches, figures)
-        if self.saver.agreement:
-            self.saver.agreement.at_once()  # a run that has been ended takes no more than one step
+        assert self.saver.agreement is not None
+        self.saver.agreement.at_once()  # a run that has been ended takes no more than one step
         if self.journal:
             self.journal.write("val", stage.num_batches, values)
             if self.clips.rows:

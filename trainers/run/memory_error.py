@@ -12,9 +12,7 @@ MARKS = (
     "not enough memory",
     # cuBLAS, cuDNN and NCCL allocate their workspaces late, and say it in words of their own.
     "cublas_status_alloc_failed",
-    "cublas_status_not_initialized",
     "cudnn_status_alloc_failed",
-    "cudnn_status_not_initialized",
     "failed to cuda calloc",
 )
 
@@ -39,7 +37,10 @@ def explain(error: BaseException, *, stage: str, config: Any, size: int) -> str 
 def _taken() -> str:
     if not torch.cuda.is_available():
         return ""
-    free, total = torch.cuda.mem_get_info()
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:  # after some errors a GPU answers no more
+        return ""
     return f", {(total - free) / 2**30:.1f} of {total / 2**30:.1f} GiB taken"
 
 

@@ -21,6 +21,7 @@ PEAKS_32_BIT = {
     "A40": 37e12, "L4": 30e12, "V100": 16e12, "4090": 83e12, "3090": 36e12,
 }  # fmt: skip
 RECOUNT = 1000  # steps between two counts of a step's work, which changes when an adversary joins in
+COUNTED = (1, 50)  # places in these at which it is counted: first, and when sentences that come again are all known
 
 
 class WorkCounter(FlopCounterMode):
@@ -65,7 +66,7 @@ class Meter:
         self.since += seconds
 
     def begin_step(self) -> None:
-        if self.step % RECOUNT == 1:
+        if self.step % RECOUNT in COUNTED:
             self.counter = WorkCounter()
             self.counter.__enter__()
         self.started = time.perf_counter()
@@ -102,7 +103,7 @@ class Meter:
 def peak_rate(device: torch.device, precision: str) -> float:
     """FLOP/s that the device can reach: a data sheet's figure if its name is known, a measured product otherwise."""
     if device.type == "cuda":
-        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        tf32 = torch.backends.cuda.matmul.allow_tf32
         peaks = PEAKS_16_BIT if precision in REDUCED else PEAKS_TF32 if tf32 else PEAKS_32_BIT
         for part, peak in peaks.items():
             if part in torch.cuda.get_device_name(device):

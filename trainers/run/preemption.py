@@ -1,4 +1,4 @@
-"""Leaving in good order: a signal or the end of a job's time sets a flag, all ranks see it at the end of a step.
+"""Leaving in good order: a signal or the end of a job's time sets a flag, all ranks see it a step later.
 
 A handler does nothing but set the flag: saving within it would happen in the middle of a backward pass, on one rank.
 While a process starts up, the command line holds the scheduler's signals back; they arrive when a `Notice` is made.

@@ -8,6 +8,7 @@ import warnings
 from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -225,7 +226,7 @@ def _fit(
         traceback.print_exc()
         raise Failure(told) from None
     finally:
-        watchdog.stop()
+        watchdog.stop(well=isinstance(sys.exception(), (Preempted, Pruned, NoneType)))
         if journal:
             journal.close(sys.exception())
 

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from ..engines.deepspeed import DeepSpeedEngine
 from ..engines.plain import PlainEngine
 from ..engines.ranks import mean_of_all
+from .strategy import Agreement
 
 INTERVAL = 1.0  # seconds between two signs of life
 LOOK = 3.0  # seconds in which a living rank gives one
@@ -31,13 +32,20 @@ CHECK = 10.0  # seconds between two looks at the next rank
 SILENCE = 30.0  # seconds without a sign after which a rank is lost
 ANSWER = timedelta(seconds=10)  # that the store may take
 MAX_KEYS = 8
-READS = {function.__code__ for function in (PlainEngine.step, DeepSpeedEngine.step, mean_of_all)}
+LAST_RESORT = 40.0  # seconds that leaving may take
 PEER_GONE = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe", "socket timeout")
 
 
-UNHEARD: tuple = (0, [], "unknown", 0, False)
+NEVER = 0  # in place of the count: no sign yet
+UNHEARD: tuple = (0, [], "unknown", NEVER, False)
 OVER = "watchdog/over"  # in the store once a rank has ended the job
 LEFT = -1  # in place of the count: the rank has ended its training, and gives no more signs
+
+
+WAITS = {  # functions in which a rank reads what needs all ranks
+    function.__code__
+    for function in (PlainEngine.step, DeepSpeedEngine.step, mean_of_all, Agreement.greatest, Agreement.at_once)
+}
 
 
 class Sign(NamedTuple):
@@ -67,12 +75,12 @@ class Watchdog:
         self.keys: list[str] = []
         self.moved = time.monotonic()
         self.alive = 0
-        self.over = False  # another rank has ended the job
+        self.over = ""  # the words of another rank that has ended the job
         self.answered = self.moved  # the store, last
-        self.next_alive = 0  # the last sign of the next rank
+        self.next_alive = NEVER  # the last sign of the next rank
         self.next_heard = self.moved
         self.store: Any = None
-        self.stopped = threading.Event()
+        self.stopped, self.well = threading.Event(), True
         self.threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -83,7 +91,7 @@ class Watchdog:
             store: Any = dist.distributed_c10d._get_default_store()  # torch's stub lacks `clone`
             self.store = store.clone()
             self.store.set_timeout(ANSWER)
-        self.moved = self.answered = time.monotonic()
+        self.moved = self.answered = self.next_heard = time.monotonic()
         for work in (self._tell, self._watch):  # a rank that judges the others must still give signs itself
             self.threads.append(threading.Thread(target=work, name=f"watchdog{work.__name__}", daemon=True))
             self.threads[-1].start()
@@ -93,7 +101,9 @@ class Watchdog:
         self.step, self.moved = step, time.monotonic()
         self.keys = self.keys if keys is None else list(keys[:MAX_KEYS])
 
-    def stop(self) -> None:
+    def stop(self, *, well: bool = True) -> None:
+        """Give no more signs: the training has ended; or it has failed (not `well`), and the others are to miss it."""
+        self.well = well
         self.stopped.set()
         for thread in self.threads:
             thread.join(timeout=INTERVAL)
@@ -102,17 +112,19 @@ class Watchdog:
         looked = time.monotonic()
         while self.store is not None:
             stopped = self.stopped.is_set()
+            if stopped and not self.well:
+                return
             self.alive += 1
             sign = Sign(self.step, self.keys, socket.gethostname(), LEFT if stopped else self.alive, in_collective())
             try:
                 self.store.set(f"watchdog/{self.rank}", json.dumps(sign))
-                self.over = self.store.check([OVER])
+                self.over = self.store.get(OVER).decode() if self.store.check([OVER]) else ""
                 self.answered = time.monotonic()
                 if self.answered - looked > CHECK:
                     looked = self.answered
                     self._listen()
-            except Exception:  # the verdict will say so
-                self.store = None
+            except Exception:  # it may answer again; if it does not, rank 0 is lost
+                pass
             if stopped:
                 return
             self.stopped.wait(INTERVAL)
@@ -121,26 +133,36 @@ class Watchdog:
         """Note whether the next rank has given a sign since the last time."""
         key = f"watchdog/{(self.rank + 1) % self.num_ranks}"
         alive = Sign(*json.loads(self.store.get(key))).alive if self.store.check([key]) else self.next_alive
-        if alive != self.next_alive or alive in (UNHEARD[3], LEFT):
+        if alive != self.next_alive or alive in (NEVER, LEFT):
             self.next_heard = time.monotonic()
         self.next_alive = alive
 
     def _watch(self) -> None:
+        looked = time.monotonic()
         while not self.stopped.wait(INTERVAL):
-            still = time.monotonic() - self.moved
+            now = time.monotonic()
+            if now - looked > 10 * INTERVAL:  # this process itself was stopped: it has heard nothing meanwhile
+                self.answered = self.next_heard = now
+            looked, still = now, now - self.moved
             if still > self.timeout:
-                line = f"emohead: {self.verdict(still)} (trainer.timeout={self.timeout:g})"
+                self._leave(f"{self.verdict(still)} (trainer.timeout={self.timeout:g})")
             elif self.over or self._lost():
-                line = f"emohead: {self.verdict(still)}"
-            else:
-                continue
-            print(line + self._keep_trace(), file=sys.stderr, flush=True)
-            self._end_all()
-            self.let_others_look()
-            os._exit(1)  # nothing less leaves a collective that hangs
+                self._leave(self.over or self.verdict(still))
+
+    def _leave(self, line: str) -> None:
+        """Say why, tell the others, and end this process: nothing less leaves a collective that hangs."""
+        last_resort = threading.Timer(LAST_RESORT, os._exit, (1,))  # if the store or a disk hangs as well
+        last_resort.daemon = True
+        last_resort.start()
+        print(f"emohead: {line}", file=sys.stderr, flush=True)
+        self._end_all(line)
+        if trace := self._keep_trace():
+            print(f"emohead: {trace}", file=sys.stderr, flush=True)
+        self.let_others_look()
+        os._exit(1)
 
     def _keep_trace(self) -> str:
-        """Write down what NCCL's flight recorder holds; the words that name the file, if there is one."""
+        """Write down what NCCL's flight recorder holds; a line that names the file, if there is one."""
         try:
             if self.num_ranks == 1 or dist.get_backend() != "nccl":
                 return ""
@@ -149,23 +171,23 @@ class Watchdog:
             path.write_bytes(c10d._dump_nccl_trace())
         except Exception:  # nothing may keep this process from leaving
             return ""
-        return f"; its last collective operations: {path} (torchfrtrace reads it)"
+        return f"{path} holds the last collective operations of rank {self.rank}; torchfrtrace reads it"
 
     def _lost(self) -> bool:
         """Whether the next rank is lost, or the store, which is rank 0's."""
         if self.num_ranks == 1:
             return False
-        heard = self.next_alive in (UNHEARD[3], LEFT) or time.monotonic() - self.next_heard < SILENCE
+        heard = self.next_alive in (NEVER, LEFT) or time.monotonic() - self.next_heard < SILENCE
         return self._store_is_lost() or not heard
 
     def _store_is_lost(self) -> bool:
-        return self.store is None or time.monotonic() - self.answered > SILENCE
+        return time.monotonic() - self.answered > SILENCE
 
-    def _end_all(self) -> None:
-        """Have the other ranks leave: with NCCL they may not notice that this one is gone."""
+    def _end_all(self, line: str) -> None:
+        """Have the other ranks leave, with the same words: with NCCL they may not notice that this one is gone."""
         if self.num_ranks > 1 and not self._store_is_lost():
             with contextlib.suppress(Exception):
-                self.store.set(OVER, "1")
+                self.store.set(OVER, line)
 
     def let_others_look(self) -> None:
         """The ranks' reports are gone with rank 0: it leaves last."""
@@ -225,7 +247,7 @@ def in_collective() -> bool:
     """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
-        if frame.f_code.co_filename.endswith("distributed_c10d.py") or frame.f_code in READS:
+        if frame.f_code.co_filename.endswith("distributed_c10d.py") or frame.f_code in WAITS:
             return True
         frame = frame.f_back
     return False
