@@ -331,7 +331,7 @@ def test_a_missing_emotion_checkpoint_is_named(tmp_path):
         MotionStage(MotionStageConfig(emotion=str(tmp_path / "gone.safetensors")), facts)
 
 
-@pytest.mark.parametrize("name", ["motion-debug", "motion-small", "motion-base"])
+@pytest.mark.parametrize("name", ["motion-debug", "motion-small", "motion-base", "motion-clips"])
 def test_shipped_configs(name):
     config = load_config(MotionStageConfig, [Path(name)], [])
     network = AudioTo3DMM(AudioTo3DMMConfig(**vars(config.network) | SIZES))
