@@ -60,7 +60,7 @@ def disturb(cluster: Cluster, job: str, run: Path, way: str) -> None:
     elif way == "one task":
         os.kill(ranks(run)[-1], signal.SIGTERM)
     else:
-        subprocess.run(["scancel", f"--signal={way}", f"{job}.0"], env=cluster, check=True, timeout=60)
+        subprocess.run(["scancel", f"--signal={way}", job], env=cluster, check=True, timeout=60)
 
 
 def ended_as_it_should(cluster: Cluster, job: str, run: Path, stage: str, restarts: int) -> None:
