@@ -25,8 +25,6 @@ from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
 from overhead import make_stage
 
-from tests import test_engines  # gpu.sh puts the project on the path
-
 STAGES = ("emotion", "motion", "face", "distill")
 FRAMES = {"emotion": 75, "motion": 100, "face": 27, "distill": 75}
 BATCHES = {"emotion": 64, "motion": 64, "face": 16, "distill": 16}
@@ -106,6 +104,8 @@ class Bench:
         The networks are those of the tests: the real ones amplify rounding (a warp's derivative jumps from pixel to
         pixel), so that a comparison after ten steps says nothing.
         """
+        from tests import test_engines  # gpu.sh puts the project on the path
+
         plain, ours = (
             {name: network.to(self.device) for name, network in test_engines.networks().items()} for _ in range(2)
         )

@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from emohead.datamodules.batch import made_up_batch
-from emohead.trainers import stage as stage_module
-from emohead.trainers.engines.draws import Draws
 from emohead.trainers.engines.plain import LossScale, PlainEngine
 from gpu import BATCHES, FRAMES, STAGES
 from overhead import make_stage
@@ -82,14 +80,6 @@ class ShapesOnly(PlainEngine):
         return 1.0
 
 
-class MetaDraws(Draws):
-    """Without a generator, which `meta` has not."""
-
-    def __init__(self, *seeds: int, rows: range, total: int, device: torch.device | str = "cpu") -> None:
-        super().__init__(*seeds, rows=rows, total=total)
-        self.generator, self.device = (None if device == META else self.generator), device
-
-
 def count(name: str, size: str, folder: Path) -> Roofline:
     """One training step of a stage of a shipped size."""
     small = size == "debug"
@@ -113,7 +103,6 @@ def rows() -> list[str]:
         "| stage | size | batch | TFLOP | GB moved | operators | GPU, at best | Python | samples/s, at best |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    stage_module.Draws = MetaDraws  # type: ignore[misc]
     torch.autocast = lambda *_, **options: contextlib.nullcontext()  # type: ignore[assignment, misc]
     with tempfile.TemporaryDirectory() as folder:
         for size in ("debug", "base"):

@@ -65,9 +65,8 @@ def sweep(work: Path, words: list[str], workers: int) -> Path:
 
 def left_out(run: Path, words: list[str]) -> dict[str, float]:
     """Means over the clips left out, one training for each."""
-    command = [sys.executable, HERE / "leave_one_out.py", "emohead", "train", "motion", "-c", "motion-debug", *words]
-    command[2:3] = [sys.executable, "-m", "emohead.apps.cli"]
-    subprocess.run(list(map(str, [*command, f"run={run}"])), check=True)
+    training = [sys.executable, "-m", "emohead.apps.cli", "train", "motion", "-c", "motion-debug", *words]
+    subprocess.run([sys.executable, HERE / "leave_one_out.py", *training, f"run={run}"], check=True)
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
 
 

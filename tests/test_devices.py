@@ -11,8 +11,6 @@ import pytest
 import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.models.face_loss import gradient_penalty
-from emohead.trainers import stage as stage_module
-from emohead.trainers.engines.draws import Draws
 from torch import Tensor
 
 from .stages import make
@@ -20,24 +18,15 @@ from .stages import make
 META = torch.device("meta")
 
 
-class MetaDraws(Draws):
-    """Without a generator, which `meta` has not."""
-
-    def __init__(self, *seeds: int, rows: range, total: int, device: torch.device | str = "cpu") -> None:
-        super().__init__(*seeds, rows=rows, total=total)
-        self.generator, self.device = (None if device == META else self.generator), device
-
-
 @pytest.fixture(autouse=True)
 def only_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what `meta` lacks: generators and autocast."""
+    """Leave out autocast, which `meta` lacks."""
     real = torch.autocast
 
     def autocast(device_type: str, *arguments: Any, **options: Any) -> Any:
         return contextlib.nullcontext() if device_type == "meta" else real(device_type, *arguments, **options)
 
     monkeypatch.setattr(torch, "autocast", autocast)
-    monkeypatch.setattr(stage_module, "Draws", MetaDraws)
 
 
 def on_meta(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:

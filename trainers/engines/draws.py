@@ -19,7 +19,8 @@ class Draws:
     """Draws for `rows` of a global batch of `total` samples. Shapes: R rows."""
 
     def __init__(self, *seeds: int, rows: range, total: int, device: torch.device | str = "cpu") -> None:
-        self.generator = seeded_generator(*seeds, device=device)
+        # The device `meta`, on which only shapes are known, has no generator.
+        self.generator = None if torch.device(device).type == "meta" else seeded_generator(*seeds, device=device)
         self.device = device
         self.rows = slice(rows.start, rows.stop)
         self.total = total

@@ -42,9 +42,14 @@ def forget_leftovers() -> None:
     started = os.environ.get(STARTED_BY) == str(os.getppid())
     if started or in_slurm_step() or TorchElasticEnvironment.detect():
         return
-    if left := [name for name in LAUNCH if os.environ.pop(name, None) is not None]:
+    if left := drop_launch():
         print(f"emohead: {', '.join(left)} of another launch not used", file=sys.stderr)
-    rank_zero_only.rank = 0  # Lightning has read the variables when it was imported
+
+
+def drop_launch() -> list[str]:
+    """Take the variables of a launch out of the environment; their names."""
+    rank_zero_only.rank = 0  # Lightning has read them when it was imported
+    return [name for name in LAUNCH if os.environ.pop(name, None) is not None]
 
 
 def in_slurm_step() -> bool:
@@ -92,9 +97,7 @@ def environment(config: TrainerConfig) -> ClusterEnvironment:
 
 def by_itself() -> ClusterEnvironment:
     """Of a run of one process, whoever has started it: Lightning would read its rank from what another launch left."""
-    for name in LAUNCH:
-        os.environ.pop(name, None)
-    rank_zero_only.rank = 0
+    drop_launch()
     return LightningEnvironment()
 
 

@@ -25,15 +25,10 @@ def settle_gpus(config: TrainerConfig, run: Path) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)  # what has no such form is named
     os.environ.setdefault("RDMAV_FORK_SAFE", "1")  # workers are forked once NCCL has memory registered at the network
-    trace = str(trace_file(run))
+    trace = f"{run.absolute()}/nccl_trace_"  # each rank appends its number
     recorder = {"TORCH_FR_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": trace}
     for name, value in recorder.items():
         os.environ.setdefault(name, value)
-
-
-def trace_file(run: Path) -> Path:
-    """Where the flight recorder writes; each rank appends its number."""
-    return run.absolute() / "nccl_trace_"
 
 
 def settle_interface(main_address: str) -> None:
