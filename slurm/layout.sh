@@ -41,13 +41,24 @@ lay_out() {
   [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || [[ " $*" == *" trainer.accelerator="* ]] || shape+=(trainer.accelerator=gpu)
 }
 
-# The doctor, on every node of the job; of the other nodes only if something is wrong there. Arguments: the training's.
+# The doctor, on every node of the job at once; of the other nodes only if something is wrong there. Arguments: the
+# training's.
 examine() {
-  local others=$((SLURM_JOB_NUM_NODES - 1)) found status=0
-  on_nodes 0 1 "$@" || return
-  [ "$others" -gt 0 ] || return 0
-  found=$(on_nodes 1 "$others" "$@" 2>&1) || status=$?
-  [ "$status" = 0 ] || echo "$found" >&2
+  local others=$((SLURM_JOB_NUM_NODES - 1)) status=0 found there code
+  if [ "$others" = 0 ]; then
+    on_nodes 0 1 "$@"
+    return
+  fi
+  found=$(mktemp)
+  on_nodes 1 "$others" "$@" >"$found" 2>&1 &
+  there=$!
+  on_nodes 0 1 "$@" || status=$?
+  wait "$there" || {
+    code=$?
+    [ "$status" = 2 ] || status=$code
+    cat "$found" >&2
+  }
+  rm -f "$found"
   return "$status"
 }
 
