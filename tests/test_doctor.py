@@ -311,8 +311,13 @@ def test_a_batch_script_may_leave_the_tasks_to_srun(in_job: Callable) -> None:
             ["trainer.devices=2", "trainer.accelerator=gpu"],
             "sbatch --gpus-per-node 2, or trainer.devices=1",
         ),
+        (
+            ONE_NODE | {"SLURM_GPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "2"},
+            ["trainer.devices=2", "trainer.accelerator=auto"],
+            "sbatch --gpus-per-node 2",
+        ),
     ],
-    ids=["tasks", "nodes", "uneven", "no GPU", "too few GPUs", "GPUs by their numbers"],
+    ids=["tasks", "nodes", "uneven", "no GPU", "too few GPUs", "GPUs by their numbers", "a GPU a task"],
 )
 def test_jobs_of_another_shape(in_job: Callable, job: dict[str, str], changes: list[str], remedy: str) -> None:
     findings = in_job(job, *changes)

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from emohead.models.errors import UserError
 from emohead.trainers.lightning_private import rank_zero_only
 from emohead.trainers.run.cluster import STARTED_BY, SlurmEnvironment, environment, forget_leftovers, requeue
-from emohead.trainers.run.gpu import address_of, interface_to, settle_gpus, settle_interface
+from emohead.trainers.run.gpu import address_of, interface_to, settle_gpus, settle_interface, stay_near
 from emohead.trainers.stage import TrainerConfig
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
@@ -205,3 +206,24 @@ def test_values_that_cannot_be_meant_are_one_line(demo: Path, tmp_path: Path, se
     assert done.returncode == 2, done.stderr
     assert [setting.split("=")[0] in line for line in done.stderr.splitlines()].count(True) == 1, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="has one CPU to run on")
+@pytest.mark.parametrize(
+    ("listed", "kept"),
+    [("{1},900-903\n", [1]), ("{0},{1}\n", [0, 1]), ("900-903\n", [0, 1]), ("\n", [0, 1]), (None, [0, 1])],
+    ids=["next to one", "next to both", "next to others", "not told", "no such device"],
+)
+def test_a_process_stays_on_the_cpus_next_to_its_gpu(tmp_path: Path, listed: str | None, kept: list[int]) -> None:
+    mine = os.sched_getaffinity(0)
+    two = sorted(mine)[:2]
+    if listed is not None:
+        (tmp_path / "0000:dc:00.0").mkdir()
+        (tmp_path / "0000:dc:00.0" / "local_cpulist").write_text(listed.format(*two))
+    try:
+        os.sched_setaffinity(0, two)
+        stay_near(SimpleNamespace(pci_domain_id=0, pci_bus_id=0xDC, pci_device_id=0), tmp_path)
+        left = os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, mine)
+    assert left == {two[number] for number in kept}

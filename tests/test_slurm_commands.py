@@ -74,11 +74,11 @@ def test_a_stage_is_one_command(asked: Asked) -> None:
     (command,) = asked("train", "--nodes=2", "--gpus-per-node", "4", "--", *stage)
     assert command[:3] == ["sbatch", "--parsable", "--export=ALL,EMOHEAD=/bin/true"]
     assert command[3].startswith("--job-name=face-x-")
-    assert command[4:8] == ["--ntasks-per-node=4", "--nodes=2", "--gpus-per-node", "4"]
-    assert command[8:] == [str(SCRIPTS / "train.sbatch"), *stage]
+    assert command[4:9] == ["--ntasks-per-node=4", "--cpus-per-task=9", "--nodes=2", "--gpus-per-node", "4"]
+    assert command[9:] == [str(SCRIPTS / "train.sbatch"), *stage]
     (alone,) = asked("train", "face")
     assert option(alone, "--job-name") == f"face-runs-{mark('face', Path('runs/face'))}"
-    assert alone[4:] == [command[8], "face"]
+    assert alone[4:] == [command[9], "face"]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,27 @@ def test_a_stage_is_one_command(asked: Asked) -> None:
 def test_each_gpu_has_a_process(asked: Asked, options: list[str], tasks: str | None) -> None:
     (command,) = asked("train", *options, "--", "face")
     assert option(command, "--ntasks-per-node") == tasks
+
+
+@pytest.mark.parametrize(
+    ("words", "cpus"),
+    [
+        (["--gpus-per-node=4", "--", "face", "-c", "face-base"], "9"),
+        (["--gpus-per-node=4", "--", "face", "--config=face-base", "data.num_workers=3"], "4"),
+        (["--gpus-per-node=4", "--", "face", "-c", "face-base", "-c", "mine.yaml"], "6"),
+        (["--gpus-per-node=4", "--cpus-per-task=12", "--", "face", "-c", "face-base"], "12"),
+        (["--gpus-per-node=4", "--cpus-per-gpu=12", "--", "face", "-c", "face-base"], None),
+        (["--gpus-per-node=4", "--", "face", "-c", "nowhere.yaml"], None),
+        (["--gpus-per-node=4", "--", "face"], None),
+        (["--", "face", "-c", "face-base"], None),
+    ],
+)
+def test_a_process_of_a_gpu_has_a_cpu_for_each_of_its_workers(
+    asked: Asked, elsewhere: Path, words: list[str], cpus: str | None
+) -> None:
+    (elsewhere / "mine.yaml").write_text("data:\n  num_workers: 5\n")
+    (command,) = asked("train", *words)
+    assert option(command, "--cpus-per-task") == cpus
 
 
 def test_a_command_in_an_image_need_not_be_here(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,17 @@
 """`emohead slurm train`: one stage as a job."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from ...models.errors import UserError
-from ..arguments import STAGE_NAMES
-from .job import Job, Slurm, job_name
-from .words import before_dashes, check_name, tasks_of
+from omegaconf import OmegaConf
 
+from ...models.errors import UserError
+from ..arguments import CONFIGS, STAGE_NAMES
+from .job import Job, Slurm, job_name
+from .words import before_dashes, check_name, gpus_per_node, tasks_of
+
+KEY = "data.num_workers"
 USE = "write: emohead slurm train [sbatch's options --] STAGE [emohead train's arguments]"
 
 
@@ -30,4 +34,41 @@ def training(arguments: list[str], options: list[str], after: Sequence[str] = ()
     # What tells runs of a stage apart: runs/face-wide -> wide, runs/mead/face -> mead.
     label = run.name.removeprefix(stage).strip("-_.") or run.absolute().parent.name
     name = job_name(stage, label, run)
-    return Job(stage, name, "train.sbatch", [*tasks_of(options), *options], arguments, list(after))
+    layout = [*tasks_of(options), *cpus_of(options, arguments)]
+    return Job(stage, name, "train.sbatch", [*layout, *options], arguments, list(after))
+
+
+def cpus_of(options: list[str], arguments: list[str]) -> list[str]:
+    """The option that gives each process of a GPU a CPU and one to each of its workers; else the script's counts."""
+    workers = workers_of(arguments)
+    if workers is None or not gpus_per_node(options) or any(word.startswith("--cpus-per-gpu") for word in options):
+        return []
+    return [f"--cpus-per-task={workers + 1}"]
+
+
+def workers_of(arguments: list[str]) -> int | None:
+    """`data.num_workers` as the arguments of a training give it; None if they do not.
+
+    Read without the stages, whose import takes seconds: what is wrong with the arguments, the job's doctor says.
+    """
+    found = None
+    for file in config_files(arguments):
+        shipped = CONFIGS / f"{file}.yaml"
+        try:
+            given = OmegaConf.select(OmegaConf.load(file if Path(file).is_file() else shipped), KEY)
+        except Exception:  # no file, or no YAML
+            continue
+        found = given if isinstance(given, int) else found
+    for word in arguments:
+        key, _, value = word.partition("=")
+        found = int(value) if key == KEY and value.isdecimal() else found
+    return found
+
+
+def config_files(arguments: list[str]) -> Iterator[str]:
+    """The files among the arguments, in their order."""
+    for option, word in pairwise(["", *arguments]):
+        if option in ("-c", "--config"):
+            yield word
+        elif word.startswith("--config="):
+            yield word.partition("=")[2]

@@ -52,6 +52,9 @@ def job_gpus(config: StageConfig) -> list[Finding]:
     c = config.trainer
     given = given_gpus()
     remedy = f"sbatch --gpus-per-node {c.devices}"
+    if c.accelerator != "cpu" and c.devices > 1 and "SLURM_GPUS_PER_TASK" in os.environ:
+        problem = "--gpus-per-task hides from each process the GPUs of the others, which NCCL and local ranks need"
+        return [Finding("SLURM", "wrong", problem, remedy)]
     if c.accelerator in ("gpu", "cuda") and not given:
         return [Finding("SLURM", "wrong", f"trainer.accelerator={c.accelerator}, the job has no GPUs", remedy)]
     if c.accelerator != "cpu" and given and given < c.devices:

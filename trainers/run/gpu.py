@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,30 @@ def settle_gpus(config: TrainerConfig, run: Path) -> None:
     recorder = {"TORCH_FR_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": trace}
     for name, value in recorder.items():
         os.environ.setdefault(name, value)
+
+
+def stay_near(gpu: Any, devices: Path = Path("/sys/bus/pci/devices")) -> None:
+    """Keep this process, and the workers that it will start, on those of its CPUs that are next to its GPU.
+
+    gpu: its properties, as `torch.cuda.get_device_properties` gives them. Where none of the process's CPUs is next to
+    it, or the machine does not say, nothing changes.
+    """
+    address = f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
+    try:
+        near = numbers((devices / address / "local_cpulist").read_text())
+    except (OSError, ValueError):
+        return
+    if mine := near & os.sched_getaffinity(0):
+        os.sched_setaffinity(0, mine)
+
+
+def numbers(listed: str) -> set[int]:
+    """The numbers of a list as Linux writes it: "0-3,8" -> {0, 1, 2, 3, 8}."""
+    found: set[int] = set()
+    for part in listed.strip().split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def settle_interface(main_address: str) -> None:

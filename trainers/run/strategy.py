@@ -24,7 +24,7 @@ from ..engines.ranks import from_first
 from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
 from .cluster import STARTED_BY
-from .gpu import settle_interface
+from .gpu import settle_interface, stay_near
 
 
 def look_after(launcher: Launcher) -> None:
@@ -73,6 +73,8 @@ class EngineStrategy(DDPStrategy):
         assert isinstance(stage, Stage)
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
+        if self.root_device.type == "cuda":
+            stay_near(torch.cuda.get_device_properties(self.root_device))
         self.config.precision = from_first(self.config.precision)  # each rank has settled `auto` for its own machine
         if not self.alone:
             use_global_statistics(stage)
