@@ -1,5 +1,6 @@
 """`emohead slurm`: the commands that it gives to sbatch, and what it refuses. No cluster is needed."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -120,6 +121,17 @@ def test_a_process_of_a_gpu_has_a_cpu_for_each_of_its_workers(
     (elsewhere / "mine.yaml").write_text("data:\n  num_workers: 5\n")
     (command,) = asked("train", *words)
     assert option(command, "--cpus-per-task") == cpus
+
+
+def test_a_node_that_a_run_was_lost_on_twice_is_left_out(asked: Asked, elsewhere: Path) -> None:
+    run = elsewhere / "runs" / "face"
+    run.mkdir(parents=True)
+    lost = [{"node": node, "job": "7", "restarts": n} for node, n in (("n1", 0), ("n2", 1), ("n1", 2), ("n3", 3))]
+    (run / "lost_nodes.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lost))
+    (command,) = asked("train", "face")
+    assert option(command, "--exclude") == "n1"
+    (command,) = asked("train", "--exclude=n9", "--", "face", "run=runs/other")
+    assert option(command, "--exclude") == "n9"
 
 
 def test_a_command_in_an_image_need_not_be_here(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from emohead.trainers.config import load_config
 from emohead.trainers.emotion import EmotionStageConfig
 from emohead.trainers.engines.precision import settled
+from emohead.trainers.run.lost_nodes import lost_often, note_lost
 from emohead.trainers.run.memory_error import explain
 from emohead.trainers.run.watchdog import CHECK, SILENCE
 
@@ -28,7 +29,8 @@ watchdog_module.SILENCE, watchdog_module.CHECK = float(sys.argv[5]), float(sys.a
 rank, ranks, timeout, trouble = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 if ranks > 1:
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
-watchdog = Watchdog(num_ranks=ranks, timeout=timeout)
+blame = lambda hosts: print("blamed:", *hosts, file=sys.stderr)
+watchdog = Watchdog(num_ranks=ranks, timeout=timeout, host=f"n{rank}", blame=blame)
 watchdog.start()
 for step in range(1, 1000):
     watchdog.beat(step, [f"clip{step}-of-{rank}"])
@@ -100,7 +102,8 @@ def test_the_others_name_the_rank_that_is_gone(trouble: str, number: int) -> Non
     try:
         for process in (first, second):
             message = said(process)
-            assert f"rank 2 (host {socket.gethostname()})" in message
+            assert "rank 2 (host n2)" in message
+            assert "blamed: n2\n" in message
             assert "has died or is frozen" in message
             assert "-of-2" in message
         assert time.monotonic() - began < 30
@@ -114,6 +117,7 @@ def test_a_rank_that_hangs_is_named_by_all() -> None:
         assert "rank 1" in message
         assert "step 20" in message
         assert "clip20-of-1" in message
+        assert "blamed: n1\n" in message
 
 
 @pytest.mark.parametrize("frozen", [0, 2])
@@ -178,6 +182,22 @@ def test_a_run_says_which_of_its_ranks_died(demo: Path, tmp_path: Path) -> None:
     assert process.returncode == 1, output
     assert last.startswith("emohead: rank 1 ")
     assert "has died or is frozen, its last samples: " in last
+
+
+def test_a_node_is_lost_by_legs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note_lost(tmp_path, ["n1"])
+    assert not list(tmp_path.iterdir()), "outside of a job"
+    job = {"JOB_ID": "7", "STEP_ID": "1", "PROCID": "0", "NTASKS": "2", "RESTART_COUNT": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    note_lost(tmp_path, ["n1", "n2"])
+    note_lost(tmp_path, ["n1"])
+    assert lost_often(tmp_path) == [], "two ranks told of one loss"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    note_lost(tmp_path, ["n1"])
+    with open(tmp_path / "lost_nodes.jsonl", "a") as file:
+        file.write('{"node": "n2", "jo')
+    assert lost_often(tmp_path) == ["n1"]
 
 
 def test_running_out_of_memory_says_what_to_lower() -> None:

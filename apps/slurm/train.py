@@ -1,5 +1,6 @@
 """`emohead slurm train`: one stage as a job."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -34,8 +35,21 @@ def training(arguments: list[str], options: list[str], after: Sequence[str] = ()
     # What tells runs of a stage apart: runs/face-wide -> wide, runs/mead/face -> mead.
     label = run.name.removeprefix(stage).strip("-_.") or run.absolute().parent.name
     name = job_name(stage, label, run)
-    layout = [*tasks_of(options), *cpus_of(options, arguments)]
+    layout = [*tasks_of(options), *cpus_of(options, arguments), *without_lost_nodes(run)]
     return Job(stage, name, "train.sbatch", [*layout, *options], arguments, list(after))
+
+
+def without_lost_nodes(run: Path) -> list[str]:
+    """The option that keeps a run from the nodes on which it was lost twice."""
+    if not run.is_dir():
+        return []  # a new run, for which nothing need be imported that takes seconds
+    from ...trainers.run.lost_nodes import LOST, lost_often
+
+    if not (nodes := lost_often(run)):
+        return []
+    told = f"{run / LOST}: ranks of this run were lost twice on {', '.join(nodes)}: not asked for again"
+    print(f"emohead: {told}; delete the file when they are repaired", file=sys.stderr)
+    return [f"--exclude={','.join(nodes)}"]
 
 
 def cpus_of(options: list[str], arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import traceback
 import warnings
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -29,6 +30,7 @@ from .guards import SkippedSteps
 from .journal import Journal
 from .legs import begin_leg, ending_leg, seconds_so_far
 from .loop import Loop
+from .lost_nodes import note_lost, own_node
 from .memory_error import explain
 from .origin import origin, public
 from .preemption import Notice, Preempted
@@ -205,7 +207,9 @@ def _fit(
     first = rank_zero_only.rank == 0
     journal = open_journal(run, stage, data, say=None if show else report) if first else None
     notice.end, notice.save_before = end_of_job(), c.save_before
-    watchdog = Watchdog(num_ranks=c.nodes * c.devices, timeout=c.timeout)
+    watchdog = Watchdog(
+        num_ranks=c.nodes * c.devices, timeout=c.timeout, host=own_node(), blame=partial(note_lost, run)
+    )
     loop = Loop(
         saver=Saver(checkpoints, notice, report),
         guard=SkippedSteps(run / "skipped_steps.jsonl", checkpoints),

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,10 +67,23 @@ class Sign(NamedTuple):
 
 
 class Watchdog:
-    """Watches over one rank, from a thread of its own; `timeout` in seconds."""
+    """Watches over one rank, from a thread of its own.
 
-    def __init__(self, *, num_ranks: int, timeout: float) -> None:
+    timeout: seconds that a step may take.
+    host: the name of this machine in what is told.
+    blame: called with the machines of the ranks that hold up the run, once they are found.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_ranks: int,
+        timeout: float,
+        host: str | None = None,
+        blame: Callable[[list[str]], None] | None = None,
+    ) -> None:
         self.rank, self.num_ranks, self.timeout = 0, num_ranks, timeout
+        self.host, self.blame = host or socket.gethostname(), blame
         self.step = 0
         self.keys: list[str] = []
         self.moved = time.monotonic()
@@ -115,7 +128,7 @@ class Watchdog:
             if stopped and not self.well:
                 return
             self.alive += 1
-            sign = Sign(self.step, self.keys, socket.gethostname(), LEFT if stopped else self.alive, in_collective())
+            sign = Sign(self.step, self.keys, self.host, LEFT if stopped else self.alive, in_collective())
             try:
                 self.store.set(f"watchdog/{self.rank}", json.dumps(sign))
                 self.over = self.store.get(OVER).decode() if self.store.check([OVER]) else ""
@@ -197,7 +210,7 @@ class Watchdog:
     def verdict(self, still: float) -> str:
         """Who holds up the run, in one line; takes some seconds."""
         if self.num_ranks == 1:
-            own = Sign(self.step, self.keys, socket.gethostname(), 0, False)
+            own = Sign(self.step, self.keys, self.host, 0, False)
             return f"the run stands at step {self.step} for {still:.0f} s; {own.samples}"
         first = self._signs()
         time.sleep(LOOK)
@@ -208,15 +221,21 @@ class Watchdog:
             rank for rank in second if rank != self.rank and second[rank] == first[rank] and not second[rank].left
         ]
         if silent:
+            self._blame(silent, second)
             return "; ".join(f"{who(rank, second)} has died or is frozen, {second[rank].samples}" for rank in silent)
         last = min(sign.step for sign in second.values())
         slowest = [rank for rank, sign in second.items() if sign.step == last]
         behind = [rank for rank in slowest if not second[rank].waiting] or slowest
         if len(behind) == len(second):
             return f"all ranks stand at step {last} for {still:.0f} s; {second[self.rank].samples}"
+        self._blame(behind, second)
         held_up = ", ".join(str(rank) for rank in second if rank not in behind)
         named = "; ".join(f"{who(rank, second)} stands still, {second[rank].samples}" for rank in behind)
         return f"{named}; ranks {held_up} have waited for {still:.0f} s"
+
+    def _blame(self, ranks: list[int], signs: dict[int, Sign]) -> None:
+        if self.blame is not None:
+            self.blame(sorted({signs[rank].host for rank in ranks} - {UNHEARD[2]}))
 
     def _signs(self) -> dict[int, Sign] | None:
         """The last reports of all ranks; None if the store does not answer."""
