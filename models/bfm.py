@@ -37,7 +37,7 @@ def load_bfm09(path: Path | str) -> FaceModel:
     sizes = tuple(len(basis) for basis in bases)
     if sizes != (NUM_IDENTITY, NUM_EXPRESSION) or landmarks.shape != (68,):
         raise UserError(path, f"{sizes[0]} + {sizes[1]} axes and {landmarks.size} landmarks, not 80 + 64, 68", _MAKE)
-    if landmarks.min() < 0 or landmarks.max() >= len(mean):
+    if np.min(landmarks) < 0 or np.max(landmarks) >= len(mean):
         raise UserError(path, f"keypoints reach beyond its {len(mean)} vertices", _MAKE)
     mean = (mean - mean.mean(axis=0)) * TO_OURS  # centred over all vertices, as Deep3DFaceRecon does
     left, right = (mean[landmarks[corner]] for corner in OUTER_EYE_CORNERS)

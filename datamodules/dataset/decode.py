@@ -37,7 +37,7 @@ def _npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...]]:
 
 def all_finite(array: np.ndarray) -> bool:
     if array.dtype == np.float16:  # which numpy converts one by one; bit patterns from here on are inf and NaN
-        return bool((array.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+        return bool(np.max(array.view(np.uint16) & 0x7FFF, initial=0) < 0x7C00)
     return bool(np.isfinite(array).all())
 
 

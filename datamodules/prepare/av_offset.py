@@ -59,7 +59,7 @@ def estimate_offset(opening: np.ndarray, energies: np.ndarray) -> Offset | None:
     mouth, sound = _change(opening[:, None]), _change(energies)  # (T, 1), (T, bands)
     lags = np.arange(-MAX_LAG, MAX_LAG + 1)
     values = np.array([_correlation(mouth, sound, lag) for lag in lags.tolist()])
-    best = int(values.argmax())
+    best = int(np.argmax(values))
     rest = np.delete(values, np.arange(max(0, best - PEAK_WIDTH), min(len(lags), best + PEAK_WIDTH + 1)))
     confidence = float((values[best] - rest.max()) * np.sqrt(len(opening)))
     return Offset(int(lags[best]), round(max(confidence, 0.0), 3))

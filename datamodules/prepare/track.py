@@ -152,5 +152,5 @@ def count_colours(frame: np.ndarray) -> np.ndarray:
     """Share of each colour (512,) in frame uint8 (H, W, 3), of which only a grid of pixels is looked at."""
     height, width = frame.shape[:2]
     grid = frame[:: max(1, height // THUMBNAIL), :: max(1, width // THUMBNAIL)] // (256 // COLOURS)
-    codes = (grid.astype(np.int64) @ [COLOURS * COLOURS, COLOURS, 1]).ravel()
+    codes = (grid.astype(np.int64) @ np.array([COLOURS * COLOURS, COLOURS, 1])).ravel()
     return np.bincount(codes, minlength=COLOURS**3) / len(codes)
