@@ -1,7 +1,9 @@
 """Jobs on two nodes of a real cluster are preempted in every possible way; they come back and end as they should."""
 
+import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -106,6 +108,34 @@ def test_the_end_of_its_time_finds_a_job_saved(demo: Path, tmp_path: Path, clust
     assert list(job_states(cluster, job).values()) == ["CANCELLED"]
     assert list(rows(run)) == list(range(1, max(rows(run)) + 1)), "a step is missing"
     assert field(cluster, job, "Restarts") == "1"
+
+
+def lose(rank: int, way: str) -> None:
+    """Have a process die, freeze, or find no more memory."""
+    if way == "memory":
+        size = int(Path(f"/proc/{rank}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(rank, resource.RLIMIT_AS, (size, size))
+    else:
+        os.kill(rank, {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[way])
+
+
+@pytest.mark.parametrize("way", ["kill", "stop", "memory"] if SOAK else ["kill"])
+def test_a_job_does_not_outlive_one_of_its_ranks(way: str, demo: Path, tmp_path: Path, cluster: Cluster) -> None:
+    run = tmp_path / "run"
+    job = submit(cluster, demo, "motion", run, "trainer.max_steps=100000", "trainer.checkpoint_every=100000")
+    wait(lambda: len(rows(run)) > 1, "does not start", run)
+    (second,) = (pid for pid in ranks(run) if b"SLURM_PROCID=1" in Path(f"/proc/{pid}/environ").read_bytes())
+    lose(second, way)
+    began = time.monotonic()
+    assert list(job_states(cluster, job).values()) == ["FAILED"]
+    assert time.monotonic() - began < 60
+    log = (run.parent / "job.out").read_text()
+    if way == "memory":
+        assert "out of memory" in log
+    else:
+        assert "rank 1 (host n1)" in log
+        (lost,) = {entry["node"] for entry in map(json.loads, (run / "lost_nodes.jsonl").read_text().splitlines())}
+        assert lost == "n1"
 
 
 def test_a_cancelled_job_stays_cancelled(demo: Path, tmp_path: Path, cluster: Cluster) -> None:
