@@ -1,163 +1,152 @@
-"""Full-size stages on a GPU: samples/s, MFU, peak memory; ZeRO 0 to 3 on NCCL; two engines against plain PyTorch.
+"""One acceptance run of a machine with a GPU: whether it computes what a CPU does, how fast, and what survives.
 
-Batches are made up and weights are random: it is speed that is measured. `--device cpu --tiny` goes through the same
-code without a GPU. See gpu.sh.
+Each row is a process of its own, the most valuable first. What it found is written when it ends, so that a machine that
+is taken away leaves what was found until then. `--device cpu --tiny` goes through the same code without a GPU; gpu.sh
+calls this.
 """
 
 import argparse
+import json
 import os
-import socket
+import subprocess
+import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-import torch.distributed as dist
-from emohead.datamodules.batch import Batch, made_up_batch
-from emohead.models.files import write_json
-from emohead.trainers.engines.deepspeed import DeepSpeedEngine
-from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
-from emohead.trainers.engines.precision import processor, use_tf32
-from emohead.trainers.run.meter import Meter
-from emohead.trainers.run.train import quieten
-from emohead.trainers.stage import Stage
-from overhead import make_stage
-
-STAGES = ("emotion", "motion", "face", "distill")
-FRAMES = {"emotion": 75, "motion": 100, "face": 27, "distill": 75}
-BATCHES = {"emotion": 64, "motion": 64, "face": 16, "distill": 16}
-ROW = "{what:28} {precision:11} {samples_per_second:9.1f} {mfu:6.1%} {peak_gib:8.1f}  {note}"
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "results.md"
+START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
+SLOW = 240  # seconds that a row may take
+SHORT = 5  # seconds for which no row is begun any more
 
 
-class Bench:
-    """One process on one device, with a process group of its own for DeepSpeed."""
-
-    def __init__(self, device: str, folder: Path, tiny: bool, steps: int, out: Path) -> None:
-        self.device, self.folder, self.tiny, self.steps, self.out = torch.device(device), folder, tiny, steps, out
-        self.name = torch.cuda.get_device_name() if device == "cuda" else processor()
-        self.started = time.time()
-        self.two_engines: dict[str, float] = {}
-        self.rows: list[dict[str, Any]] = []
-
-    def stage(self, name: str, *overrides: str) -> Stage:
-        size = "debug" if self.tiny else "base"
-        stage = make_stage(name, self.folder, *overrides, size=size, pixels=128 if self.tiny else 256)
-        stage.to(self.device).train().on_fit_start()  # which moves the networks that it asks only
-        return stage
-
-    def batch(self, name: str, count: int) -> Batch:
-        frames = 20 if self.tiny else FRAMES[name]
-        batch = made_up_batch(name, batch_size=count, size=128 if self.tiny else 256, num_frames=frames)
-        return {
-            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()
-        }
-
-    def engines(self, stage: Stage, zero: int | None) -> None:
-        common: dict[str, Any] = {"clip_norm": stage.config.optimizer.clip_norm, "scale": LossScale(False)}
-        for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-            if zero is None:
-                engine: Engine = PlainEngine(module, optimizer, **common)
-            else:
-                own = {"zero_stage": zero, "offload": False, "device": self.device, "local_rank": 0}
-                engine = DeepSpeedEngine(module, optimizer, **own, **common)
-            stage.engines[name] = engine
-
-    def measure(self, name: str, precision: str, zero: int | None = None, *overrides: str) -> None:
-        stage = self.stage(name, f"trainer.precision={precision}", *overrides)
-        self.engines(stage, zero)
-        count = 2 if self.tiny else BATCHES[name]
-        batch, meter = self.batch(name, count), Meter()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        for step in range(3 + self.steps):
-            if step == 3:
-                self.wait()
-                meter.forget()
-            meter.begin_step()
-            stage.training_step(batch, 0)
-            stage.num_batches += 1
-            self.wait()
-            meter.end_step(count)
-        figures = meter.read(1, self.device, precision)
-        peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
-        what = name if zero is None else f"{name}, ZeRO-{zero}"
-        row = {"what": what, "precision": precision, "peak_gib": peak, "note": " ".join(overrides), **figures}
-        self.rows.append({"mfu": 0.0, **row})
-        print(ROW.format(**self.rows[-1]), flush=True)
-        self.write()
-
-    def write(self) -> None:
-        """All figures so far: a machine that is lent may be taken back at any time."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        result = {"device": self.name, "torch": torch.__version__, "seconds": time.time() - self.started}
-        write_json(self.out, result | {"two_engines": self.two_engines, "rows": self.rows})
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def same_as_plain(self, zero: int) -> float:
-        """Ten adversarial steps in float32: greatest difference of a weight from plain PyTorch.
-
-        The networks are those of the tests: the real ones amplify rounding (a warp's derivative jumps from pixel to
-        pixel), so that a comparison after ten steps says nothing.
-        """
-        from tests import test_engines  # gpu.sh puts the project on the path
-
-        plain, ours = (
-            {name: network.to(self.device) for name, network in test_engines.networks().items()} for _ in range(2)
-        )
-        data = [batch.to(self.device) for batch in test_engines.batches()[: test_engines.STEPS]]
-        test_engines.steps(plain, data, test_engines.bare_update(plain))
-        engines = test_engines.make_engines(f"zero{zero}", ours, 0, device=self.device)
-        test_engines.steps(ours, data, test_engines.engine_update(engines))
-        differences = []
-        for name, engine in engines.items():
-            with engine.whole():
-                pairs = zip(plain[name].parameters(), engine.module.parameters(), strict=True)
-                differences += [float((a - b.to(a.device)).detach().abs().max()) for a, b in pairs]
-        return max(differences)
+class Row(NamedTuple):
+    file: str
+    words: str  # the function in it and its arguments
 
 
-def join(device: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=0, world_size=1)
+ROWS = [
+    Row("gpu_speed", "ceilings"),
+    *(Row("gpu_truth", f"same {stage}") for stage in ("motion", "face", "emotion", "distill")),
+    Row("gpu_truth", "chain"),
+    Row("gpu_truth", "resume"),
+    *(Row("gpu_speed", f"steps {stage} bf16-mixed") for stage in ("face", "emotion", "motion", "distill")),
+    Row("gpu_speed", "yardstick"),
+    Row("gpu_truth", "engines"),
+    Row("gpu_truth", "checkpoints"),
+    Row("gpu_speed", "waits face"),
+    Row("gpu_speed", "waits motion"),
+    Row("gpu_speed", "steps face bf16-mixed compile"),
+    *(Row("gpu_speed", f"steps {stage} bf16-mixed times=4") for stage in ("face", "emotion", "motion")),
+    Row("gpu_data", "loader face"),
+    *(Row("gpu_truth", f"half {stage}") for stage in ("face", "distill")),
+    Row("gpu_truth", "memory"),
+    Row("gpu_speed", "kernels"),
+    *(Row("gpu_speed", f"steps {stage} 32-true") for stage in ("face", "emotion", "motion", "distill")),
+    *(Row("gpu_speed", f"steps motion bf16-mixed zero={zero}") for zero in (0, 1, 2, 3)),
+    Row("gpu_speed", "steps face bf16-mixed trainer.recompute=true"),
+    *(Row("gpu_speed", f"waits {stage}") for stage in ("emotion", "distill")),
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="debug sizes and a few steps: shows that it runs")
+    parser.add_argument("--seconds", type=float, default=540, help="time for all rows; those left over are named")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="rows that have one of these words")
+    parser.add_argument("--results", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
+    machine = describe(options.device)
+    if machine is None:
         print("no GPU here: nothing was measured (--device cpu --tiny goes through the same code)")
         return
-    quieten()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch.distributed
-    use_tf32(False)  # for the comparison below
+    chosen = [row for row in ROWS if not options.only or set(row.words.split()) & set(options.only)]
+    found = measure(chosen, machine, options)
+    failed = [row["row"] for row in found["rows"] if row["failed"]]
+    print(f"{len(found['rows'])} rows in {found['seconds']:.0f} s, failed: {', '.join(failed) or 'none'}")
+    if found["left_out"]:
+        print(f"left out for want of time: {', '.join(found['left_out'])}")
+    if options.results:
+        text = RESULTS.read_text()
+        before, after = text.split(START)[0], text.split(END)[1]
+        RESULTS.write_text(f"{before}{START}\n{table(found)}\n{END}{after}")
+    sys.exit(1 if failed else 0)
+
+
+def describe(device: str) -> dict[str, Any] | None:
+    """The device and the versions; None if there is no such device. Asked of another process: importing takes long."""
+    code = """
+import json, torch
+from emohead.trainers.engines.precision import processor
+cuda = torch.cuda.is_available()
+name = torch.cuda.get_device_name() if cuda else None
+print(json.dumps({"gpu": name, "processor": processor(), "torch": torch.__version__, "cuda": torch.version.cuda}))
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    machine = json.loads(told.splitlines()[-1])
+    return None if device == "cuda" and machine["gpu"] is None else machine | {"device": device}
+
+
+def measure(rows: list[Row], machine: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Run rows while there is time; what was found is in the file after each."""
+    began = time.monotonic()
+    found: dict[str, Any] = machine | {"tiny": options.tiny, "seconds": 0.0, "rows": [], "left_out": []}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options.device, Path(folder), options.tiny, steps=2 if options.tiny else 15, out=options.out)
-        for stage in ("emotion", "motion", "face"):
-            bench.stage(stage).export(bench.folder / f"{stage}.safetensors", {})
-        join(options.device)
-        print("two engines against plain PyTorch, ten steps with R1, greatest difference of a weight:")
-        for zero in (0, 1, 2, 3):
-            bench.two_engines[f"ZeRO-{zero}"] = bench.same_as_plain(zero)
-            bench.write()
-        print("  " + ", ".join(f"{kind} {value:.1e}" for kind, value in bench.two_engines.items()), flush=True)
-        use_tf32(True)
-        print(f"{bench.name}\n{'stage':28} precision   samples/s    MFU  peak GiB")
-        for stage in STAGES:
-            for precision in ("32-true", "bf16-mixed"):
-                bench.measure(stage, precision)
-        bench.measure("face", "bf16-mixed", None, "trainer.recompute=true")
-        for zero in (0, 1, 2, 3):
-            bench.measure("motion", "bf16-mixed", zero)
-        dist.destroy_process_group()
+        for number, row in enumerate(rows):
+            left = options.seconds - (time.monotonic() - began)
+            if left < SHORT:
+                found["left_out"] = [row.words for row in rows[number:]]
+                break
+            print(f"[{number + 1}/{len(rows)}, {left:.0f} s left] {row.words}", flush=True)
+            found["rows"].append(run(row, folder, options, min(left, SLOW)))
+            found["seconds"] = round(time.monotonic() - began, 1)
+            write(options.out, found)
+    write(options.out, found)
+    return found
+
+
+def run(row: Row, folder: str, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """One row in a process of its own; what it found, or the last line that it said."""
+    command = [sys.executable, str(HERE / f"{row.file}.py"), *row.words.split()]
+    command += ["--device", options.device, "--folder", folder, *(["--tiny"] if options.tiny else [])]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        out, error = done.stdout, done.stderr.strip() if done.returncode else ""
+    except subprocess.TimeoutExpired as late:
+        out, error = (late.stdout or b"").decode(), f"took more than {seconds:.0f} s"
+    findings = [json.loads(line) for line in out.splitlines() if line.startswith('{"what"')]
+    for finding in findings:
+        print("   ", words_of(finding), flush=True)
+    if error:
+        print("    failed:", error.splitlines()[-1], flush=True)
+    took = round(time.monotonic() - began, 1)
+    return {"row": row.words, "seconds": took, "found": findings, "failed": error[-2000:]}
+
+
+def words_of(finding: dict[str, Any]) -> str:
+    figures = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in finding.items()}
+    return f"{figures.pop('what')}: " + ", ".join(f"{key} {value}" for key, value in figures.items())
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    lines = [f"{found['gpu'] or found['processor']}, torch {found['torch']}:", "", "| row | found |", "|---|---|"]
+    for row in found["rows"]:
+        told = [words_of(finding) for finding in row["found"]] + (["failed"] if row["failed"] else [])
+        lines.append(f"| `{row['row']}` | {'<br>'.join(told)} |")
+    return "\n".join(lines)
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(partial, path)
 
 
 if __name__ == "__main__":

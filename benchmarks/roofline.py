@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from emohead.datamodules.batch import made_up_batch
 from emohead.trainers.engines.plain import LossScale, PlainEngine
-from gpu import BATCHES, FRAMES, STAGES
+from gpu_rows import BATCHES, FRAMES, STAGES
 from overhead import make_stage
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
