@@ -6,6 +6,7 @@ are engines. Lightning's own DeepSpeed strategy takes one optimizer and no CPU.
 
 import os
 import sys
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,8 @@ from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
 from .cluster import STARTED_BY
 from .gpu import settle_interface, stay_near
+
+LONG = 2.0  # seconds of a step beside which an exchange of a few numbers is nothing
 
 
 def look_after(launcher: Launcher) -> None:
@@ -122,19 +125,27 @@ class Agreement:
         if dist.is_initialized() and dist.get_world_size() > 1:
             self.group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
         self.pending: tuple[torch.Tensor, Any] | None = None
+        self.asked = time.monotonic()
 
     def greatest(self, values: list[float]) -> list[float]:
         """Of each value that the ranks gave the last time, the greatest; of those given now, if there was no last time.
 
         One call is under way while the ranks work on the next step, so that none waits: with hundreds of ranks an
-        exchange takes tens of milliseconds.
+        exchange takes tens of milliseconds. Where a step takes LONG, which all ranks learn alike, that is little beside
+        a step by which a run would leave later: then the values are those given now.
         """
         if self.group is None:
             return values
-        together, work = self.pending or self._send(values)
+        now, before = time.monotonic(), self.asked
+        self.asked, told = now, [*values, now - before]
+        together, work = self.pending or self._send(told)
         work.wait()
-        self.pending = self._send(values)
-        return together.tolist()
+        self.pending = self._send(told)
+        if together[-1] > LONG:
+            together, work = self.pending
+            work.wait()
+            self.pending = None
+        return together[:-1].tolist()
 
     def at_once(self) -> None:
         """Have the next call tell what is given then. For all ranks together."""
