@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,6 +11,7 @@ import typer.core
 
 from ..models.errors import Failure, UserError, printable
 from ..models.files import FULL, OF_THE_DISK
+from ..models.versions import version_of
 from .arguments import examples
 from .facemodel_commands import facemodel
 from .prepare_commands import prepare
@@ -72,7 +72,7 @@ app.add_typer(slurm, name="slurm")
 
 def tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(version("emohead"))
+        typer.echo(version_of("emohead"))
         raise typer.Exit
 
 

@@ -220,3 +220,21 @@ def test_keys_are_listed_with_their_ranges(call: Call) -> None:
     code, _, err = call("train", "face", "--keys", "optimiser")
     assert code == 2
     assert "did you mean 'optimizer'?" in err
+
+
+def test_from_a_folder_without_installation_versions_are_said_to_lack(tmp_path: Path) -> None:
+    code = """
+import sys
+from importlib import metadata
+real = metadata.distribution
+def distribution(name):
+    if name == "emohead":
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.distribution = distribution
+sys.argv = ["emohead", "--version"]
+from emohead.apps.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("not installed", 0), done.stderr

@@ -23,6 +23,7 @@ GEOMETRY = (
     "models.files",
     "models.lock",
     "models.ict",
+    "models.versions",
     "models.ranges",
     "models.timing",
     "models.torchvision_ops",

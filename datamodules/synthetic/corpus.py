@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from ...models.errors import UserError
+from ...models.versions import version_of
 from ..dataset.manifest import Manifest
 from ..dataset.writer import ShardWriter, encode_members
 from ..jobs import Progress, no_progress
@@ -206,7 +206,7 @@ def _make_clip(script: Script) -> Clip:
         crop=(0.0, 0.0, float(config.size)),
         tracking_residual=0.0,
         av_offset=0,
-        tools={"emohead": version("emohead")},
+        tools={"emohead": version_of("emohead")},
     )
     return Clip(info, frames, utterance.speech, motion, person.shape, landmarks.astype(np.float16))
 

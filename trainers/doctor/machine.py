@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 
 import torch
 from packaging.requirements import Requirement
@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from ...datamodules.batch import batch_bytes
 from ...datamodules.module import DataFacts
 from ...datamodules.stream.memory import room_for_sharing
+from ...models.versions import installed
 from ..engines.precision import FIRST_BFLOAT16, emulated_on_cpu, settled
 from ..run.cluster import in_slurm_step
 from ..run.cpu import usable_cores
@@ -229,10 +230,3 @@ def packages(*, deepspeed: bool) -> list[Finding]:
             problem = f"{name} {held}, emohead wants {wanted}"
             found.append(Finding("packages", "warning", problem, remedy))
     return found or [Finding("packages", "ok", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))]
-
-
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

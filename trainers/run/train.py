@@ -7,7 +7,6 @@ import traceback
 import warnings
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from ...datamodules.module import TalkingFaceData
 from ...models.errors import Failure, UserError
 from ...models.lock import locked
+from ...models.versions import version_of
 from ..all_stages import STAGES
 from ..config import as_dict, load_config, save_config
 from ..lightning_private import leave_signals_alone, rank_zero_only
@@ -187,7 +187,7 @@ def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[s
         "seed": stage.config.seed,
         "seconds": round(seconds, 1),
         "config": public(as_dict(stage.config)),
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {package: version_of(package) for package in PACKAGES} | {"python": platform.python_version()},
     } | origin(stage.inputs, data.provenance())
 
 
