@@ -196,6 +196,8 @@ class Cache:
                 except BlockingIOError:
                     if not (claimed := not enough()):
                         break
+                except OSError:  # a file system without locks
+                    break
                 time.sleep(POLL)
             yield claimed
         finally:
