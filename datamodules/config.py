@@ -37,11 +37,14 @@ class DataConfig:
     decoder: str = "pyav"  # of H.264; or decord
     cache: str = ""  # a folder on a local disk that keeps what was read of URLs; empty: none
     cache_gb: float = number(100.0, above=0)  # size it may grow to, all processes of a machine together
+    read_ahead: str = "auto"  # whole shards of URLs into the cache: auto, always, never
     max_bad_share: float = number(0.001, most=1)  # of the clips may be damaged before a run stops; 3 always may
 
 
+READ_AHEAD = ("auto", "always", "never")
+
 # What changes no sample: a run may go on with other values of these.
-FREE = ("num_workers", "prefetch", "cache", "cache_gb", "max_bad_share")
+FREE = ("num_workers", "prefetch", "cache", "cache_gb", "read_ahead", "max_bad_share")
 
 
 def check_config(config: DataConfig) -> None:
@@ -59,6 +62,7 @@ def check_config(config: DataConfig) -> None:
         "train_splits": (config.train_splits, SPLITS),
         "val_splits": (config.val_splits, SPLITS),
         "decoder": ([config.decoder], DECODERS),
+        "read_ahead": ([config.read_ahead], READ_AHEAD),
     }
     for name, (values, valid) in chosen.items():
         for value in values:

@@ -1,5 +1,6 @@
 """Train and validation batches of a stage for the trainer, and the facts of the data that a model must know."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from .batch import BATCH, batch_bytes
 from .config import DataConfig, check_config, uneven_batch
+from .stream.ahead import plan_reading
 from .stream.damaged import BadSamples
 from .stream.loader import BatchStream, FiniteBatchStream, StreamLoader, start_worker
 from .stream.memory import available_memory
@@ -64,6 +66,7 @@ class TalkingFaceData(pl.LightningDataModule):
         # Validation has pairs of one clip, whatever training has, so that runs compare.
         self.val_source = ClipSource(self.readers, config, config.val_splits, heard=heard)
         check_selection(self.train_source, config)
+        self._planned = False
 
     @cached_property
     def facts(self) -> DataFacts:
@@ -109,6 +112,7 @@ class TalkingFaceData(pl.LightningDataModule):
         self, kind: type[BatchStream], use: str, order: Order, seed: int, start: Callable[[], int]
     ) -> StreamLoader:
         rank, num_ranks = self._ranks()
+        self._plan_reading()
         source = self.train_source if use == "train" else self.val_source
         bad = BadSamples(self.bad_samples, use, source.num_clips, self.config.max_bad_share)
         stream = kind(self.stage, source, order, bad, size=self.size, seed=seed, rank=rank, num_ranks=num_ranks)
@@ -121,6 +125,15 @@ class TalkingFaceData(pl.LightningDataModule):
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _plan_reading(self) -> None:
+        """Once for training and validation, which share folders and cache."""
+        if self._planned:
+            return
+        self._planned = True
+        told = plan_reading(self.train_source, self.trainer.num_nodes if self.trainer else 1)
+        if told and self._ranks()[0] == 0:
+            print(f"emohead: {told}", file=sys.stderr, flush=True)
 
     def _check_memory(self, num_ranks: int) -> None:
         """Refuse batches that do not fit: the system would end the process, or another one, without a word."""

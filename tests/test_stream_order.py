@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+from emohead.datamodules.stream.mixture import MixedOrder
 from emohead.datamodules.stream.order import EpochOrder, FixedOrder, rank_slice
 
 
@@ -65,3 +66,15 @@ def test_replacements_are_a_function_of_position_and_attempt() -> None:
     assert all(again.replacement(*at).clip == clip for at, (_, clip) in drawn.items())
     fixed = FixedOrder(counts)
     assert [fixed.replacement(9, attempt).shard for attempt in (1, 3, 4, 9)] == [0, 0, 2, 3]
+
+
+def test_windows_hold_what_is_read_about_a_position_and_after_it() -> None:
+    mixed = MixedOrder([[3, 5, 2, 7], [4, 4]], [0.5, 0.5], seed=1, window_shards=2)
+    for order in (EpochOrder([3, 0, 5, 2, 1, 7, 0, 4], seed=1, window_shards=3), mixed):
+        for position in range(60):
+            now, then = order.windows(position)
+            assert order.place_of(position).shard in now
+            assert {*order.windows(position + 1)[0]} <= {*now, *then}
+            assert len(then) == len(now)
+    fixed = FixedOrder([2, 0, 3])
+    assert [fixed.windows(i) for i in range(5)] == [([0], [2])] * 2 + [([2], [])] * 3

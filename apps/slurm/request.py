@@ -89,7 +89,8 @@ def check_data(request: Request, *, dry_run: bool) -> None:
         raise UserError("slurm pipeline", "no data", remedy)
     planned = request.preparation.data if request.preparation else None
     for folder in {name.strip(" '\"") for names in shards for name in names.strip("[]").split(",")}:
-        ready = "://" in folder or Path(folder).resolve() == planned or (Path(folder) / "manifest.json").is_file()
+        elsewhere = "://" in folder or folder.startswith("pipe:")
+        ready = elsewhere or Path(folder).resolve() == planned or (Path(folder) / "manifest.json").is_file()
         if folder and not ready:
             remedy = "give a folder that `emohead prepare` wrote, or its preparation behind --"
             missing(UserError(f"data.shards=[{folder}]", "no prepared data set there", remedy), dry_run=dry_run)

@@ -66,21 +66,30 @@ def open_shard(folder: Folder, shard: Shard) -> ShardIndex:
     """Read the index of a tar and open the tar; raises UserError if either is missing or they do not match."""
     if Path(shard.name).name != shard.name:
         raise UserError(f"{folder.address(MANIFEST)}", f"shard {shard.name!r} is no plain file name", REBUILD)
-    name = index_path(Path(shard.name)).name
-    address, content = folder.address(name), f"{shard.sha256} {shard.bytes}"  # whose bytes a cache holds
-    cached = f"index {FORMAT_VERSION} {content}"
-    data = read_file(folder, name, missing=REBUILD, content=cached)
+    address = folder.address(index_path(Path(shard.name)).name)
+    data = read_index(folder, shard)
     try:
         samples = parse_index(data, address, shard)
     except UserError:  # the cache may be at fault
-        folder.forget(cached)
-        samples = parse_index(read_file(folder, name, missing=REBUILD, content=cached), address, shard)
+        folder.forget(cached_name(shard))
+        samples = parse_index(read_index(folder, shard), address, shard)
     try:
-        file = folder.open(shard.name, content)
+        file = folder.open(shard.name, shard.content, shard.bytes)
     except OSError as error:
         problem = f"cannot be opened ({error.strerror}); copy or prepare the shard again"
         raise UserError(f"{folder.address(shard.name)}", problem) from None
     return ShardIndex(folder.address(shard.name), file, samples)
+
+
+def read_index(folder: Folder, shard: Shard) -> bytes:
+    """The index of a tar, from the cache if there is one."""
+    name = index_path(Path(shard.name)).name
+    return read_file(folder, name, missing=REBUILD, content=cached_name(shard))
+
+
+def cached_name(shard: Shard) -> str:
+    """What the index is called in a cache: that of a tar with the same bytes is the same."""
+    return f"index {FORMAT_VERSION} {shard.content}"
 
 
 def parse_index(data: bytes, address: str, shard: Shard) -> list[dict[str, Any]]:

@@ -35,6 +35,11 @@ class Shard:
     sha256: str
     groups: dict[str, int]
 
+    @property
+    def content(self) -> str:
+        """What its bytes are called in a cache."""
+        return f"{self.sha256} {self.bytes}"
+
 
 @dataclass
 class SplitSummary:

@@ -4,15 +4,20 @@ Blocks are files named after the content they belong to (the checksum of the tar
 never mixed with what was there before. A block is written aside and renamed. The bound is kept by one lock file, which
 holds the bytes in use: a process adds to it before it writes. If the sum would pass the bound, it deletes the blocks
 that were longest unused. A process that has an evicted block open reads on.
+
+A file can be read whole, by one request, into the blocks that reading takes it from. One process of the machine does
+so, the one that holds its claim: a lock, which the system takes from a process that dies. Others wait for their blocks.
 """
 
 import fcntl
 import hashlib
 import os
 import socket
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,22 @@ MAX_OPEN = 64  # block files a process keeps open
 KEEP = 0.9  # share of the bound that is left in use by an eviction, so that the next ones need none
 NAME_DIGITS = 40  # hexadecimal, of the checksum that a file is named by
 USAGE, USAGE_BYTES = "usage", 32  # the lock file, and what is read of it
+CLAIMS, CLAIM_DIGITS = "claims", 3  # their folder; contents that begin alike share one, so that there are not too many
+POLL = 0.02  # seconds between two looks for a block that another process reads
+
+Stream = Callable[[int, int, Callable[[bytes], None]], None]  # offset, bytes, and what takes them piece by piece
+
+
+def digest(content: str) -> str:
+    """A plain file name, whatever `content` is."""
+    return hashlib.sha256(content.encode()).hexdigest()[:NAME_DIGITS]
+
+
+def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising numbers -> (first, stop) of each run of consecutive ones."""
+    starts = [n for i, n in enumerate(numbers) if not i or numbers[i - 1] != n - 1]
+    stops = [n + 1 for i, n in enumerate(numbers) if i + 1 == len(numbers) or numbers[i + 1] != n + 1]
+    return list(zip(starts, stops, strict=True))
 
 
 class Cache:
@@ -54,9 +75,12 @@ class Cache:
         path = self._path(content, "whole")
         with suppress(OSError):
             return path.read_bytes()
-        data = fetch()
-        self._store(path, data)
-        return data
+        with self._claimed(content, path.exists):
+            with suppress(OSError):
+                return path.read_bytes()
+            data = fetch()
+            self._store(path, data)
+            return data
 
     def forget(self, content: str, block: int | str = "whole") -> None:
         """Delete a block that turned out to be damaged."""
@@ -68,7 +92,7 @@ class Cache:
     def read(self, content: str, offset: int, size: int, fetch: Callable[[int, int], bytes]) -> bytes:
         """Bytes of a file, fewer only at its end; `fetch(offset, size)` gets what the cache lacks."""
         parts = []
-        for block in range(offset // self.block, -(-(offset + size) // self.block)):
+        for block in self.blocks(offset, size):
             first = block * self.block
             start, stop = max(0, offset - first), min(self.block, offset + size - first)
             path = self._path(content, block)
@@ -81,8 +105,38 @@ class Cache:
             parts.append(data[start:stop])
         return b"".join(parts)
 
+    def blocks(self, offset: int, size: int) -> range:
+        """The numbers of the blocks that bytes of a file lie in."""
+        return range(offset // self.block, -(-(offset + size) // self.block))
+
+    def touch(self, content: str, size: int) -> None:
+        """Put off the eviction of a file's blocks."""
+        for block in self.blocks(0, size):
+            with suppress(OSError):
+                os.utime(self._path(content, block))
+
+    def fill(self, content: str, size: int, stream: Stream, needed: range | None = None) -> None:
+        """Read what the cache lacks of a file of `size` bytes: one request for each gap, so one if it lacks all.
+
+        If another process does so, wait for the `needed` blocks, or for the claim if that process gave up or died;
+        None: do not wait. Blocks may still be missing then, if the file is shorter than it should be.
+        """
+        wanted = range(0) if needed is None else needed
+        lacks = partial(self._lacks, content)
+        if not self._writes or (needed is not None and not any(map(lacks, wanted))):
+            return
+        with self._claimed(content, lambda: not any(map(lacks, wanted))) as claimed:
+            missing = [b for b in self.blocks(0, size) if not self._path(content, b).exists()] if claimed else []
+            for first, stop in runs(missing):
+                offset, end = first * self.block, min(stop * self.block, size)
+                stream(offset, end - offset, BlockWriter(self, content, offset, end).take)
+
+    def _lacks(self, content: str, block: int) -> bool:
+        path = self._path(content, block)
+        return path not in self._files and not path.exists()
+
     def _path(self, content: str, block: int | str) -> Path:
-        name = hashlib.sha256(content.encode()).hexdigest()[:NAME_DIGITS]  # a plain file name, whatever `content` is
+        name = digest(content)
         return self.folder / name[:2] / f"{name}-{block}"
 
     def _open(self, path: Path) -> int | None:
@@ -128,6 +182,29 @@ class Cache:
         os.pwrite(usage, str(used + size).encode(), 0)
 
     @contextmanager
+    def _claimed(self, content: str, enough: Callable[[], bool]) -> Iterator[bool]:
+        """Whether this process is to read a content: not if another one has the claim and `enough` is there."""
+        file, claimed = None, True
+        try:
+            with suppress(OSError):  # in a folder that cannot be written everybody reads on its own
+                (self.folder / CLAIMS).mkdir(exist_ok=True)
+                file = os.open(self.folder / CLAIMS / digest(content)[:CLAIM_DIGITS], os.O_RDWR | os.O_CREAT, 0o666)
+            while file is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not (claimed := not enough()):
+                        break
+                except OSError:  # a file system without locks
+                    break
+                time.sleep(POLL)
+            yield claimed
+        finally:
+            if file is not None:
+                os.close(file)
+
+    @contextmanager
     def _locked(self) -> Iterator[int]:
         file = os.open(self.folder / USAGE, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -150,3 +227,20 @@ class Cache:
             path.unlink(missing_ok=True)
             used -= size
         return used
+
+
+class BlockWriter:
+    """Cuts the bytes [offset, end) of a file, as they come, into blocks of a cache; never holds more than one."""
+
+    def __init__(self, cache: Cache, content: str, offset: int, end: int) -> None:
+        assert offset % cache.block == 0, offset
+        self.cache, self.content, self.offset, self.end = cache, content, offset, end
+        self.held = bytearray()
+
+    def take(self, piece: bytes) -> None:
+        self.held += piece
+        while self.held and len(self.held) >= (size := min(self.cache.block, self.end - self.offset)):
+            path = self.cache._path(self.content, self.offset // self.cache.block)
+            self.cache._store(path, bytes(self.held[:size]))
+            del self.held[:size]
+            self.offset += size

@@ -9,8 +9,9 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
@@ -19,10 +20,13 @@ from ...models.errors import UserError
 
 SLOWEST = 10_000  # bytes a second, on average after the first `stall` seconds: below it an answer counts as stalled
 LARGEST_WHOLE = 64_000_000  # bytes of a file that is read through for a range, if a server knows no ranges
+PART = 64 << 20  # bytes that fsspec is asked for at a time, all of which it holds in memory
 PASSING_STATUS = (408, 425, 429)  # and all from 500 on
 REDIRECTS = urllib3.Retry(
     total=None, connect=0, read=0, redirect=5, status=0, other=0, respect_retry_after_header=False
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,30 @@ class Fetcher(ABC):
 
         Raises FileNotFoundError at once if there is no such file, UserError for everything else that is wrong.
         """
+        return self._patiently(url, lambda: b"".join(self.pieces(url, offset, size)))
+
+    def stream(self, url: str, offset: int, size: int, take: Callable[[bytes], None]) -> None:
+        """Hand the bytes that `fetch` returns to `take`, piece by piece: by one request, if there is no fault.
+
+        After a fault only the rest is asked for. A server without ranges is read through up to the range.
+        """
+        done = 0
+
+        def go_on() -> None:
+            nonlocal done
+            if done < size:
+                for piece in self.pieces(url, offset + done, size - done, through=True):
+                    done += len(piece)
+                    take(piece)
+
+        self._patiently(url, go_on)
+
+    def _patiently(self, url: str, attempt_once: Callable[[], T]) -> T:
         patience, started, problem = self.patience, time.monotonic(), ""
         wait = patience.first_wait * (0.75 + os.getpid() % 64 / 128)  # so that workers do not all ask again at once
         for attempt in range(1, patience.attempts + 1):
             try:
-                return self.get(url, offset, size)
+                return attempt_once()
             except PassingError as error:
                 problem = " ".join(str(error).split())[:300]
                 if attempt < patience.attempts:
@@ -88,8 +111,26 @@ class Fetcher(ABC):
         """Whatever holds connections."""
 
     @abstractmethod
-    def get(self, url: str, offset: int, size: int | None) -> bytes:
-        """One attempt of `fetch`; raises PassingError if another is worth it."""
+    def pieces(self, url: str, offset: int, size: int | None, *, through: bool = False) -> Iterator[bytes]:
+        """One attempt of `fetch`, in pieces; raises PassingError if another is worth it.
+
+        `through`: a file that cannot be read by ranges is read through up to the range, however large it is.
+        """
+
+
+def cut(pieces: Iterable[bytes], offset: int, size: int | None) -> Iterator[bytes]:
+    """The bytes [offset, offset + size) of what comes in pieces; the rest is not waited for."""
+    left = size
+    for piece in pieces:
+        part = piece[offset:]
+        offset = max(0, offset - len(piece))
+        if left is not None:
+            part = part[:left]
+            left -= len(part)
+        if part:
+            yield part
+        if left == 0:
+            return
 
 
 class HttpFetcher(Fetcher):
@@ -98,7 +139,7 @@ class HttpFetcher(Fetcher):
     def connect(self) -> urllib3.PoolManager:
         return urllib3.PoolManager(maxsize=4)
 
-    def get(self, url: str, offset: int, size: int | None) -> bytes:
+    def pieces(self, url: str, offset: int, size: int | None, *, through: bool = False) -> Iterator[bytes]:
         headers = {"Accept-Encoding": "identity"}
         if size is not None:
             headers["Range"] = f"bytes={offset}-{offset + size - 1}"
@@ -108,48 +149,49 @@ class HttpFetcher(Fetcher):
                 "GET", url, headers=headers, preload_content=False, timeout=self.patience.stall, retries=REDIRECTS
             )
             try:
-                body = self._answer(url, response, offset, size, started)
+                yield from self._answer(url, response, offset, size, started, through)
             except BaseException:
                 response.close()  # what it may still send belongs to no other request
                 raise
             response.release_conn()
-            return body
         except LocationValueError as error:
             raise UserError(url, f"no valid address ({error})", "correct data.shards") from None
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
             raise PassingError(f"{type(reason).__name__} ({reason})") from None
 
-    def _answer(self, url: str, response: Any, offset: int, size: int | None, started: float) -> bytes:
+    def _answer(
+        self, url: str, response: Any, offset: int, size: int | None, started: float, through: bool
+    ) -> Iterator[bytes]:
         _check_status(url, response)
         if response.status == 416:
-            return b""  # the file ends before the range
+            return  # the file ends before the range
         if size is None:
-            return self._body(response, _length(response), started)
-        if response.status == 206:
-            return self._body(response, _range_length(response, offset, size), started)
-        length = _length(response)  # 200: the whole file, from a server that knows no ranges
-        if length is None or length > max(LARGEST_WHOLE, size):
-            raise UserError(
-                url,
-                "its server sends the whole file where a range is asked for",
-                "serve the data with one that knows range requests (nginx, S3, …), or copy it to a local folder",
-            )
-        body = self._body(response, length, started)[offset : offset + size]
-        response.close()
-        return body
+            yield from self._body(response, _length(response), started)
+        elif response.status == 206:
+            yield from self._body(response, _range_length(response, offset, size), started)
+        else:  # 200: the whole file, from a server that knows no ranges
+            length = _length(response)
+            if not through and (length is None or length > max(LARGEST_WHOLE, size)):
+                raise UserError(
+                    url,
+                    "its server sends the whole file where a range is asked for",
+                    "have shards read whole (data.cache=DIR data.read_ahead=always), or serve the data with a server "
+                    "that knows range requests (nginx, S3, …)",
+                )
+            yield from cut(self._body(response, length, started), offset, size)
+            response.close()
 
-    def _body(self, response: Any, length: int | None, started: float) -> bytes:
+    def _body(self, response: Any, length: int | None, started: float) -> Iterator[bytes]:
         """The body, of `length` bytes if that is known."""
-        parts, received = [], 0
+        received = 0
         while part := response.read1(1 << 20):
-            parts.append(part)
             received += len(part)
+            yield part
             if time.monotonic() - started > self.patience.stall + received / SLOWEST:
                 raise PassingError(f"stalled: {received} bytes in {time.monotonic() - started:.0f} s")
         if length is not None and received != length:
             raise PassingError(f"the answer was cut short: {received} of {length} bytes")
-        return b"".join(parts)
 
 
 def _check_status(url: str, response: Any) -> None:
@@ -198,20 +240,25 @@ class FsspecFetcher(Fetcher):
         except (ImportError, ValueError) as error:
             raise UserError(self.root, error, "install what reads such addresses, or copy the data") from None
 
-    def get(self, url: str, offset: int, size: int | None) -> bytes:
+    def pieces(self, url: str, offset: int, size: int | None, *, through: bool = False) -> Iterator[bytes]:
         system = self.client()
         path = system._strip_protocol(url)
         try:
             if size is None:
-                return system.cat_file(path)
-            length = max(0, min(size, int(system.info(path)["size"]) - offset))
-            data = system.cat_file(path, start=offset, end=offset + length) if length else b""
+                yield system.cat_file(path)
+                return
+            end = min(offset + size, int(system.info(path)["size"]))
+            for start in range(offset, end, PART):
+                stop = min(start + PART, end)
+                data = system.cat_file(path, start=start, end=stop)
+                if len(data) != stop - start:
+                    raise PassingError(f"the answer was cut short: {len(data)} of {stop - start} bytes")
+                yield data
+        except PassingError:
+            raise
         except FileNotFoundError:
             raise FileNotFoundError(url) from None
         except PermissionError as error:
             raise UserError(url, f"not allowed ({error})", "check the address and who may read it") from None
         except Exception as error:  # each back end has errors of its own
             raise PassingError(f"{type(error).__name__} ({error})") from None
-        if len(data) != length:
-            raise PassingError(f"the answer was cut short: {len(data)} of {length} bytes")
-        return data

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ...models.errors import UserError
 from ..batch import BATCH, Batch
 from ..dataset.clip import DamagedClip
+from .ahead import ReadAhead
 from .damaged import BadSamples
 from .examples import Pictures, Room, collate, draw_sample
 from .memory import BatchMemory, MadeBatch
@@ -65,16 +66,20 @@ class BatchStream(IterableDataset):
     def __iter__(self) -> Iterator["MadeBatch | FailedBatch"]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        batch = self.start_batch + number
-        while (size := self.global_size(batch)) > 0:
-            first = batch * self.batch_size
-            positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
-            try:
-                made: MadeBatch | FailedBatch = self.batch(positions, worker=number)
-            except UserError as error:
-                made = FailedBatch(error.where, error.problem, error.remedy)
-            yield made
-            batch += step
+        batch, ahead = self.start_batch + number, ReadAhead(self.source, self.order)
+        try:
+            while (size := self.global_size(batch)) > 0:
+                first = batch * self.batch_size
+                ahead.move_to(first)
+                positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
+                try:
+                    made: MadeBatch | FailedBatch = self.batch(positions, worker=number)
+                except UserError as error:
+                    made = FailedBatch(error.where, error.problem, error.remedy)
+                yield made
+                batch += step
+        finally:
+            ahead.end()
 
     def global_size(self, batch: int) -> int:
         """Samples in a global batch: batch_size, less in the last one of a fixed order, 0 after it."""

@@ -35,6 +35,10 @@ class Order(ABC):
         """The clip at a position; consecutive positions cost little."""
 
     @abstractmethod
+    def windows(self, position: int) -> tuple[list[int], list[int]]:
+        """The shards that are read about a position, and those that are read after them."""
+
+    @abstractmethod
     def replacement(self, position: int, attempt: int) -> Place:
         """The clip that stands in if the one at a position and `attempt` - 1 replacements of it are bad."""
 
@@ -49,23 +53,31 @@ class EpochOrder(Order):
         self.ends = np.cumsum(self.counts)
         self.num_clips = int(self.counts.sum())
         self.seed, self.window_shards = seed, window_shards
-        self._epoch, self._shards, self._starts = -1, np.zeros(0, np.int64), np.zeros(1, np.int64)
+        self._layouts: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # of an epoch or two: see `_layout`
         self._window = (-1, -1, np.zeros(0, np.int64))  # epoch, window, its permutation
 
     def place_of(self, position: int) -> Place:
         """A jump costs one permutation of a window."""
         epoch, index = divmod(position, self.num_clips)
-        if epoch != self._epoch:
-            self._start_epoch(epoch)
-        window = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shards, starts = self._layout(epoch)
+        window = int(np.searchsorted(starts, index, side="right")) - 1
         if self._window[:2] != (epoch, window):
-            size = int(self._starts[window + 1] - self._starts[window])
+            size = int(starts[window + 1] - starts[window])
             rng = np.random.default_rng([self.seed, epoch, 1, window])
             self._window = (epoch, window, rng.permutation(size))
-        within = int(self._window[2][index - self._starts[window]])  # counts through the shards of the window
-        shards = self._shards[window * self.window_shards :][: self.window_shards]
+        within = int(self._window[2][index - starts[window]])  # counts through the shards of the window
+        shards = shards[window * self.window_shards :][: self.window_shards]
         which, clip = locate(within, np.cumsum(self.counts[shards]))
         return Place(epoch, index, int(shards[which]), clip)
+
+    def windows(self, position: int) -> tuple[list[int], list[int]]:
+        """The window of a position and the next one, which may be the first of the next epoch."""
+        epoch, index = divmod(position, self.num_clips)
+        shards, starts = self._layout(epoch)
+        first = (int(np.searchsorted(starts, index, side="right")) - 1) * self.window_shards
+        stop = first + self.window_shards
+        following = shards[stop:] if stop < len(shards) else self._layout(epoch + 1)[0]
+        return shards[first:stop].tolist(), following[: self.window_shards].tolist()
 
     def replacement(self, position: int, attempt: int) -> Place:
         """Any clip: the neighbours of a bad one may be as bad."""
@@ -73,13 +85,16 @@ class EpochOrder(Order):
         number = int(np.random.default_rng([self.seed, epoch, 2, index, attempt]).integers(self.num_clips))
         return Place(epoch, index, *locate(number, self.ends))
 
-    def _start_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-        filled = np.flatnonzero(self.counts)
-        self._shards = np.random.default_rng([self.seed, epoch, 0]).permutation(filled)
-        firsts = range(0, len(filled), self.window_shards)
-        sizes = [int(self.counts[self._shards[first : first + self.window_shards]].sum()) for first in firsts]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+    def _layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards of an epoch in their order, and the index that each window begins at, with the end."""
+        if epoch not in self._layouts:
+            filled = np.flatnonzero(self.counts)
+            shards = np.random.default_rng([self.seed, epoch, 0]).permutation(filled)
+            firsts = range(0, len(filled), self.window_shards)
+            sizes = [int(self.counts[shards[first : first + self.window_shards]].sum()) for first in firsts]
+            near = {e: layout for e, layout in self._layouts.items() if abs(e - epoch) == 1}
+            self._layouts = near | {epoch: (shards, np.concatenate([[0], np.cumsum(sizes)]))}
+        return self._layouts[epoch]
 
 
 class FixedOrder(Order):
@@ -93,6 +108,12 @@ class FixedOrder(Order):
 
     def place_of(self, position: int) -> Place:
         return Place(0, position, *locate(position, self.ends))
+
+    def windows(self, position: int) -> tuple[list[int], list[int]]:
+        """One shard each."""
+        shard = locate(position, self.ends)[0]
+        end = int(self.ends[shard])
+        return [shard], [locate(end, self.ends)[0]] if end < self.num_clips else []
 
     def replacement(self, position: int, attempt: int) -> Place:
         """The next ones, from the first again after the last."""

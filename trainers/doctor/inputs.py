@@ -128,7 +128,7 @@ def first_shard(reader: ClipReader) -> list[Finding]:
     shard = reader.manifest.shards[0]
     address = reader.files.address(shard.name)
     try:
-        file = reader.files.open(shard.name, shard.sha256)
+        file = reader.files.open(shard.name, shard.content, shard.bytes)
         held = Path(address).stat().st_size if not is_url(address) else shard.bytes
         whole = held == shard.bytes and len(file.read(shard.bytes - 1, 1)) == 1
     except (OSError, UserError) as error:
