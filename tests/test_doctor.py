@@ -17,11 +17,12 @@ from emohead.apps.doctor import as_table
 from emohead.datamodules.module import TalkingFaceData
 from emohead.trainers.config import load_config
 from emohead.trainers.doctor import machine
-from emohead.trainers.doctor.disk import checkpoint_bytes
+from emohead.trainers.doctor.disk import checkpoint_bytes, frozen_bytes
 from emohead.trainers.doctor.examine import examine
 from emohead.trainers.doctor.finding import Finding
 from emohead.trainers.face import FaceStage, FaceStageConfig
 from rich.console import Console
+from torch import nn
 
 from .conftest import emohead, refused
 
@@ -250,10 +251,17 @@ def test_a_run_that_is_done_is_told(examined: Callable, face_run: Path) -> None:
 
 def test_checkpoints_need_the_room_that_is_foretold(face_run: Path) -> None:
     config = load_config(FaceStageConfig, [face_run / "config.yaml"], [])
-    checkpoint, export = checkpoint_bytes(FaceStage, config, TalkingFaceData("face", config.data).facts)
+    checkpoint, frozen, export = checkpoint_bytes(FaceStage, config, TalkingFaceData("face", config.data).facts)
+    assert frozen == 0
     (saved,) = (face_run / "checkpoints").glob("step-*")
     assert sum(file.stat().st_size for file in saved.iterdir()) == pytest.approx(checkpoint, rel=0.1)
     assert (face_run / "export" / "face.safetensors").stat().st_size == pytest.approx(export, rel=0.1)
+
+
+def test_weights_that_are_not_trained_are_counted_once_for_all_checkpoints() -> None:
+    partly = nn.Sequential(nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 1))
+    assert frozen_bytes(partly) == 4 * 8
+    assert frozen_bytes(partly[0]) == 0, "an average has no gradients, and changes"
 
 
 def test_a_full_disk_is_told(examined: Callable) -> None:

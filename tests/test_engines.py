@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from emohead.models.face_loss import gradient_penalty
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine, configuration
 from emohead.trainers.engines.plain import STATE, Engine, LossScale, PlainEngine
+from emohead.trainers.engines.ranks import all_objects
+from emohead.trainers.engines.shares import Share, to_save
 from emohead.trainers.run.watchdog import in_collective
 from torch import Tensor, nn
 
@@ -37,7 +40,8 @@ def networks() -> dict[str, nn.Module]:
 def optimizers(both: dict[str, nn.Module]) -> dict[str, torch.optim.Optimizer]:
     # A first moment and an eps for Adam: without them, the sign of a gradient of 1e-9 decides over a whole step.
     settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-5, "fused": True}
-    return {name: torch.optim.AdamW(network.parameters(), **settings) for name, network in both.items()}
+    trained = {name: [p for p in network.parameters() if p.requires_grad] for name, network in both.items()}
+    return {name: torch.optim.AdamW(parameters, **settings) for name, parameters in trained.items()}
 
 
 def batches(rank: int = 0, num_ranks: int = 1) -> list[Tensor]:
@@ -104,14 +108,34 @@ def make_engines(
     return {name: DeepSpeedEngine(both[name], made[name], **common) for name in both}
 
 
-def snapshot(engines: dict[str, Engine]) -> dict[str, dict[str, Tensor]]:
-    """Weights and optimizer states of both networks, whole."""
+class Held(dict):
+    """Whole tensors as a `Source`."""
+
+    def part(self, name: str, start: int, numel: int) -> Tensor:
+        return self[name].flatten()[start : start + numel]
+
+
+def snapshot(engines: dict[str, Engine]) -> dict[str, Held]:
+    """Weights and optimizer states of both networks, put together from what the ranks would save."""
     found = {}
     for name, engine in engines.items():
-        with engine.whole():
-            weights = {key: value.clone() for key, value in engine.module.state_dict().items()}
-        found[name] = weights | engine.state(keep=True)
+        own = {key: share._replace(values=share.values.clone()) for key, share in saved_by(engine).items()}
+        whole, counts = Held(), Counter()
+        for key, share in [item for part in all_objects(own) for item in part.items()]:
+            given, held = share.values.flatten(), whole.setdefault(key, torch.full(share.shape, torch.nan))
+            held.view(-1)[share.start :][: len(given)] = given
+            counts[key] += len(given)
+        assert counts == {key: value.numel() for key, value in whole.items()}, "each value is saved once"
+        found[name] = whole
     return found
+
+
+def saved_by(engine: Engine) -> dict[str, Share]:
+    return to_save(engine.shares(), dist.get_rank(), RANKS)
+
+
+def weights_of(saved: Held) -> dict[str, Tensor]:
+    return {key.removeprefix("weights."): value for key, value in saved.items() if key.startswith("weights.")}
 
 
 def work(rank: int, kind: str, folder: Path) -> None:
@@ -127,12 +151,13 @@ def work(rank: int, kind: str, folder: Path) -> None:
         found["scaled" if scaled else "after"] = snapshot(engines)
     saved = found["after"]
 
-    fresh = networks()  # weights go in before an engine is made, the optimizer's states after it
+    fresh = networks()  # whole weights go in before an engine is made, sharded ones and the optimizer's states after it
     for name, network in fresh.items():
-        network.load_state_dict({key: saved[name][key] for key in network.state_dict()})
+        given = weights_of(saved[name])
+        network.load_state_dict({k: torch.zeros_like(v) for k, v in given.items()} if "zero3" in kind else given)
     engines = make_engines(kind, fresh, rank)
     for name, engine in engines.items():
-        engine.load_state(saved[name])
+        engine.load(saved[name])
     steps(fresh, data[STEPS:], engine_update(engines))
     found["resumed"] = snapshot(engines)
 
@@ -140,9 +165,24 @@ def work(rank: int, kind: str, folder: Path) -> None:
     engine.backward(fresh["generator"](data[0]).mean() * (float("nan") if rank == 1 else 1.0))
     found["norm"] = engine.step()
     found["skipped"] = snapshot({"generator": engine})
-    torch.save(found, folder / f"{rank}.pt")
+    found["frozen"] = {"layer": {key: value.clone() for key, value in partly_frozen(kind, rank).frozen()}}
+    plain = {k: {n: dict(held) for n, held in v.items()} if isinstance(v, dict) else v for k, v in found.items()}
+    torch.save(plain, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def partly_frozen(kind: str, rank: int) -> Engine:
+    """A network whose first layer is not trained, and too large for ZeRO-3 to leave whole."""
+    network = nn.Sequential(nn.Linear(400, 300), nn.Linear(300, 3))
+    network[0].requires_grad_(False)
+    given = Held({f"weights.{name}": torch.ones_like(value) for name, value in network.state_dict().items()})
+    if "zero3" not in kind:
+        network.load_state_dict(weights_of(given))
+    engine = make_engines(kind, {"only": network}, rank)["only"]
+    assert engine.shares().keys() == {"weights.1.weight", "weights.1.bias"}
+    engine.load(given)
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +207,17 @@ def test_two_processes_do_what_one_does(kind: str, expected: list, tmp_path: Pat
         for moment, wanted in (("after", expected[0]), ("scaled", expected[0]), ("resumed", expected[1])):
             for name, weights in wanted.items():
                 for key, value in weights.items():
-                    got = found[moment][name][key]
+                    got = found[moment][name][f"weights.{key}"]
                     torch.testing.assert_close(got, value, atol=1e-6, rtol=0, msg=f"{moment} {key}")
         assert not found["norm"] < float("inf"), "one rank's NaN is seen by all"
         for key, value in found["skipped"]["generator"].items():
             assert torch.equal(value, found["resumed"]["generator"][key]), f"{key} was changed by a step left out"
+        layer = found["frozen"]["layer"]
+        assert {key: value.shape for key, value in layer.items()} == {
+            "weights.0.weight": (300, 400),
+            "weights.0.bias": (300,),
+        }
+        assert all((value == 1).all() for value in layer.values())
 
 
 def test_what_an_engine_sends_at_once_is_as_large_as_its_network() -> None:
@@ -199,7 +245,28 @@ def test_all_that_an_optimizer_remembers_comes_back_to_where_its_parameter_lies(
     kept = {
         f"{key}.{name}": torch.zeros_like(p, device=CPU) for name, p in network.named_parameters() for key in STATE[:2]
     }
-    engine.load_state(kept | {f"step.{name}": torch.tensor(7.0) for name, _ in network.named_parameters()})
+    engine.load(Held(kept | {f"step.{name}": torch.tensor(7.0) for name, _ in network.named_parameters()}))
     remembered = [value for p in network.parameters() for value in engine.optimizer.state[p].values()]
     assert len(remembered) == 6
     assert all(value.device.type == "meta" for value in remembered)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 7])
+def test_what_all_ranks_hold_is_saved_once_in_equal_pieces(num_ranks: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    tensors = {str(size): torch.randn(size, 3, generator=draws) for size in (5, 0, 11, 1)} | {"scalar": torch.tensor(2)}
+    tensors["across"] = torch.randn(4, 6, generator=draws).T  # its values count by rows, not as they lie in memory
+    shares = {name: Share(tensor, tensor.shape) for name, tensor in tensors.items()}
+    shares |= {"own": Share(torch.ones(4), torch.Size([9]), 5, everywhere=False)}
+    found: dict[str, list[Tensor]] = {}
+    sizes = []
+    for rank in range(num_ranks):
+        saved = to_save(shares, rank, num_ranks)
+        assert saved.pop("own").start == 5
+        sizes.append(sum(share.values.numel() for share in saved.values()))
+        for name, share in saved.items():
+            assert share.start == sum(map(len, found.get(name, [])))
+            found.setdefault(name, []).append(share.values.flatten())
+    assert max(sizes) - min(sizes) <= 1
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(torch.cat(found[name]), tensor.flatten()) for name, tensor in tensors.items())

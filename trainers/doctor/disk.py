@@ -1,6 +1,6 @@
 """How much disk the checkpoints of a stage will take, computed without its weights."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,8 +23,16 @@ class Uninitialised(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def checkpoint_bytes(stage_type: type[Stage], config: Any, facts: DataFacts) -> tuple[int, int]:
-    """Bytes of a checkpoint (weights and optimizer) and of the export of a stage.
+class Bytes(NamedTuple):
+    """What a stage writes."""
+
+    checkpoint: int  # weights and optimizer
+    frozen: int  # weights that never change, stored once for all checkpoints
+    export: int
+
+
+def checkpoint_bytes(stage_type: type[Stage], config: Any, facts: DataFacts) -> Bytes:
+    """How much disk a stage takes.
 
     Raises UserError if a network cannot be made as configured, or a checkpoint it builds on cannot be read.
     """
@@ -32,8 +40,15 @@ def checkpoint_bytes(stage_type: type[Stage], config: Any, facts: DataFacts) -> 
     with Uninitialised():
         networks = stage_type.build(without_files(config), facts, given)
     trained = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    weights = sum(map(state_bytes, networks.values()))
-    return weights + MOMENTS * sum(p.numel() for p in trained), state_bytes(networks["network"])
+    frozen = sum(map(frozen_bytes, networks.values()))
+    weights = sum(map(state_bytes, networks.values())) - frozen
+    return Bytes(weights + MOMENTS * sum(p.numel() for p in trained), frozen, state_bytes(networks["network"]))
+
+
+def frozen_bytes(module: nn.Module) -> int:
+    """Of the weights that are not trained; a network of nothing else, such as an average, changes all the same."""
+    kinds = {p.requires_grad for p in module.parameters()}
+    return sum(p.numel() * p.element_size() for p in module.parameters() if not p.requires_grad) if True in kinds else 0
 
 
 def state_bytes(module: nn.Module) -> int:

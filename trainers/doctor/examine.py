@@ -135,8 +135,8 @@ def space(stage_type: type[Stage], config: Any, run: Path, facts: DataFacts | No
         return [Finding("disk", "ok", f"{gigabytes(free)} free; what checkpoints take is told once the rest is right")]
     kept = max(0, c.keep_last) + max(0, c.keep_best)
     count = max(0, kept - len(Checkpoints(run / CHECKPOINTS).steps())) + 1
-    need = count * size[0] + size[1]
-    what = f"{gigabytes(size[0])} x {count} for checkpoints, and the export"
+    need = count * size.checkpoint + size.frozen + size.export
+    what = f"{gigabytes(size.checkpoint)} x {count} for checkpoints, and the export"
     told = f"{gigabytes(free)} free, {gigabytes(need)} needed: {what}"
     if need > free:
         return [

@@ -4,8 +4,8 @@ Each network has a DeepSpeed engine of its own, in float32; mixed precision is a
 `bf16-mixed` means one thing. Forward passes go through the plain modules: a pass through two DeepSpeed engines for one
 batch fails at stages 0 and 2 and gives wrong gradients at stage 1.
 
-DeepSpeed keeps the address of every parameter's shards. Here they are gathered and scattered through these addresses,
-so that a checkpoint of any ZeRO stage and number of ranks can be read by any other.
+DeepSpeed keeps the address of every parameter's shards. Through these addresses each rank saves and loads its own, so
+that a checkpoint of any ZeRO stage and number of ranks can be read by any other.
 """
 
 import logging
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .plain import STATE, Engine, LossScale
+from .shares import Share, Source
 
 HOLDER = -1  # no module's id
 BUCKET = 50_000_000  # values that travel together, at most
@@ -130,54 +131,77 @@ class DeepSpeedEngine(Engine):
                 for parameter in parameters:
                     parameter.ds_active_sub_modules.discard(HOLDER)
 
-    def state(self, *, keep: bool) -> dict[str, Tensor]:
-        gathered = {}
-        for name, parameter in self.module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            for key in STATE:
-                value = self._gathered(parameter, key)
-                if keep and value is not None:
-                    gathered[f"{key}.{name}"] = value.to("cpu", copy=True)
-        return gathered
+    def _held(self, tensor: Sharded) -> Share:
+        if not hasattr(tensor, "ds_tensor"):
+            return super()._held(tensor)
+        start, values = own_part(tensor)
+        return Share(values, tensor.ds_shape, start, everywhere=False)
 
-    def _gathered(self, parameter: nn.Parameter, key: str) -> Tensor | None:
-        """One entry of the optimizer's state, whole; None if no step has been done yet."""
-        states = self._states()
-        if not self.zero_stage:
-            return torch.as_tensor(states[parameter][key]) if parameter in states else None
-        if not states:
-            return None
-        if key == "step":
-            return torch.as_tensor(next(iter(states.values()))["step"]).cpu()
-        shape, numel = whole_shape(parameter)
-        buffer = torch.zeros(numel, device=self.engine.device)
-        fragment = self._fragment(parameter)
-        if fragment is not None:
-            held = states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel)
-            buffer.narrow(0, fragment.start, fragment.numel).copy_(held)
-        dist.all_reduce(buffer)
-        return buffer.view(shape)
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        states = self._states()
-        for name, parameter in self.module.named_parameters():
-            if f"step.{name}" not in tensors:
-                continue
-            step = tensors[f"step.{name}"]
-            if not self.zero_stage:
-                moments = {k: torch.empty_like(parameter).copy_(tensors[f"{k}.{name}"]) for k in STATE[:2]}
-                states[parameter] = moments | {"step": step.to(parameter.device, copy=True)}
-                continue
+    def _remembered(self) -> dict[str, Share]:
+        states, found = self._states(), {}
+        if not self.zero_stage or not states:
+            return super()._remembered() if not self.zero_stage else {}
+        step = torch.as_tensor(next(iter(states.values()))["step"])  # that of all
+        for name, parameter in self._trained():
+            found[f"step.{name}"] = Share(step, step.shape)
             fragment = self._fragment(parameter)
             if fragment is None:
                 continue
-            if fragment.flat not in states:
-                moments = {key: torch.zeros_like(fragment.flat) for key in STATE[:2]}
-                states[fragment.flat] = moments | {"step": step.to(fragment.flat.device, copy=True)}
             for key in STATE[:2]:
-                given = tensors[f"{key}.{name}"].flatten().narrow(0, fragment.start, fragment.numel)
+                values = states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel)
+                found[f"{key}.{name}"] = Share(values, whole_shape(parameter), fragment.start, everywhere=False)
+        return found
+
+    def frozen(self) -> Iterator[tuple[str, Tensor]]:
+        if self.zero_stage < 3:
+            yield from super().frozen()
+            return
+        import deepspeed
+
+        held = self.module.state_dict(keep_vars=True)
+        for name in self.frozen_names:
+            with deepspeed.zero.GatheredParameters([held[name]]):
+                yield f"weights.{name}", held[name].detach()
+
+    def load(self, source: Source) -> None:
+        if not self.zero_stage:
+            super().load(source)
+            return
+        if self.zero_stage == 3:
+            self._load_weights(source)
+        trained, states = self._trained(), self._states()
+        if f"step.{trained[0][0]}" not in source:
+            return  # no step had been done
+        step = source.part(f"step.{trained[0][0]}", 0, 1).view(())
+        for flat in self._flat_groups():  # those too that hold nothing here but padding: they count steps
+            moments = {key: torch.zeros_like(flat) for key in STATE[:2]}
+            states[flat] = moments | {"step": step.to(flat.device, copy=True)}
+        for name, parameter in trained:
+            fragment = self._fragment(parameter)
+            if fragment is None:
+                continue
+            for key in STATE[:2]:
+                given = source.part(f"{key}.{name}", fragment.start, fragment.numel)
                 states[fragment.flat][key].narrow(0, fragment.offset, fragment.numel).copy_(given)
+
+    @torch.no_grad()
+    def _load_weights(self, source: Source) -> None:
+        """ZeRO-3: each rank reads its own part of the weights, which DeepSpeed holds twice."""
+        for name, parameter in self.module.named_parameters():
+            start, values = own_part(parameter)
+            if values.numel():
+                values.copy_(source.part(f"weights.{name}", start, values.numel()))
+        for _, parameter in self._trained():
+            fragment = self._fragment(parameter)
+            if fragment is not None:
+                fragment.flat.narrow(0, fragment.offset, fragment.numel).copy_(own_part(parameter)[1])
+        small: list[Sharded] = self.optimizer.persistent_parameters  # whole on each rank as well
+        if small:
+            small[0].partition(small)
+            small[0].all_gather(small)
+
+    def _trained(self) -> list[tuple[str, Sharded]]:
+        return [(name, p) for name, p in self.module.named_parameters() if name not in self.frozen_names]
 
     def _states(self) -> dict[Any, Any]:
         """The state of PyTorch's optimizer: by parameter at stage 0, by flat group otherwise."""
@@ -198,17 +222,21 @@ class DeepSpeedEngine(Engine):
             flat = self._flat_groups()[mapping.param_group_index]
             whole, held = mapping.lp_fragment_address, mapping.hp_fragment_address
             return Fragment(whole.start, whole.numel, flat, held.start)
-        group, offset, size = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
-        start = size * dist.get_rank()
-        numel = min(size, max(0, parameter.ds_numel - start))  # the last ranks' parts are padded
-        return Fragment(start, numel, self._flat_groups()[group], offset) if numel else None
+        group, offset, _ = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+        start, values = own_part(parameter)
+        return Fragment(start, values.numel(), self._flat_groups()[group], offset) if values.numel() else None
 
 
-def whole_shape(parameter: Sharded) -> tuple[torch.Size, int]:
-    """Shape and size of the whole parameter; ZeRO-3 leaves an empty tensor in its place."""
-    if hasattr(parameter, "ds_shape"):
-        return parameter.ds_shape, parameter.ds_numel
-    return parameter.shape, parameter.numel()
+def whole_shape(parameter: Sharded) -> torch.Size:
+    """Shape of the whole parameter; ZeRO-3 leaves an empty tensor in its place."""
+    return parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
+
+
+def own_part(parameter: Sharded) -> tuple[int, Tensor]:
+    """This rank's part of a parameter of ZeRO-3, by reference: its start in the flattened parameter, and its values."""
+    held = parameter.ds_tensor
+    start = held.ds_numel * dist.get_rank()
+    return start, held.narrow(0, 0, min(held.ds_numel, max(0, parameter.ds_numel - start)))  # the last ones are padded
 
 
 def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int) -> dict[str, Any]:

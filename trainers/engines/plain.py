@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .shares import Share, Source
+
 BUCKET = 25 * 2**20 // 4  # float32 values that travel together
 STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam and AdamW remember of a parameter
 
@@ -49,6 +51,10 @@ class Engine:
         self.clip_norm = clip_norm
         self.scale = scale
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        held = module.state_dict(keep_vars=True).items()
+        # Names of the weights that never change, in order.
+        self.frozen_names = {n: None for n, t in held if isinstance(t, nn.Parameter) and t not in trained}
 
     def set_lr_scale(self, scale: float) -> None:
         """Set the learning rates to a share of those that the optimizer was made with."""
@@ -71,16 +77,46 @@ class Engine:
         """
         yield
 
-    def state(self, *, keep: bool) -> dict[str, Tensor]:
-        """The optimizer's state, whole: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, on the CPU.
+    def shares(self) -> dict[str, Share]:
+        """What this rank holds of all that changes, as it is now and not as a copy.
 
-        For all ranks together; only those that `keep` it get it.
+        `weights.NAME`, and of the optimizer `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, once a step has been done.
         """
-        raise NotImplementedError
+        held = self.module.state_dict(keep_vars=True)
+        weights = {f"weights.{name}": self._held(held[name]) for name in held if name not in self.frozen_names}
+        return weights | self._remembered()
 
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take the tensors that `state` gave, from any kind of engine on any number of ranks."""
-        raise NotImplementedError
+    def _held(self, tensor: Tensor) -> Share:
+        return Share(tensor, tensor.shape)
+
+    def _remembered(self) -> dict[str, Share]:
+        states: dict[str, Any] = {name: self.optimizer.state.get(p) for name, p in self.module.named_parameters()}
+        found = {
+            f"{key}.{name}": torch.as_tensor(state[key]) for name, state in states.items() if state for key in STATE
+        }
+        return {name: Share(value, value.shape) for name, value in found.items()}
+
+    def frozen(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that never change, `weights.NAME`, whole and one after the other. For all ranks together."""
+        held = self.module.state_dict()
+        for name in self.frozen_names:
+            yield f"weights.{name}", held[name]
+
+    def load(self, source: Source) -> None:
+        """Take what engines of any kind, on any number of ranks, had in their `shares`.
+
+        Weights that are whole on each rank are left alone: they were in the network before it got an engine.
+        """
+        for name, parameter in self.module.named_parameters():
+            if f"step.{name}" in source:
+                numel = parameter.numel()
+                moments = {k: source.part(f"{k}.{name}", 0, numel).view(parameter.shape) for k in STATE[:2]}
+                # The moments lie in memory as the parameter does: sums over them are then done in the same order.
+                moments = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
+                step = source.part(f"step.{name}", 0, 1).view(())
+                self.optimizer.state[parameter] = moments | {
+                    "step": step.to(parameter.device, copy=True)  # fused Adam reads it there
+                }
 
 
 class PlainEngine(Engine):
@@ -109,27 +145,6 @@ class PlainEngine(Engine):
         self.scale.update(finite)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-    def state(self, *, keep: bool) -> dict[str, Tensor]:
-        if not keep:
-            return {}
-        remembered: dict[str, Any] = {name: self.optimizer.state.get(p) for name, p in self.module.named_parameters()}
-        return {
-            f"{key}.{name}": torch.as_tensor(state[key]).detach().to("cpu", copy=True)
-            for name, state in remembered.items()
-            if state
-            for key in STATE
-        }
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.module.named_parameters():
-            if f"step.{name}" in tensors:
-                moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in STATE[:2]}
-                # The moments lie in memory as the parameter does: sums over them are then done in the same order.
-                moments = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
-                self.optimizer.state[parameter] = moments | {
-                    "step": tensors[f"step.{name}"].to(parameter.device, copy=True)  # fused Adam reads it there
-                }
 
 
 def average(tensors: Sequence[Tensor]) -> None:

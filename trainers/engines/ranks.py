@@ -13,6 +13,10 @@ def num_ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 class _AllRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -37,8 +41,7 @@ def all_rows(x: Tensor) -> Tensor:
 
 def own_rows(count: int) -> slice:
     """The place of this rank's `count` rows among those of `all_rows`."""
-    rank = dist.get_rank() if num_ranks() > 1 else 0
-    return slice(rank * count, (rank + 1) * count)
+    return slice(rank() * count, (rank() + 1) * count)
 
 
 class _Sum(torch.autograd.Function):

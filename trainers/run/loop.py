@@ -110,6 +110,7 @@ class Loop(pl.Callback):
         if finished(stage) or leave or stage.num_batches % c.checkpoint_every == 0:
             self.saver.save(stage)
         if leave and not finished(stage):
+            self.saver.finish()
             raise Preempted(stage.num_batches, leave.reason, by_hand=leave.by_hand)
         trainer.should_stop = trainer.should_stop or finished(stage)
 
@@ -171,12 +172,15 @@ class Loop(pl.Callback):
     # ------------------------------------------------------------------------------------------ end
 
     def on_train_end(self, trainer: pl.Trainer, stage: Any) -> None:
+        self.saver.finish()
         if self.progress:
             self.progress.stop()
 
     def on_exception(self, trainer: pl.Trainer, stage: Any, exception: BaseException) -> None:
         if self.progress:
             self.progress.stop()
+        if not isinstance(exception, SystemExit):  # whoever presses Ctrl-C twice does not want to wait
+            self.saver.leave()
 
 
 def finished(stage: Stage) -> bool:

@@ -158,16 +158,15 @@ def export_path(run: Path, stage_type: type[Stage]) -> Path:
 def export_run(run: Path, out: Path) -> None:
     """Export the newest sound checkpoint of a run folder, finished or not."""
     checkpoints = Checkpoints(run / CHECKPOINTS)
-    step = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
-    if step is None:
+    stored = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
+    if stored is None:
         raise UserError(run, "no run folder with a checkpoint", f"wanted are config.yaml and {CHECKPOINTS}/step-…")
-    saved = checkpoints.load(step)
-    stage_type = find_stage(saved.stage)
+    stage_type = find_stage(stored.stage)
     config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
     quieten()
-    data = TalkingFaceData(saved.stage, config.data, seed=config.seed)
+    data = TalkingFaceData(stored.stage, config.data, seed=config.seed)
     stage = stage_type(config, data.facts)
-    load_weights(stage, saved, checkpoints.path(step))
+    load_weights(stage, stored)
     stage.export(out, provenance(stage, data, seconds=seconds_so_far(run)))
 
 

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from ..engines.deepspeed import DeepSpeedEngine
 from ..engines.plain import PlainEngine
 from ..engines.ranks import mean_of_all
+from .background import Background
 from .strategy import Agreement
 
 INTERVAL = 1.0  # seconds between two signs of life
@@ -44,7 +45,14 @@ LEFT = -1  # in place of the count: the rank has ended its training, and gives n
 
 WAITS = {  # functions in which a rank reads what needs all ranks
     function.__code__
-    for function in (PlainEngine.step, DeepSpeedEngine.step, mean_of_all, Agreement.greatest, Agreement.at_once)
+    for function in (
+        PlainEngine.step,
+        DeepSpeedEngine.step,
+        mean_of_all,
+        Agreement.greatest,
+        Agreement.at_once,
+        Background.wait_for_others,
+    )
 }
 
 
