@@ -1,12 +1,14 @@
 """Rows of the acceptance run that ask whether a GPU computes what a CPU does, and whether a run survives there."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from emohead.models.checkpoint import load_checkpoint
 from emohead.trainers.run.checkpoints import Checkpoints
-from emohead.trainers.run.save_and_resume import capture, load_weights, restore
+from emohead.trainers.run.preemption import Notice
+from emohead.trainers.run.save_and_resume import Saver, shares_of
 from emohead.trainers.stage import Stage
 from gpu_rows import Machine, run_row, tell
 from torch import Tensor
@@ -74,22 +76,25 @@ def engines(machine: Machine, words: list[str]) -> None:
 def checkpoints(machine: Machine, words: list[str]) -> None:
     """A checkpoint that is written on this device goes on on the CPU, and the other way round, bit for bit."""
     for source, target in ((machine.device, CPU), (CPU, machine.device)):
-        stage = engines_on(machine, source)
-        stage.training_step(machine.batch("motion", count=2, device=source), 0)
-        stage.num_batches = 1
-        saved = Checkpoints(machine.folder / f"from-{source.type}")
-        saved.save(capture(stage, keep=True))
-        other = engines_on(machine, target)
-        load_weights(other, saved.load(1), saved.path(1))
-        restore(other, saved.load(1))
-        first, second = capture(stage, keep=True), capture(other, keep=True)
-        pairs = [(first.weights, second.weights), (first.optimizer, second.optimizer)]
-        equal = all(torch.equal(a[key], b[key]) for a, b in pairs for key in a | b)
+        folder = machine.folder / f"from-{source.type}"
+        first, saver = started(machine, source, folder)
+        first.training_step(machine.batch("motion", count=2, device=source), 0)
+        first.num_batches = 1
+        saver.save(first)
+        saver.finish()
+        second, _ = started(machine, target, folder)
+        held, found = (shares_of(stage) for stage in (first, second))
+        equal = all(torch.equal(held[key].values.cpu(), found[key].values.cpu()) for key in held | found)
         tell(f"a checkpoint from {source.type} to {target.type}", equal=equal)
 
 
-def engines_on(machine: Machine, device: torch.device) -> Stage:
-    return Machine(device, machine.folder, machine.tiny).engines(machine.stage("motion", device=device))
+def started(machine: Machine, device: torch.device, folder: Path) -> tuple[Stage, Saver]:
+    """A stage on a device, at the newest checkpoint of a folder, if there is one."""
+    stage, saver = machine.stage("motion", device=device), Saver(Checkpoints(folder), Notice(), print)
+    saver.load_weights(stage)
+    machine.engines(stage)
+    saver.restore(stage)
+    return stage, saver
 
 
 def chain(machine: Machine, words: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Shards read whole, ahead of use: one request each, the same samples, within the bound of the cache; and pipes."""
 
+import fcntl
 import os
 import re
 import signal
@@ -65,6 +66,13 @@ def test_the_processes_of_a_machine_read_each_shard_once(corpus: Path, server: R
     assert all(span.startswith("bytes=0-") for _, span in tars(server) if span)
 
 
+def bytes_in(cache: Path) -> int:
+    """The blocks of a cache, while no process writes or deletes one."""
+    with open(cache / "usage") as usage:
+        fcntl.flock(usage, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in cache.glob("??/*"))
+
+
 def test_the_cache_keeps_its_bound_and_the_windows_in_use(
     corpus: Path, server: RangeServer, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -74,7 +82,7 @@ def test_the_cache_keeps_its_bound_and_the_windows_in_use(
     stream, got = iter(data.train_dataloader()), []
     for _ in wanted:
         got.append(next(stream))
-        assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("??/*")) <= limit
+        assert bytes_in(tmp_path / "cache") <= limit
     assert same(got, wanted)
     assert len(tars(server)) <= 8 * 4  # three epochs and what was read ahead: each shard once an epoch
     assert "shards are read whole, ahead of use (this machine uses 100.0%" in capfd.readouterr().err
