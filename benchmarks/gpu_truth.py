@@ -76,7 +76,7 @@ def engines(machine: Machine, words: list[str]) -> None:
 def checkpoints(machine: Machine, words: list[str]) -> None:
     """A checkpoint that is written on this device goes on on the CPU, and the other way round, bit for bit."""
     for source, target in ((machine.device, CPU), (CPU, machine.device)):
-        folder = machine.folder / f"from-{source.type}"
+        folder = machine.folder / ("checkpoints-of-gpu" if target is CPU else "checkpoints-of-cpu")
         first, saver = started(machine, source, folder)
         first.training_step(machine.batch("motion", count=2, device=source), 0)
         first.num_batches = 1

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from collectives import Traffic
 from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.models.face_loss import discriminator_adversarial_loss, gradient_penalty
@@ -202,66 +203,34 @@ def compare(name: str, folder: Path, blocks: int) -> dict[str, Any]:
     return {"stage": name, "batch": SIZES[name], "stack_ms": 1e3 * stack, "bare_ms": 1e3 * bare, "ratio": stack / bare}
 
 
-def count_bytes() -> dict[str, float]:
-    """Count what a rank sends in collective operations from now on, as ring algorithms send it."""
-    sent = {"bytes": 0.0}
-    others = lambda: (dist.get_world_size() - 1) / dist.get_world_size()  # noqa: E731
-    sizes = {  # how many of a ring's rounds of (N - 1) / N, and the argument whose bytes go round
-        "all_reduce": (2, 0, "tensor"),
-        "all_gather_into_tensor": (1, 0, "output_tensor"),
-        "reduce_scatter_tensor": (1, 1, "input"),
-        "reduce": (1, 0, "tensor"),
-    }
-    depth = {"now": 0}
-    reals = {name: getattr(dist, name) for name in sizes}
-    for name, size in sizes.items():
-
-        def counted(*args: Any, real: Any = reals[name], size: Any = size, **kwargs: Any) -> Any:
-            times, place, keyword = size
-            tensor = kwargs[keyword] if keyword in kwargs else args[place]
-            if depth["now"] == 0:
-                sent["bytes"] += times * others() * tensor.numel() * tensor.element_size()
-            depth["now"] += 1
-            try:
-                return real(*args, **kwargs)
-            finally:
-                depth["now"] -= 1
-
-        setattr(dist, name, counted)
-    return sent
-
-
 def rank_of_many(rank: int, num_ranks: int, kind: Any, port: int, folder: Path, steps: int, out: Path) -> None:
     """A rank that trains the motion stage on batches of its own, one thread; rank 0 writes median time and bytes."""
     torch.set_num_threads(1)
     quieten()
     stage = make_stage("motion", folder)
-    module, optimizer = stage.trained()["network"], stage.configure_optimizers()[0]
-    sent = {"bytes": 0.0}
     if num_ranks > 1 or kind != "plain":
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        sent = count_bytes()
         dist.init_process_group("gloo", rank=rank, world_size=num_ranks)
-    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     common: dict[str, Any] = {"clip_norm": 1.0, "scale": LossScale(False)}
-    if kind == "plain":
-        engine: Any = PlainEngine(module, optimizer, **common)
-    else:
-        cpu = torch.device("cpu")
-        engine = DeepSpeedEngine(
-            module, optimizer, zero_stage=kind, offload=False, device=cpu, local_rank=rank, **common
-        )
-    stage.engines["network"] = engine
-    batch, times, traffic = make_batch("motion", 32), [], []
+    parameters = 0
+    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
+        parameters += sum(p.numel() for p in module.parameters() if p.requires_grad)
+        if kind == "plain":
+            stage.engines[name] = PlainEngine(module, optimizer, **common)
+        else:
+            own = {"zero_stage": kind, "offload": False, "device": torch.device("cpu"), "local_rank": rank}
+            stage.engines[name] = DeepSpeedEngine(module, optimizer, **own, **common)
+    batch, times = make_batch("motion", 32), []
     stage.train()
     for _ in range(steps):
-        started, before = time.perf_counter(), sent["bytes"]
+        started = time.perf_counter()
         stage.training_step(batch, 0)
         stage.num_batches += 1
         times.append(time.perf_counter() - started)
-        traffic.append(sent["bytes"] - before)
+    with Traffic() as traffic:  # which takes time
+        stage.training_step(batch, 0)
     if rank == 0:
-        found = {"ms": 1e3 * statistics.median(times[3:]), "bytes": traffic[-1], "parameters": parameters}
+        found = {"ms": 1e3 * statistics.median(times[3:]), "bytes": traffic.sent.total(), "parameters": parameters}
         out.write_text(json.dumps(found))
     if dist.is_initialized():
         dist.barrier()

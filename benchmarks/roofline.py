@@ -8,6 +8,9 @@ Its shortest time on a GPU is that of its multiply-adds or that of its bytes, wh
 convolutions at the rate of bfloat16, every tensor read and written once in two bytes a number, four for optimizers.
 The other limit is Python, which starts one kernel after another: LAUNCH is what an operator costs it. No figure was
 measured here; a real step takes longer than the longer of the two.
+
+The memory is that of float32: weights, those of teachers too, Adam's two moments, gradients, and what is alive at the
+peak of the step. It is counted at two batches; the batch that fills a GPU follows from the difference.
 """
 
 import argparse
@@ -18,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emohead.datamodules.batch import made_up_batch
-from emohead.trainers.engines.plain import LossScale, PlainEngine
+from emohead.datamodules.batch import Batch, made_up_batch
+from emohead.trainers.engines.plain import LossScale, PlainEngine, average
+from emohead.trainers.stage import Stage
 from gpu_rows import BATCHES, FRAMES, STAGES
+from memory import Memory
 from overhead import make_stage
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +34,7 @@ from torch.utils.flop_counter import flop_registry
 
 H100 = {"flops": 989e12, "bytes": 3.35e12}  # a second: dense bfloat16, memory (NVIDIA's data sheet, SXM)
 LAUNCH = 6e-6  # seconds of Python and PyTorch an operator, with autograd
+GPU_BYTES = 80e9
 META = torch.device("meta")
 WITHOUT_KERNEL = (
     *("view", "expand", "permute", "transpose", "slice", "select", "detach", "unsqueeze", "squeeze", "split", "unbind"),
@@ -67,56 +73,93 @@ class Roofline(TorchDispatchMode):
 class ShapesOnly(PlainEngine):
     """An engine whose norms nobody can read. What a GPU does with all weights at once is counted, for `meta` cannot."""
 
-    counted: Roofline
+    counted: Roofline | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.moments = [torch.zeros_like(p) for p in self.parameters for _ in range(2)]  # Adam's, which take memory
 
     def step(self) -> float:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        numbers = sum(p.numel() for p in self.parameters)
-        self.counted.add("foreach_norm", 0, 4 * numbers)
-        self.counted.add("foreach_mul_", 0, 4 * 2 * numbers)
-        self.counted.add("fused_adam", 0, 4 * 7 * numbers)  # reads weight, gradient, two moments; writes three of them
+        average([p.grad for p in self.parameters])
+        if self.counted is not None:
+            numbers = sum(p.numel() for p in self.parameters)
+            self.counted.add("foreach_norm", 0, 4 * numbers)
+            self.counted.add("foreach_mul_", 0, 4 * 2 * numbers)
+            self.counted.add("fused_adam", 0, 4 * 7 * numbers)  # reads weight, gradient, two moments; writes three
         self.optimizer.zero_grad(set_to_none=True)
         return 1.0
 
 
-def count(name: str, size: str, folder: Path) -> Roofline:
-    """One training step of a stage of a shipped size."""
-    small = size == "debug"
-    stage: Any = make_stage(name, folder, size=size, pixels=128 if small else 256)
+def pixels_of(size: str) -> int:
+    return 128 if size == "debug" else 256
+
+
+def give_engines(stage: Any) -> None:
+    """Make a stage on `meta` ready for its steps."""
     stage.to(META).train().on_fit_start()
-    ShapesOnly.counted = Roofline()
     stage.num_batches = 1  # no gradient penalty, which comes in one step of sixteen
     for (key, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
         stage.engines[key] = ShapesOnly(module, optimizer, clip_norm=1.0, scale=LossScale(False))
-    batch = made_up_batch(name, batch_size=BATCHES[name], size=128 if small else 256, num_frames=FRAMES[name])
-    batch = {key: value.to(META) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    stage.training_step(batch, 0)  # what is kept from step to step is there then
+
+
+def meta_batch(name: str, size: str, count: int) -> Batch:
+    batch = made_up_batch(name, batch_size=count, size=pixels_of(size), num_frames=FRAMES[name])
+    return {key: value.to(META) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def without_autocast() -> None:
+    """It knows no `meta`."""
+    torch.autocast = lambda *_, **options: contextlib.nullcontext()  # type: ignore[assignment, misc]
+
+
+def count(name: str, size: str, folder: Path) -> tuple[Roofline, list[int]]:
+    """One training step of a stage of a shipped size; peak bytes at its batch and at half of it."""
+    peaks = []
+    with Memory("meta") as memory:
+        stage: Stage = make_stage(name, folder, size=size, pixels=pixels_of(size))
+        give_engines(stage)
+        stage.training_step(meta_batch(name, size, BATCHES[name]), 0)  # what is kept from step to step is there then
+        for batch_size in (BATCHES[name], BATCHES[name] // 2):
+            batch = meta_batch(name, size, batch_size)
+            memory.begin()
+            stage.training_step(batch, 0)
+            peaks.append(memory.peak)
     ShapesOnly.counted = Roofline()
+    batch = meta_batch(name, size, BATCHES[name])
     with ShapesOnly.counted as counted:
         stage.training_step(batch, 0)
-    return counted
+    ShapesOnly.counted = None
+    return counted, peaks
+
+
+def filling(peaks: list[int], batch_size: int) -> int:
+    """The batch whose peak is all that a GPU has."""
+    sample = (peaks[0] - peaks[1]) / (batch_size - batch_size // 2)
+    return int(batch_size + (GPU_BYTES - peaks[0]) / sample)
 
 
 def rows() -> list[str]:
     lines = [
-        "| stage | size | batch | TFLOP | GB moved | operators | GPU, at best | Python | samples/s, at best |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| stage | size | batch | TFLOP | GB moved | operators | GPU, at best | Python | samples/s, at best "
+        "| peak memory | batch that fills 80 GB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    torch.autocast = lambda *_, **options: contextlib.nullcontext()  # type: ignore[assignment, misc]
+    without_autocast()
     with tempfile.TemporaryDirectory() as folder:
         for size in ("debug", "base"):
             for name in STAGES:
                 if name != "distill":
-                    stage = make_stage(name, Path(folder), size=size, pixels=128 if size == "debug" else 256)
+                    stage = make_stage(name, Path(folder), size=size, pixels=pixels_of(size))
                     stage.export(Path(folder) / f"{name}.safetensors", {})
-                found = count(name, size, Path(folder))
+                found, peaks = count(name, size, Path(folder))
                 operators = found.kernels.total()
                 limit = max(found.seconds, operators * LAUNCH)
                 lines.append(
                     f"| `{name}` | {size} | {BATCHES[name]} | {found.flops / 1e12:.2f} | {found.bytes / 1e9:.1f} "
                     f"| {operators:,} | {found.seconds * 1e3:.1f} ms | {operators * LAUNCH * 1e3:.1f} ms "
-                    f"| {BATCHES[name] / limit:,.0f} |"
+                    f"| {BATCHES[name] / limit:,.0f} | {peaks[0] / 1e9:.2f} GB | {filling(peaks, BATCHES[name]):,} |"
                 )
                 print(lines[-1], flush=True)
                 print("    ", ", ".join(f"{key} {times}" for key, times in found.kernels.most_common(8)), flush=True)

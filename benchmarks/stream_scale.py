@@ -31,27 +31,27 @@ from emohead.models.face_model import FaceModel
 SIZE, FRAMES = 64, 250  # pixels a side; 10 s, so that an index holds as many ranges as a real one
 
 
-def make_clip(number: int) -> Clip:
+def make_clip(number: int, frames: int = FRAMES) -> Clip:
     rng = np.random.default_rng(number)
     image = cv2.resize(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8), (SIZE, SIZE))
-    info = ClipInfo(key=f"clip{number:06d}", dataset="scale", identity="id", split="train", frames=FRAMES, size=SIZE)
+    info = ClipInfo(key=f"clip{number:06d}", dataset="scale", identity="id", split="train", frames=frames, size=SIZE)
     return Clip(
         info=info,
-        frames=np.broadcast_to(image, (FRAMES, SIZE, SIZE, 3)).copy(),
-        speech=rng.normal(0, 0.01, FRAMES * 640).astype(np.float32),
-        motion=rng.normal(size=(FRAMES, 16)).astype(np.float32),
+        frames=np.broadcast_to(image, (frames, SIZE, SIZE, 3)).copy(),
+        speech=rng.normal(0, 0.01, frames * 640).astype(np.float32),
+        motion=rng.normal(size=(frames, 16)).astype(np.float32),
         identity=rng.normal(size=8).astype(np.float32),
-        landmarks=rng.uniform(0, SIZE, (FRAMES, 68, 2)).astype(np.float16),
+        landmarks=rng.uniform(0, SIZE, (frames, 68, 2)).astype(np.float16),
     )
 
 
-def make_data_set(folder: Path, shards: int, clips: int) -> None:
+def make_data_set(folder: Path, shards: int, clips: int, frames: int = FRAMES) -> None:
     """One shard of `clips` clips under `shards` names."""
     rng = np.random.default_rng(0)
     bases = [rng.normal(0, 0.1, (n, 68, 3)) for n in (8, 10)]
     with ShardWriter(folder, size=SIZE, clips_per_shard=clips) as writer:
         for number in range(clips):
-            writer.write(make_clip(number))
+            writer.write(make_clip(number, frames))
         manifest = writer.close(FaceModel(rng.normal(0, 0.3, (68, 3)), *bases, np.arange(68), kind="landmark"))
     first = manifest.shards[0]
     manifest.shards = [replace(first, name=f"train-{number:06d}.tar") for number in range(shards)]

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
 from emohead.models.face_loss import gradient_penalty
+from emohead.trainers.engines import deepspeed
 from emohead.trainers.engines.deepspeed import DeepSpeedEngine, configuration
 from emohead.trainers.engines.plain import STATE, Engine, LossScale, PlainEngine
 from emohead.trainers.engines.ranks import all_objects
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 STEPS, RANKS, BATCH, CLIP = 10, 2, 4, 0.5
 KINDS = ["plain", "zero0", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"]
+KINDS += ["zero1-shares", "zero2-shares", "zero2-shares-offload"]  # each rank is sent its share of the gradients
 CPU = torch.device("cpu")
 Update = Callable[[str, Callable[[], Tensor]], None]
 
@@ -100,6 +102,7 @@ def make_engines(
     kind: str, both: dict[str, nn.Module], rank: int, scale: bool = False, device: torch.device = CPU
 ) -> dict[str, Engine]:
     made = optimizers(both)
+    deepspeed.MESSAGE = 1 if "shares" in kind else 2**20
     common: dict[str, Any] = {"clip_norm": CLIP, "scale": LossScale(scale)}
     if kind == "plain":
         return {name: PlainEngine(both[name], made[name], **common) for name in both}
@@ -223,7 +226,7 @@ def test_two_processes_do_what_one_does(kind: str, expected: list, tmp_path: Pat
 def test_what_an_engine_sends_at_once_is_as_large_as_its_network() -> None:
     """DeepSpeed's own 5e8 values are 2 GB of each engine's GPU."""
     for size, bucket in ((1000, 1000), (10**9, 50_000_000)):
-        assert configuration(2, False, 1.0, size)["zero_optimization"]["reduce_bucket_size"] == bucket
+        assert configuration(2, False, 1.0, size, RANKS)["zero_optimization"]["reduce_bucket_size"] == bucket
 
 
 def test_a_rank_that_reads_a_norm_waits_for_the_others() -> None:

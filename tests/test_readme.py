@@ -139,7 +139,7 @@ def test_the_first_page_names_all_documents():
         assert f"]({name})" in text_of("README.md"), name
 
 
-@pytest.mark.parametrize("name", ["demo_seeds", "sizes"])
+@pytest.mark.parametrize("name", ["demo_seeds", "roofline", "scaling", "scaling_time", "sizes"])
 def test_benchmarks_find_the_table_that_they_rewrite(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     module = importlib.import_module(name)

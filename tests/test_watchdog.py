@@ -1,5 +1,6 @@
 """Ranks that die or hang: the others end soon, and say which, where and with which samples."""
 
+import json
 import os
 import signal
 import socket
@@ -11,9 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from emohead.trainers.config import load_config
 from emohead.trainers.emotion import EmotionStageConfig
 from emohead.trainers.engines.precision import settled
+from emohead.trainers.run import watchdog
 from emohead.trainers.run.lost_nodes import lost_often, note_lost
 from emohead.trainers.run.memory_error import explain
 from emohead.trainers.run.watchdog import CHECK, SILENCE
@@ -198,6 +201,20 @@ def test_a_node_is_lost_by_legs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with open(tmp_path / "lost_nodes.jsonl", "a") as file:
         file.write('{"node": "n2", "jo')
     assert lost_often(tmp_path) == ["n1"]
+
+
+def test_all_that_explain_an_error_name_the_rank_that_the_first_has_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is gone when a slow one looks, and would be taken for lost itself."""
+    monkeypatch.setattr(watchdog, "LOOK", 0.0)
+    store, error = dist.HashStore(), RuntimeError("Connection closed by peer")
+    dogs = [watchdog.Watchdog(num_ranks=3, timeout=600) for _ in range(2)]
+    for rank, dog in enumerate(dogs, start=1):
+        dog.rank, dog.store = rank, store
+        store.set(f"watchdog/{rank}", json.dumps((5, [], "here", watchdog.LEFT, False)))
+    first = dogs[0].explain(error)
+    assert "rank 0" in first
+    store.set("watchdog/1", json.dumps((5, [], "here", 7, False)))  # its last sign
+    assert dogs[1].explain(error) == first
 
 
 def test_running_out_of_memory_says_what_to_lower() -> None:

@@ -138,16 +138,18 @@ class EmotionStage(Stage[EmotionStageConfig]):
 
     def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """The losses of embeddings (B, E) of this rank's share of the batch, in contrast to those of all ranks."""
-        emotion, level = all_rows(batch["emotion"]), all_rows(batch["level"])
         rows = own_rows(len(text))
+        text, image, audio, emotion, level = all_rows(text, image, audio, batch["emotion"], batch["level"])
         weights = match_weights(emotion, level, self.config.other_level, rows)
-        return self.contrast(all_rows(text), all_rows(image), all_rows(audio), weights, rows)
+        return self.contrast(text, image, audio, weights, rows)
 
     def prior_loss(self, picks: Tensor) -> Tensor:
         """How far the similarities among some sentences of the bank, by number (B,), have drifted from CLIP's."""
         assert self.original is not None
         now = self.network.encode_text([self.bank[pick] for pick in picks.tolist()])
-        return relation_loss(all_rows(now), all_rows(self.original[picks.to(now.device)]), own_rows(len(now)))
+        rows = own_rows(len(now))
+        now, picks = all_rows(now, picks.to(now.device))
+        return relation_loss(now, self.original[picks], rows)
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """No figures yet: a contrast needs the whole batch, and this rank has only a share."""

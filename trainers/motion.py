@@ -160,10 +160,10 @@ class MotionStage(Stage[MotionStageConfig]):
         """The critics' losses of motion (B, T, D), made or true, for its speech and emotion (B, E)."""
         expression = critics.normalise(motion)
         heard, seen = critics.sync(batch["speech"], expression)
-        labels, levels = all_rows(batch["emotion"]), all_rows(batch["level"])
         rows = own_rows(len(emotion))
+        own = (critics.emotion(expression), emotion, batch["emotion"], batch["level"])
+        shown, meant, labels, levels = all_rows(*own)
         weights = match_weights(labels, levels, OTHER_LEVEL, rows)
-        shown, meant = all_rows(critics.emotion(expression)), all_rows(emotion)
         return {
             "sync_loss": moments_loss(heard, seen),
             "emotion_loss": contrastive_loss(shown, meant, weights, TEMPERATURE, rows),

@@ -18,9 +18,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         if not self.training or num_ranks() == 1:
             return super().forward(x)
         exact = x.float()
-        centre = mean(exact.mean((0, 2, 3)))
+        own_variance, own_centre = (part.double() for part in torch.var_mean(exact, (0, 2, 3), correction=0))
+        # Of one exchange. In float64 nothing is lost when the squares are taken apart again.
+        centre, square = mean(torch.stack([own_centre, own_variance + own_centre.square()]))
+        centre, variance = centre.float(), (square - centre.square()).float()
         exact = exact - centre[:, None, None]
-        variance = mean(exact.square().mean((0, 2, 3)))
         self._remember(centre.detach(), variance.detach(), count=num_ranks() * x.numel() // x.shape[1])
         scale = self.weight.float() * torch.rsqrt(variance + self.eps)
         return (exact * scale[:, None, None] + self.bias.float()[:, None, None]).to(x.dtype)

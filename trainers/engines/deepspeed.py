@@ -24,6 +24,7 @@ from .shares import Share, Source
 
 HOLDER = -1  # no module's id
 BUCKET = 50_000_000  # values that travel together, at most
+MESSAGE = 2**20  # bytes to a rank from which the time to send them counts for more than the time to start
 
 Sharded = Any  # an nn.Parameter with what DeepSpeed attaches to it: ds_shape, ds_numel, _hp_mapping and so on
 
@@ -64,10 +65,11 @@ class DeepSpeedEngine(Engine):
             # They reach into their children's weights; the last one is transformers'.
             leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer, "WavLMAttention"]
             deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
+        size = sum(p.numel() for p in module.parameters() if p.requires_grad)
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=configuration(zero_stage, offload, clip_norm, sum(p.numel() for p in module.parameters())),
+            config=configuration(zero_stage, offload, clip_norm, size, dist.get_world_size()),
             dist_init_required=False,
         )
         # DeepSpeed scales losses only in its half-precision engines; ours is a float32 one.
@@ -239,13 +241,17 @@ def own_part(parameter: Sharded) -> tuple[int, Tensor]:
     return start, held.narrow(0, 0, min(held.ds_numel, max(0, parameter.ds_numel - start)))  # the last ones are padded
 
 
-def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int) -> dict[str, Any]:
+def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int, num_ranks: int) -> dict[str, Any]:
     """DeepSpeed's configuration. It needs batch sizes but has no use for them: the stage cuts its batches itself.
 
-    size: values of the network. Each engine keeps buckets of its own; DeepSpeed's would take 2 GB of a GPU each.
+    size: values of the network that are trained. Each engine keeps buckets of its own; DeepSpeed's would take 2 GB of
+    a GPU each.
     """
     zero: dict[str, Any] = {"stage": zero_stage, "reduce_bucket_size": min(size, BUCKET)}
     zero["memory_efficient_linear"] = False  # its own would replace torch's everywhere, for good
+    # ZeRO 1 and 2: each rank gets its share of the gradients in an operation of its own, half the bytes of one that
+    # gives all to all; with many ranks or a small network these are too many, too small operations.
+    zero["use_multi_rank_bucket_allreduce"] = 4 * size < MESSAGE * num_ranks
     if offload and zero_stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

@@ -19,24 +19,35 @@ def rank() -> int:
 
 class _AllRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        parts = [torch.empty_like(x) for _ in range(num_ranks())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, *own: Tensor) -> tuple[Tensor, ...]:
+        """Tensors of any types travel as bytes, so that one exchange does for all."""
+        flat = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in own])
+        whole = flat.new_empty(num_ranks() * len(flat))
+        dist.all_gather_single(whole, flat)
+        parts = whole.view(num_ranks(), -1).split([x.numel() * x.element_size() for x in own], dim=1)
+        values = (part.contiguous().view(-1).view(x.dtype) for part, x in zip(parts, own, strict=True))
+        rows = [value.view(-1, *x.shape[1:]) for value, x in zip(values, own, strict=True)]
+        ctx.mark_non_differentiable(*[x for x in rows if not x.is_floating_point()])
+        return tuple(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Every rank computes the whole loss, so the gradients of all ranks for these rows are summed."""
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        first = dist.get_rank() * ctx.rows
-        return gradient[first : first + ctx.rows]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Every rank computes a loss of all rows, so the gradients of all ranks for its own rows are summed."""
+        asked = [g for g, needed in zip(gradients, ctx.needs_input_grad, strict=True) if needed]
+        flat = torch.cat([g.reshape(num_ranks(), -1) for g in asked], dim=1)  # (ranks, numbers of a rank)
+        own = flat.new_empty(flat.shape[1])
+        dist.reduce_scatter_single(own, flat.view(-1))
+        sizes = [g.numel() // num_ranks() for g in asked]
+        parts = iter([part.view(-1, *g.shape[1:]).to(g.dtype) for part, g in zip(own.split(sizes), asked, strict=True)])
+        return tuple(next(parts) if needed else None for needed in ctx.needs_input_grad)
 
 
-def all_rows(x: Tensor) -> Tensor:
-    """(B, ...) of each rank -> (ranks B, ...) in the order of ranks, with gradients. B is the same on all."""
-    return x if num_ranks() == 1 else _AllRows.apply(x)
+def all_rows(*own: Tensor) -> tuple[Tensor, ...]:
+    """Each (B, ...) of each rank -> (ranks B, ...) in the order of ranks, with gradients. B is the same on all.
+
+    What is asked for at once travels at once: with hundreds of ranks it is the number of exchanges that takes time.
+    """
+    return own if num_ranks() == 1 else _AllRows.apply(*own)
 
 
 def own_rows(count: int) -> slice:

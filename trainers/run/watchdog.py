@@ -97,6 +97,7 @@ class Watchdog:
         self.moved = time.monotonic()
         self.alive = 0
         self.over = ""  # the words of another rank that has ended the job
+        self.explaining = False  # an error, after which this rank leaves by itself
         self.answered = self.moved  # the store, last
         self.next_alive = NEVER  # the last sign of the next rank
         self.next_heard = self.moved
@@ -139,7 +140,7 @@ class Watchdog:
             sign = Sign(self.step, self.keys, self.host, LEFT if stopped else self.alive, in_collective())
             try:
                 self.store.set(f"watchdog/{self.rank}", json.dumps(sign))
-                self.over = self.store.get(OVER).decode() if self.store.check([OVER]) else ""
+                self.over = self._words()
                 self.answered = time.monotonic()
                 if self.answered - looked > CHECK:
                     looked = self.answered
@@ -149,6 +150,10 @@ class Watchdog:
             if stopped:
                 return
             self.stopped.wait(INTERVAL)
+
+    def _words(self) -> str:
+        """Those of the rank that has ended the job, if one has."""
+        return self.store.get(OVER).decode() if self.store.check([OVER]) else ""
 
     def _listen(self) -> None:
         """Note whether the next rank has given a sign since the last time."""
@@ -167,7 +172,7 @@ class Watchdog:
             looked, still = now, now - self.moved
             if still > self.timeout:
                 self._leave(f"{self.verdict(still)} (trainer.timeout={self.timeout:g})")
-            elif self.over or self._lost():
+            elif not self.explaining and (self.over or self._lost()):
                 self._leave(self.over or self.verdict(still))
 
     def _leave(self, line: str) -> None:
@@ -257,12 +262,19 @@ class Watchdog:
             return None
 
     def explain(self, error: BaseException) -> str | None:
-        """The rank that is missing, if the error is one of a collective operation; None for other errors."""
+        """The rank that is missing, if the error is one of a collective operation; None for other errors.
+
+        All ranks say what the first says: those that have explained it leave, and would be missed by a slower one.
+        """
         if self.num_ranks == 1 or not isinstance(error, RuntimeError):
             return None
         if not any(part in str(error).lower() for part in PEER_GONE):
             return None
+        self.explaining = True
         verdict = self.verdict(time.monotonic() - self.moved)
+        with contextlib.suppress(Exception):  # the store may be gone
+            verdict = self._words() or verdict
+        self._end_all(verdict)
         self.let_others_look()
         return verdict
 
