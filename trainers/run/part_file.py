@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,8 +85,9 @@ def write_part(path: Path, part: Part) -> dict[str, Any]:
     """Have a part on the disk -> its entry in a manifest. The bytes depend on the part alone."""
     digest = hashlib.sha256()
     with writing(path), open(path, "wb") as file:
-        chunks = (part.values[start : start + CHUNK] for start in range(0, len(part.values), CHUNK))
-        for piece in (part.header, *chunks):
+        chunks = (part.values[start : start + CHUNK].data for start in range(0, len(part.values), CHUNK))
+        pieces: Iterator[bytes | memoryview] = chain([part.header], chunks)
+        for piece in pieces:
             digest.update(piece)
             file.write(piece)
         file.flush()

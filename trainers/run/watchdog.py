@@ -155,6 +155,12 @@ class Watchdog:
         """Those of the rank that has ended the job, if one has."""
         return self.store.get(OVER).decode() if self.store.check([OVER]) else ""
 
+    def _first_words(self) -> str:
+        try:
+            return "" if self._store_is_lost() else self._words()
+        except Exception:  # the store is gone
+            return ""
+
     def _listen(self) -> None:
         """Note whether the next rank has given a sign since the last time."""
         key = f"watchdog/{(self.rank + 1) % self.num_ranks}"
@@ -271,9 +277,8 @@ class Watchdog:
         if not any(part in str(error).lower() for part in PEER_GONE):
             return None
         self.explaining = True
-        verdict = self.verdict(time.monotonic() - self.moved)
-        with contextlib.suppress(Exception):  # the store may be gone
-            verdict = self._words() or verdict
+        verdict = self._first_words() or self.verdict(time.monotonic() - self.moved)
+        verdict = self._first_words() or verdict  # another may have been faster
         self._end_all(verdict)
         self.let_others_look()
         return verdict
