@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -185,7 +186,8 @@ def test_wandb_of_the_installed_version_finds_what_a_run_says_to_send(tmp_path: 
     journal = Journal(tmp_path / "a b", TrackingConfig(wandb="offline"), {}, stage="face", say=told.append)
     journal.write("train", 1, {"loss": 2.0})
     journal.close()
-    command = told[0].partition("W&B: ")[2].replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run")
+    wandb = f"{shlex.quote(sys.executable)} -m wandb sync --dry-run"
+    command = told[0].partition("W&B: ")[2].replace("wandb sync", wandb)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Would sync 1 run" in done.stderr

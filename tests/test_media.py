@@ -1,6 +1,8 @@
 """Media in and out: any rate, codec and sound becomes the sample format."""
 
 import io
+import signal
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -9,9 +11,10 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from emohead.datamodules.media.flac import decode_flac, encode_flac
 from emohead.datamodules.media.read import iterate_video, probe, read_video
 from emohead.datamodules.media.sound import read_audio
-from emohead.datamodules.media.write import MAX_GOP, decode_flac, encode_clip, encode_flac, packet_ranges, write_video
+from emohead.datamodules.media.write import MAX_GOP, encode_clip, packet_ranges, write_video
 from emohead.datamodules.sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from emohead.models.errors import UserError
 from PIL import Image
@@ -117,6 +120,28 @@ def test_flac_keeps_16_bits() -> None:
     speech = np.random.default_rng(0).uniform(-1, 1, 3200).astype(np.float32)
     assert np.abs(decode_flac(encode_flac(speech)) - speech).max() < 1 / 32_768
     assert encode_flac(speech) == encode_flac(speech)
+
+
+def decode_until(data: bytes, seconds: float) -> None:
+    """Decode again and again until an alarm rings; for a second at most."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        decode_flac(data)
+
+
+def test_an_interrupt_while_speech_is_decoded_is_no_damage() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    data = encode_flac(np.random.default_rng(0).uniform(-1, 1, 64_000).astype(np.float32))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(100):
+            with pytest.raises(KeyboardInterrupt):
+                decode_until(data, 1e-4 * (1 + number % 20))
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_unreadable_media_are_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import UserError
-from ..media.write import decode_flac
+from ..media.flac import decode_flac
 from ..sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME
 from .reader import ClipReader, StoredClip
 from .writer import MEMBERS

@@ -11,8 +11,8 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-import soundfile
 
+from ..media.flac import open_flac
 from ..media.write import MAX_GOP
 from ..sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -43,7 +43,7 @@ def all_finite(array: np.ndarray) -> bool:
 
 def decode_speech(data: bytes, start: int, num_frames: int) -> np.ndarray:
     """Speech of `num_frames` video frames from frame `start`: float32 (num_frames * 640,), silence after its end."""
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
+    with open_flac(data) as file:
         if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
             raise ValueError(f"{file.channels} channels at {file.samplerate} Hz")
         file.seek(min(start * SAMPLES_PER_FRAME, file.frames))

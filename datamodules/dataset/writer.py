@@ -26,7 +26,8 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
 from ...models.files import PARTIAL, write_json
-from ..media.write import encode_clip, encode_flac, packet_ranges
+from ..media.flac import encode_flac
+from ..media.write import encode_clip, packet_ranges
 from ..sample import FORMAT_VERSION, NUM_LANDMARKS, SPLITS, Clip, Rejected
 from .manifest import MANIFEST, Manifest, publish
 from .tally import Tally

@@ -12,7 +12,6 @@ from typing import Any
 import av
 import numpy as np
 import simplejpeg
-import soundfile
 
 from ...models.errors import UserError
 from ...models.files import written_aside
@@ -90,21 +89,6 @@ def packet_ranges(mp4: bytes) -> list[tuple[int, int]]:
     """(offset, size) of every frame's packet in the bytes of an mp4; for mjpeg each is a whole JPEG file."""
     with av.open(io.BytesIO(mp4), "r") as container:
         return [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
-
-
-def encode_flac(speech: np.ndarray) -> bytes:
-    """Speech float32 (N,) in [-1, 1] at 16 kHz as FLAC bytes, 16 bit."""
-    buffer = io.BytesIO()
-    pcm = np.clip(np.round(speech * 32768.0), -32768, 32767).astype(np.int16)
-    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
-def decode_flac(data: bytes) -> np.ndarray:
-    """The bytes that `encode_flac` wrote -> float32 (N,); raises soundfile.LibsndfileError on damaged bytes."""
-    speech, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    assert rate == SAMPLE_RATE
-    return speech
 
 
 def _add_h264(container: Any, shape: tuple[int, ...], fps: int, crf: int, gop: int, exact: bool) -> Any:
