@@ -182,9 +182,9 @@ def test_training_changes_all_but_the_encoder(folders: dict[str, str], kind: str
         stage.training_step(made_up_batch("motion", batch_size=4, size=32), 0)
     same = {name for name, tensor in stage.network.state_dict().items() if torch.equal(tensor, before[name])}
     assert same == {name for name in before if name.startswith(("listen.encoder.", "motion_"))}
-    remembered = stage.engines["network"].state(keep=True)
-    assert "exp_avg.listen.layer_weights" in remembered
-    assert not [name for name in remembered if "listen.encoder" in name]
+    saved = stage.engines["network"].shares()
+    assert "exp_avg.listen.layer_weights" in saved
+    assert not [name for name in saved if "listen.encoder" in name], "they never change"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -246,8 +246,9 @@ def test_half_precision_in_the_folder_and_in_autocast(folders: dict[str, str], t
 
 def test_doctor_tells_sizes_without_reading_weights(folders: dict[str, str], tmp_path: Path):
     stage = make_stage(tmp_path, network=replace(SMALL, speech_encoder=folders["wavlm"]))
-    _, export = checkpoint_bytes(MotionStage, stage.config, stage.facts)
-    assert export == state_bytes(stage.network)
+    sizes = checkpoint_bytes(MotionStage, stage.config, stage.facts)
+    assert sizes.export == state_bytes(stage.network)
+    assert sizes.frozen > 0
     assert doctor_inputs.inputs(MotionStage, stage.config)[-1].state == "ok"
     gone = MotionStageConfig(network=replace(SMALL, speech_encoder="gone"))
     finding = doctor_inputs.inputs(MotionStage, gone)[-1]

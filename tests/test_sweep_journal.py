@@ -82,5 +82,5 @@ def test_writers_that_are_killed_lose_nothing_of_the_others(tmp_path: Path):
         process.join(100)
         assert process.exitcode == 0
     found = values(tmp_path)
-    assert sum(curve == list(range(40)) for curve in found) == 2
+    assert sum(curve == list(range(40)) for curve in found) >= 2  # one that is killed may have come as far
     assert all(curve == list(range(len(curve))) for curve in found)
