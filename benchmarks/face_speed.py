@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 from emohead.trainers.engines.large_blocks import compile_blocks
-from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.engines.precision import processor
 from emohead.trainers.run.cpu import spare_cpu
 from emohead.trainers.run.meter import WorkCounter
 from emohead.trainers.run.train import quieten
-from emohead.trainers.stage import Stage
+from engines import attach_engines
 from overhead import make_batch, make_stage
 from torch import Tensor, nn
 
@@ -78,7 +77,7 @@ class Bench:
             stage: Any = make_stage("face", Path(folder), *given, size=size, pixels=PIXELS[size])
         self.stage: Any = stage.to(device).train()
         self.stage.num_batches = 1  # past the penalty
-        prepare_engines(self.stage)
+        attach_engines(self.stage)
         batch = make_batch("face", batch_size, pixels=PIXELS[size])
         self.batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         channels = self.stage.config.network.channels
@@ -153,11 +152,6 @@ class Bench:
             }
             for what in ("training", "inference")
         ]
-
-
-def prepare_engines(stage: Stage) -> None:
-    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
 
 
 def main() -> None:

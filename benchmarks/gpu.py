@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tables import put_into_results
+
 HERE = Path(__file__).parent
-RESULTS = HERE.parent / "docs" / "results.md"
-START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 SLOW = 240  # seconds that a row may take
 SHORT = 5  # seconds for which no row is begun any more
 
@@ -71,9 +71,7 @@ def main() -> None:
     if found["left_out"]:
         print(f"left out for want of time: {', '.join(found['left_out'])}")
     if options.results:
-        text = RESULTS.read_text()
-        before, after = text.split(START)[0], text.split(END)[1]
-        RESULTS.write_text(f"{before}{START}\n{table(found)}\n{END}{after}")
+        put_into_results("gpu", table(found))
     sys.exit(1 if failed else 0)
 
 

@@ -19,11 +19,10 @@ import torch.distributed as dist
 from emohead.datamodules.batch import Batch, made_up_batch
 from emohead.models.errors import UserError
 from emohead.trainers.all_stages import STAGES
-from emohead.trainers.engines.deepspeed import DeepSpeedEngine
-from emohead.trainers.engines.plain import Engine, LossScale, PlainEngine
 from emohead.trainers.engines.precision import use_tf32
 from emohead.trainers.run.train import quieten
 from emohead.trainers.stage import Stage
+from engines import attach_engines
 from overhead import make_stage
 
 FRAMES = {"emotion": 75, "motion": 100, "face": 27, "distill": 75}
@@ -63,15 +62,7 @@ class Machine:
         return moved(made_up_batch(name, batch_size=count, size=self.pixels, num_frames=frames), device or self.device)
 
     def engines(self, stage: Stage, zero: int | None = None) -> Stage:
-        scale = LossScale(stage.config.trainer.precision == "16-mixed")
-        common: dict[str, Any] = {"clip_norm": stage.config.optimizer.clip_norm, "scale": scale}
-        for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-            if zero is None:
-                engine: Engine = PlainEngine(module, optimizer, **common)
-            else:
-                own = {"zero_stage": zero, "offload": False, "device": self.device, "local_rank": 0}
-                engine = DeepSpeedEngine(module, optimizer, **own, **common)
-            stage.engines[name] = engine
+        attach_engines(stage, zero)
         return stage
 
     def wait(self) -> None:

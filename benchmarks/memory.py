@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emohead.trainers.engines.plain import LossScale, PlainEngine
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -67,6 +66,7 @@ def profiled_peak(step: Any) -> int:
 
 def check(name: str, folder: Path) -> tuple[float, float]:
     """MiB above the start at the peak of a step of a debug stage, as counted and as profiled."""
+    from engines import attach_engines
     from overhead import SIZES, make_batch, make_stage
 
     given = ("emotion", "motion", "face") if name in ("motion", "distill") else ()
@@ -77,8 +77,7 @@ def check(name: str, folder: Path) -> tuple[float, float]:
         stage: Any = make_stage(name, folder).train()
         stage.on_fit_start()
         stage.num_batches = 1  # no gradient penalty, which comes in one step of sixteen
-        for (key, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-            stage.engines[key] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
+        attach_engines(stage)
         batch = make_batch(name, SIZES[name] // 4)
         stage.training_step(batch, 0)  # what is kept from step to step is there then
         before_step = memory.begin()

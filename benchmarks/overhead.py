@@ -31,8 +31,6 @@ from emohead.models.face_loss import discriminator_adversarial_loss, gradient_pe
 from emohead.models.face_model import FaceModel
 from emohead.trainers.all_stages import STAGES
 from emohead.trainers.config import load_config
-from emohead.trainers.engines.deepspeed import DeepSpeedEngine
-from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.face_augmentation import augmented
 from emohead.trainers.run.checkpoints import Checkpoints
 from emohead.trainers.run.cluster import environment
@@ -46,6 +44,7 @@ from emohead.trainers.run.strategy import EngineStrategy
 from emohead.trainers.run.train import quieten
 from emohead.trainers.run.watchdog import Watchdog
 from emohead.trainers.stage import Stage
+from engines import attach_engines
 from pytorch_lightning import Callback, Trainer
 
 SIZES = {"emotion": 96, "motion": 96, "face": 8, "distill": 8}  # batches whose step takes 300 ms or more on two cores
@@ -211,15 +210,8 @@ def rank_of_many(rank: int, num_ranks: int, kind: Any, port: int, folder: Path, 
     if num_ranks > 1 or kind != "plain":
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=num_ranks)
-    common: dict[str, Any] = {"clip_norm": 1.0, "scale": LossScale(False)}
-    parameters = 0
-    for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        parameters += sum(p.numel() for p in module.parameters() if p.requires_grad)
-        if kind == "plain":
-            stage.engines[name] = PlainEngine(module, optimizer, **common)
-        else:
-            own = {"zero_stage": kind, "offload": False, "device": torch.device("cpu"), "local_rank": rank}
-            stage.engines[name] = DeepSpeedEngine(module, optimizer, **own, **common)
+    attach_engines(stage, None if kind == "plain" else kind, rank)
+    parameters = sum(p.numel() for module in stage.trained().values() for p in module.parameters() if p.requires_grad)
     batch, times = make_batch("motion", 32), []
     stage.train()
     for _ in range(steps):

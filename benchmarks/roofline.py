@@ -27,6 +27,7 @@ from emohead.trainers.stage import Stage
 from gpu_rows import BATCHES, FRAMES, STAGES
 from memory import Memory
 from overhead import make_stage
+from tables import put_into_results
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -40,8 +41,6 @@ WITHOUT_KERNEL = (
     *("view", "expand", "permute", "transpose", "slice", "select", "detach", "unsqueeze", "squeeze", "split", "unbind"),
     *("as_strided", "alias", "t.default", "empty", "_unsafe_view", "lift_fresh", "chunk"),
 )
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
-START, END = "<!-- roofline:start -->", "<!-- roofline:end -->"
 
 
 class Roofline(TorchDispatchMode):
@@ -172,9 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     table = "\n".join(rows())
     if options.results:
-        text = RESULTS.read_text()
-        before, after = text.split(START)[0], text.split(END)[1]
-        RESULTS.write_text(f"{before}{START}\n{table}\n{END}{after}")
+        put_into_results("roofline", table)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 One rank goes through a step in a process group of torch's backend `fake`, which has as many ranks as one likes and
 exchanges nothing. Debug sizes have real tensors and all engines, two samples a rank. Base sizes, and emotion on larger
-towers, have the device `meta` and plain engines, with the batches of benchmarks/gpu.py a rank; DeepSpeed does not work
-there. What it sends at these sizes is derived, by what it sent for a weight of the debug stage, and marked so.
+towers, have the device `meta` and plain engines, with the batches of benchmarks/gpu.py a rank: counted for 8 ranks,
+from which other numbers follow. DeepSpeed does not work there. What it sends at these sizes is derived, by what it sent
+for a weight of the debug stage, and marked so.
 
 The least is what a ring sends for gradients and weights: twice the trained weights, three times at ZeRO-3, where the
 frozen weights of the stage have to be fetched once as well.
@@ -28,12 +29,13 @@ import torch.distributed as dist
 from collectives import Traffic
 from emohead.models.clip import import_open_clip
 from emohead.trainers.engines.batch_norm import use_global_statistics
-from emohead.trainers.engines.deepspeed import DeepSpeedEngine, import_deepspeed
-from emohead.trainers.engines.plain import LossScale, PlainEngine
+from emohead.trainers.engines.deepspeed import import_deepspeed
 from emohead.trainers.run.train import quieten
+from engines import attach_engines
 from gpu_rows import BATCHES, STAGES
 from overhead import make_batch, make_stage
 from roofline import META, give_engines, meta_batch, without_autocast
+from tables import put_into_results
 from torch.distributed._tools import fake_collectives  # noqa: F401 (teaches them `meta`)
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -41,8 +43,6 @@ RANKS = (8, 64, 256, 1024)
 KINDS = ("plain", "ZeRO-0", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 TOWERS = ("ViT-B-32", "ViT-H-14", "ViT-bigG-14")
 LEARNS = {"adapters": "network.trainable=adapters", "all": "network.trainable=all"}
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
-START, END = "<!-- scaling:start -->", "<!-- scaling:end -->"
 
 
 class Size(NamedTuple):
@@ -95,13 +95,7 @@ def count_debug(name: str, kind: str, folder: Path) -> Found:
     use_global_statistics(stage)
     stage.num_batches = 1  # no gradient penalty, which comes in one step of sixteen
     size = size_of(stage)
-    common: dict[str, Any] = {"clip_norm": 1.0, "scale": LossScale(False)}
-    for (key, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        if kind == "plain":
-            stage.engines[key] = PlainEngine(module, optimizer, **common)
-            continue
-        own = {"zero_stage": int(kind[-1]), "offload": False, "device": torch.device("cpu"), "local_rank": 0}
-        stage.engines[key] = DeepSpeedEngine(module, optimizer, **own, **common)
+    attach_engines(stage, None if kind == "plain" else int(kind[-1]))
     batch = make_batch(name, 2)
     # ZeRO-3 learns in its first step in which order to fetch weights. At ZeRO 1 and 2 the first step is counted: it
     # ends with weights that are copies of one rank's share, for the group exchanges nothing, and a second would fail.
@@ -220,7 +214,7 @@ def base_rows(folder: Path, debug: dict[str, dict[int, dict[str, Found]]]) -> li
         found = count_meta(name, folder, *overrides)
         size, calls = found[8].size, in_words(found[8].calls)
         sent = {count: float(one.bytes) for count, one in found.items()}
-        lines.append(line(title, size, "plain", "measured", calls, sent))
+        lines.append(line(title, size, "plain", "counted for 8 ranks", calls, sent))
         for kind in ("ZeRO-2", "ZeRO-3"):
             lines.append(line(title, size, kind, "derived", "", derived(found, debug[name], kind)))
     return lines
@@ -253,9 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     table = "\n".join(rows())
     if options.results:
-        text = RESULTS.read_text()
-        before, after = text.split(START)[0], text.split(END)[1]
-        RESULTS.write_text(f"{before}{START}\n{table}\n{END}{after}")
+        put_into_results("scaling", table)
 
 
 if __name__ == "__main__":

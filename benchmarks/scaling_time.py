@@ -29,17 +29,16 @@ import torch.distributed as dist
 from collectives import Traffic
 from emohead.datamodules.batch import made_up_batch
 from emohead.trainers.engines.batch_norm import use_global_statistics
-from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.run.train import quieten
+from engines import attach_engines
 from overhead import make_stage
+from tables import put_into_results
 
 RANKS = (2, 4, 8, 16)
 BATCH = 2  # clips a rank
 STEPS = 4
 TINY = ("network.dim=16", "network.layers=1", "network.heads=2", "critics.dim=16", "critics.heads=2")
 LARGE = 2**20  # float32 values of the all-reduces that give the time of a byte
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
-START, END = "<!-- scaling-time:start -->", "<!-- scaling-time:end -->"
 
 
 def median(call: Callable[[], Any], times: int, together: Callable[[], Any]) -> float:
@@ -57,8 +56,7 @@ def rank_of_many(rank: int, num_ranks: int, port: int, barrier: Any, folder: Pat
     torch.set_num_threads(1)
     stage: Any = make_stage("motion", folder, *TINY).train()
     use_global_statistics(stage)
-    for (key, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        stage.engines[key] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
+    attach_engines(stage)
     batch = made_up_batch("motion", batch_size=BATCH, size=64, num_frames=12)
 
     def step() -> None:
@@ -134,9 +132,7 @@ def main() -> None:
     torch.set_num_threads(1)
     table = "\n".join(rows())
     if options.results:
-        text = RESULTS.read_text()
-        before, after = text.split(START)[0], text.split(END)[1]
-        RESULTS.write_text(f"{before}{START}\n{table}\n{END}{after}")
+        put_into_results("scaling-time", table)
 
 
 if __name__ == "__main__":

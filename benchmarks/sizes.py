@@ -18,6 +18,7 @@ from emohead.models.timing import FPS, MOTION_WINDOW, SAMPLES_PER_FRAME
 from emohead.trainers.run.meter import WorkCounter
 from emohead.trainers.stage import Stage
 from overhead import make_batch, make_stage
+from tables import put_into_results
 from torch import Tensor, nn
 
 SIZES = {  # pixels of a frame by shipped size; those of the face stage
@@ -27,8 +28,6 @@ SIZES = {  # pixels of a frame by shipped size; those of the face stage
     "distill": {"debug": 128, "small": 256, "base": 256},
 }
 SECOND = FPS  # frames
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
-START, END = "<!-- sizes:start -->", "<!-- sizes:end -->"
 
 
 def gmac(call: Callable[[], Any]) -> float:
@@ -118,9 +117,7 @@ def main() -> None:
     table = "\n".join(rows())
     print("\n" + table)
     if options.results:
-        text = RESULTS.read_text()
-        start, end = text.index(START) + len(START), text.index(END)
-        RESULTS.write_text(text[:start] + "\n" + table + "\n" + text[end:])
+        put_into_results("sizes", table)
 
 
 if __name__ == "__main__":

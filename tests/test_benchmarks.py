@@ -37,7 +37,7 @@ def test_each_row_is_written_as_it_ends_and_one_that_fails_is_named(tmp_path: Pa
     found = json.loads((tmp_path / "gpu.json").read_text())
     rows = {row["row"]: row for row in found["rows"]}
     assert list(rows) == ["loader face", "memory"]
-    assert "no such data set" in rows["loader face"]["failed"] or "manifest.json" in rows["loader face"]["failed"]
+    assert "manifest.json: no such file" in rows["loader face"]["failed"]
     assert rows["memory"]["failed"] == ""
     assert "out of memory in stage face" in rows["memory"]["found"][0]["told"]
     assert "failed: loader face" in result.stdout
