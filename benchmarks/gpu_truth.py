@@ -138,7 +138,7 @@ def half(machine: Machine, words: list[str]) -> None:
         stage.training_step(batch, 0)
         stage.num_batches += 1
         finite += all(bool(value.isfinite()) for value in stage.logs.values())
-        taken += all(math.isfinite(norm) for norm in stage.norms.values())
+        taken += all(math.isfinite(norm.read()) for norm in stage.norms.values())
     tell(f"{name} in 16-mixed", steps=2 * machine.steps, finite=finite, taken=taken)
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 from emohead.datamodules.batch import Batch, made_up_batch
-from emohead.trainers.engines.plain import LossScale, PlainEngine, average
+from emohead.trainers.engines.late import Late
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.stage import Stage
 from gpu_rows import BATCHES, FRAMES, STAGES
 from memory import Memory
@@ -78,17 +79,17 @@ class ShapesOnly(PlainEngine):
         super().__init__(*arguments, **options)
         self.moments = [torch.zeros_like(p) for p in self.parameters for _ in range(2)]  # Adam's, which take memory
 
-    def step(self) -> float:
+    def step(self) -> Late:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        average([p.grad for p in self.parameters])
+        self.averaging.finish()
         if self.counted is not None:
             numbers = sum(p.numel() for p in self.parameters)
             self.counted.add("foreach_norm", 0, 4 * numbers)
             self.counted.add("foreach_mul_", 0, 4 * 2 * numbers)
             self.counted.add("fused_adam", 0, 4 * 7 * numbers)  # reads weight, gradient, two moments; writes three
         self.optimizer.zero_grad(set_to_none=True)
-        return 1.0
+        return Late(1.0)
 
 
 def pixels_of(size: str) -> int:

@@ -84,7 +84,7 @@ def size_of(stage: Any) -> Size:
 def counted(stage: Any, batch: Any) -> Traffic:
     with Traffic() as traffic:
         stage.training_step(batch, 0)
-    assert all(norm < math.inf for norm in stage.norms.values()), "a step that is skipped sends less"
+    assert all(norm.read() < math.inf for norm in stage.norms.values()), "a step that is skipped sends less"
     return traffic
 
 
@@ -92,7 +92,7 @@ def count_debug(name: str, kind: str, folder: Path) -> Found:
     """A step of a debug stage on real tensors, within `ranks`."""
     stage: Any = make_stage(name, folder).train()
     stage.on_fit_start()
-    use_global_statistics(stage)
+    use_global_statistics(stage, stage.device)
     stage.num_batches = 1  # no gradient penalty, which comes in one step of sixteen
     size = size_of(stage)
     attach_engines(stage, None if kind == "plain" else int(kind[-1]))
@@ -124,7 +124,7 @@ def towers_on_meta() -> Iterator[None]:
 
 
 def on_meta(name: str, folder: Path, *overrides: str) -> Any:
-    """A stage of base size and its engines, made for any number of ranks."""
+    """A stage of base size, without engines."""
     if name != "emotion":
         stage: Any = make_stage(name, folder, *overrides, size="base", pixels=256)
     else:
@@ -132,8 +132,7 @@ def on_meta(name: str, folder: Path, *overrides: str) -> Any:
             stage = make_stage(name, folder, "loss.prior_loss=0", *overrides, size="base", pixels=256)
         stage.to(META)
         stage.config.loss.prior_loss, stage.original = 10.0, stage.original_text()  # as the file of this size has it
-    use_global_statistics(stage)
-    give_engines(stage)
+    use_global_statistics(stage, stage.device)
     return stage
 
 
@@ -144,6 +143,7 @@ def count_meta(name: str, folder: Path, *overrides: str) -> dict[int, Found]:
     """
     stage = on_meta(name, folder, *overrides)
     with ranks(8):
+        give_engines(stage)
         traffic = counted(stage, meta_batch(name, "base", BATCHES[name]))
     found = {}
     for count in RANKS:

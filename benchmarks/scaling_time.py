@@ -55,7 +55,7 @@ def median(call: Callable[[], Any], times: int, together: Callable[[], Any]) -> 
 def rank_of_many(rank: int, num_ranks: int, port: int, barrier: Any, folder: Path, out: Path) -> None:
     torch.set_num_threads(1)
     stage: Any = make_stage("motion", folder, *TINY).train()
-    use_global_statistics(stage)
+    use_global_statistics(stage, stage.device)
     attach_engines(stage)
     batch = made_up_batch("motion", batch_size=BATCH, size=64, num_frames=12)
 

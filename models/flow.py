@@ -7,6 +7,8 @@ covers [i, i + 1), so `align_corners=False`). Warping is backward: output(u) = s
 the source repeats its border. Grids are always float32: bfloat16 has 8 bits, less than a pixel of a 256-pixel picture.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,10 +37,27 @@ def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
     with full_precision():
         if source.device.type == "cpu":
             sampled = sample_rows(source, grid, gain)
+        elif layout(source) == torch.channels_last and kernel_works(source.device):
+            from .warp_kernel import sample_rows as read_rows
+
+            sampled = read_rows(source, grid, gain)
         else:
             sampled = F.grid_sample(source.float(), grid, padding_mode="border", align_corners=False)
             sampled = sampled if gain is None else sampled * gain.float()
     return sampled.to(source.dtype, memory_format=layout(source))
+
+
+@torch.compiler.assume_constant_result
+@cache
+def kernel_works(device: torch.device) -> bool:
+    """Whether a GPU warps by our kernel: Triton is there, sums may have any order, and the kernel has passed a try."""
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        return False
+    try:
+        from .warp_kernel import works
+    except ImportError:
+        return False
+    return works(device)
 
 
 def layout(image: Tensor) -> torch.memory_format:

@@ -1,11 +1,24 @@
-"""On a CPU, operators on channels-last maps give the values and gradients of PyTorch's own operators."""
+"""Operators on channels-last maps give the values and gradients of PyTorch's own: those for CPUs, and Triton's."""
+
+import importlib.util
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from emohead.models.channels_last import double, sample_rows
+from emohead.models.channels_last import double
 from emohead.models.flow import layout
 from torch import Tensor
+
+from .conftest import ROOT
+
+INTERPRETED = "TRITON_INTERPRET" in os.environ  # has to be settled before Triton is imported
+if INTERPRETED:
+    from emohead.models.warp_kernel import sample_rows
+else:
+    from emohead.models.channels_last import sample_rows
 
 
 def channels_last(*shape: int) -> Tensor:
@@ -27,17 +40,28 @@ def test_reading_rows_is_grid_sample(pictures: int) -> None:
     grid = (torch.rand(3, 6, 4, 2) * 2.6 - 1.3).requires_grad_()  # some of it outside the picture
     gain = torch.rand(3, 1, 6, 4, requires_grad=True)
     expanded = source.expand(3, -1, -1, -1)
+    whole = F.grid_sample(expanded, grid, padding_mode="border", align_corners=False)
+    assert_same(sample_rows(expanded, grid), whole, [source, grid])
+    whole = F.grid_sample(expanded, grid, padding_mode="border", align_corners=False)
     found = sample_rows(expanded, grid, gain)
-    wanted = F.grid_sample(expanded, grid, padding_mode="border", align_corners=False) * gain
     assert layout(found) == torch.channels_last
-    assert_same(found, wanted, [source, grid, gain])
+    assert_same(found, whole * gain, [source, grid, gain])
 
 
 def test_a_place_that_is_no_number_shows() -> None:
     grid = torch.zeros(1, 2, 2, 2)
     grid[0, 1, 0, 0] = float("nan")
-    read = sample_rows(torch.randn(1, 3, 4, 4), grid)
-    assert torch.equal(read[0].isnan().all(0), torch.tensor([[False, False], [True, False]]))
+    found = sample_rows(torch.randn(1, 3, 4, 4), grid)
+    assert torch.equal(found[0].isnan().all(0), torch.tensor([[False, False], [True, False]]))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is this one")
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="PyTorch's builds for CUDA bring Triton")
+def test_tritons_kernels_do_the_same_in_its_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", __file__]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 8, 8), (1, 2, 6, 4), (2, 3, 1, 1)])

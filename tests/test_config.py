@@ -55,13 +55,14 @@ def test_mistakes_are_named(overrides: list[str], words: list[str]):
         ("trainer.max_steps=0", ["trainer.max_steps=0", "1 or more"]),
         ("trainer.devices=0", ["trainer.devices=0", "1 or more"]),
         ("trainer.keep_best=-1", ["trainer.keep_best=-1", "0 or more"]),
+        ("trainer.cuda_graphs=true", ["trainer.cuda_graphs=true", "compiled blocks", "trainer.compile=true"]),
         ("data.window_frames=0", ["data.window_frames=0", "1 or more"]),
         ("data.cross_clip=1.5", ["data.cross_clip=1.5", "from 0 to 1"]),
         ("network.layers=0", ["network.layers=0", "1 or more"]),
         ("loss.lip_loss=inf", ["loss.lip_loss=inf", "0 or more"]),
     ],
 )
-def test_numbers_out_of_range_are_named(override: str, words: list[str]) -> None:
+def test_values_that_make_no_sense_are_named(override: str, words: list[str]) -> None:
     config = load_config(MotionStageConfig, [], [override])
     (error,) = [*wrong_settings(config), *out_of_range(config.data, "data.")]
     for word in words:

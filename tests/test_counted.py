@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from emohead.trainers.engines.averaging import Averaging
 from emohead.trainers.engines.batch_norm import use_global_statistics
-from emohead.trainers.engines.plain import average
 from emohead.trainers.engines.ranks import all_rows
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -54,16 +54,21 @@ def test_rows_of_all_kinds_travel_at_once_and_so_do_their_gradients(traffic: Any
 
 def test_a_layer_of_global_statistics_exchanges_once_each_way(traffic: Any) -> None:
     layer = nn.BatchNorm2d(5)
-    use_global_statistics(layer)
+    use_global_statistics(layer, layer.weight.device)
     with traffic:
         layer(torch.rand(2, 5, 4, 4, requires_grad=True)).square().sum().backward()
     assert traffic.calls == {"all-reduce": 2}
 
 
-def test_gradients_are_sent_in_few_pieces_and_nothing_else_is(traffic: Any) -> None:
-    gradients = [torch.zeros(1000, 1000) for _ in range(8)]
+def test_gradients_are_sent_in_few_pieces_while_others_are_found(traffic: Any) -> None:
+    layers, before_last = [nn.Linear(1000, 1000, bias=False) for _ in range(8)], []
+    layers[0].register_full_backward_pre_hook(lambda *_: before_last.append(traffic.calls["all-reduce"]))
+    averaging = Averaging([layer.weight for layer in layers])
+    averaging.begin()
     with traffic:
-        average(gradients)
+        nn.Sequential(*layers)(torch.rand(2, 1000)).sum().backward()
+        averaging.finish()
+    assert before_last == [1], "the pass is not at its end, and the first piece has gone"
     assert traffic.calls == {"all-reduce": 2}
     assert traffic.sent == {"all-reduce": 2 * 4 * 8_000_000 * 7 // 8}
 

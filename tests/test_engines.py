@@ -93,7 +93,7 @@ def engine_update(engines: dict[str, Engine]) -> Update:
     def update(name: str, loss: Callable[[], Tensor]) -> None:
         with engines[name].whole():
             engines[name].backward(loss())
-        assert engines[name].step() < float("inf")
+        assert engines[name].step().read() < float("inf")
 
     return update
 
@@ -166,7 +166,7 @@ def work(rank: int, kind: str, folder: Path) -> None:
 
     engine = engines["generator"]
     engine.backward(fresh["generator"](data[0]).mean() * (float("nan") if rank == 1 else 1.0))
-    found["norm"] = engine.step()
+    found["norm"] = engine.step().read()
     found["skipped"] = snapshot({"generator": engine})
     found["frozen"] = {"layer": {key: value.clone() for key, value in partly_frozen(kind, rank).frozen()}}
     plain = {k: {n: dict(held) for n, held in v.items()} if isinstance(v, dict) else v for k, v in found.items()}
@@ -232,7 +232,7 @@ def test_what_an_engine_sends_at_once_is_as_large_as_its_network() -> None:
 def test_a_rank_that_reads_a_norm_waits_for_the_others() -> None:
     """With NCCL it is there that it is held up, not in the call that sends."""
     network, seen = nn.Linear(3, 2), []
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     optimizer.register_step_pre_hook(lambda *_: seen.append(in_collective()))
     engine = PlainEngine(network, optimizer, clip_norm=CLIP, scale=LossScale(False))
     engine.backward(network(torch.ones(1, 3)).sum())
@@ -244,7 +244,9 @@ def test_a_rank_that_reads_a_norm_waits_for_the_others() -> None:
 def test_all_that_an_optimizer_remembers_comes_back_to_where_its_parameter_lies() -> None:
     with torch.device("meta"):  # any device but the CPU, where checkpoints are read
         network = nn.Linear(3, 2)
-    engine = PlainEngine(network, torch.optim.AdamW(network.parameters()), clip_norm=CLIP, scale=LossScale(False))
+    engine = PlainEngine(
+        network, torch.optim.AdamW(network.parameters(), fused=True), clip_norm=CLIP, scale=LossScale(False)
+    )
     kept = {
         f"{key}.{name}": torch.zeros_like(p, device=CPU) for name, p in network.named_parameters() for key in STATE[:2]
     }

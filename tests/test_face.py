@@ -338,7 +338,7 @@ def test_the_base_size_takes_a_step():
     stage = make_stage(config)
     before = {name: p.detach().clone() for name, p in stage.named_parameters()}
     stage.training_step(made_up_batch("face", size=256), 0)
-    assert {name: math.isfinite(norm) for name, norm in stage.norms.items()} == dict.fromkeys(stage.norms, True)
+    assert {name: math.isfinite(norm.read()) for name, norm in stage.norms.items()} == dict.fromkeys(stage.norms, True)
     assert stage.norms.keys() == {"network", "discriminator", "gradient_penalty"}
     assert not [name for name, p in stage.named_parameters() if torch.equal(p, before[name])]
 

@@ -69,18 +69,18 @@ COMPILER = shutil.which("g++") and (Path(sysconfig.get_paths()["include"]) / "Py
 @pytest.mark.skipif(not COMPILER, reason="torch.compile needs g++ and Python's headers")
 @pytest.mark.skipif(not SOAK, reason="the compiler takes minutes; `make soak`")
 @pytest.mark.skipif("ATEN_CPU_CAPABILITY" in os.environ, reason="the compiler asks the processor itself")
-@pytest.mark.parametrize("make", ["motion", "face"])
-def test_compiled_blocks_give_the_same_gradients(make: str) -> None:
-    """In a process of its own, as a run has: a compiler that fails there ends no other test."""
-    code = f"from tests.test_large_blocks import compare_compiled; compare_compiled({make!r})"
+@pytest.mark.parametrize(("make", "graphs"), [("motion", False), ("motion", True), ("face", False)])
+def test_compiled_blocks_give_the_same_gradients(make: str, graphs: bool) -> None:
+    """In a process of its own, as a run has: a compiler that fails there ends no other test. CPUs have no graphs."""
+    code = f"from tests.test_large_blocks import compare_compiled; compare_compiled({make!r}, {graphs})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr
 
 
-def compare_compiled(make: str) -> None:
+def compare_compiled(make: str, graphs: bool) -> None:
     network, loss = {"motion": motion, "face": face}[make]()
     other = copy.deepcopy(network)
-    compile_blocks(other)
+    compile_blocks(other, cuda_graphs=graphs)
     for a, b in zip(gradients(network, loss), gradients(other, loss), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 

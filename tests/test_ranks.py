@@ -1,4 +1,4 @@
-"""Exchanges between two real processes: rows with their gradients, statistics of a batch that is shared out."""
+"""Exchanges between two real processes: rows with their gradients, statistics of a shared batch, means of gradients."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from emohead.trainers.engines import ranks
+from emohead.trainers.engines import averaging, ranks
 from emohead.trainers.engines.batch_norm import use_global_statistics
 from torch import Tensor, nn
 
@@ -38,6 +38,36 @@ def normed(network: nn.Module, x: Tensor, rows: slice = slice(None)) -> dict[str
     return {"out": out.detach(), "gradient": x.grad, "mean": network.running_mean, "var": network.running_var}
 
 
+def layers() -> nn.ModuleList:
+    torch.manual_seed(0)
+    return nn.ModuleList([nn.Linear(3, 3) for _ in range(4)])
+
+
+def passed_through(network: nn.ModuleList, rank: int, part: int) -> Tensor:
+    """A loss of one rank, which leaves out one layer: another one in each rank and part of the batch."""
+    x = torch.full((1, 3), rank + 1.0)
+    for number, layer in enumerate(network):
+        x = x if number == (rank + part) % 4 else torch.tanh(layer(x))
+    return x.sum()
+
+
+def averaged(rank: int) -> list[Tensor]:
+    """Gradients of two parts of a batch, twice, averaged in pieces of one or two parameters."""
+    averaging.BUCKET = 12
+    network, found = layers(), []
+    means = averaging.Averaging(list(network.parameters()))
+    for _ in range(2):
+        passed_through(network, rank, 0).backward()
+        means.begin()
+        passed_through(network, rank, 1).backward()
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        means.finish()
+        found += [parameter.grad.clone() for parameter in network.parameters()]
+        network.zero_grad()
+    return found
+
+
 def work(rank: int, folder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
     torch.set_num_threads(1)
@@ -47,8 +77,9 @@ def work(rank: int, folder: Path) -> None:
     first, second, labels = ranks.all_rows(*own)
     loss_of(first, second, labels, rows).backward()
     network = nn.BatchNorm2d(CHANNELS)
-    use_global_statistics(network)
-    torch.save({"gradients": [x.grad for x in own], "norm": normed(network, pictures(), rows)}, folder / f"{rank}.pt")
+    use_global_statistics(network, network.weight.device)
+    found = {"gradients": [x.grad for x in own], "norm": normed(network, pictures(), rows), "means": averaged(rank)}
+    torch.save(found, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -70,3 +101,23 @@ def test_shares_of_two_ranks_are_as_the_whole_batch_in_one(tmp_path: Path) -> No
     for key in ("mean", "var"):
         torch.testing.assert_close(found[0]["norm"][key].double(), expected[key], atol=0, rtol=1e-6)
         assert torch.equal(found[0]["norm"][key], found[1]["norm"][key])
+
+    network = layers()
+    torch.stack(
+        [passed_through(network, rank, part) / RANKS for rank in range(RANKS) for part in range(2)]
+    ).sum().backward()
+    for one in found:
+        for place, got in enumerate(one["means"]):
+            wanted = list(network.parameters())[place % 8].grad
+            torch.testing.assert_close(got, wanted, msg=f"parameter {place % 8}, pass {place // 8}")
+
+
+def test_gpus_have_torch_s_own_layer_with_the_same_weights() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(CHANNELS))
+    before = network.state_dict(keep_vars=True)
+    use_global_statistics(network, torch.device("cuda"))
+    (layer,) = network
+    assert type(layer) is nn.SyncBatchNorm
+    assert layer.process_group is None, "all ranks"
+    assert all(value is before[name] for name, value in network.state_dict(keep_vars=True).items())
+    assert repr(layer) == repr(nn.SyncBatchNorm(CHANNELS))

@@ -179,8 +179,8 @@ class FaceStage(Stage[FaceStageConfig]):
             self.backpropagate("network", total)
             changed.append(part["target"])
             fakes.append(output.frame.detach())
-        if self.update("network"):
-            self._update_average()
+        self.update("network")
+        self._update_average()
 
         self.discriminator.requires_grad_(True)
         if self.adversarial:

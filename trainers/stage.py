@@ -24,6 +24,7 @@ from ..models.errors import UserError
 from ..models.ranges import number
 from .config import as_dict, value_of
 from .engines.draws import Draws
+from .engines.late import Late
 from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
 from .lightning_private import world_size
@@ -48,6 +49,7 @@ class TrainerConfig:
     offload: bool = False  # of deepspeed, stages 1 to 3: optimizer states in CPU memory
     accumulate: int = number(1, least=1)  # parts that a rank's share of a batch is cut into, one backward pass each
     compile: bool = False  # torch.compile for the large blocks of a network
+    cuda_graphs: bool = False  # of compiled blocks: a GPU plays back what they do, and need not wait for Python
     recompute: bool = False  # activation checkpointing for them: less memory, a third more work
     log_every: int = number(20, least=1)  # steps between two rows of metrics.jsonl
     val_every: int = number(200, least=1)  # steps between two validations
@@ -150,7 +152,7 @@ class Stage(pl.LightningModule, Generic[Config]):
         self.rows: range | None = None  # of the global batch that are worked on, while training
         self.last_part = True  # of a rank's share of the batch
         self.logs: dict[str, Tensor] = {}  # of the latest step: what is logged, scalars
-        self.norms: dict[str, float] = {}  # of the latest step: gradient norm of each update, not finite if skipped
+        self.norms: dict[str, Late] = {}  # of the latest step: gradient norm of each update, not finite if skipped
         self.by_clip: dict[str, Tensor] = {}  # of the latest validation batch: figures (B,) of its clips, if any
 
     @classmethod
@@ -248,11 +250,9 @@ class Stage(pl.LightningModule, Generic[Config]):
         share = torch.where(torch.isfinite(loss.detach()), 1 / self.config.trainer.accumulate, math.nan)
         self.engines[name].backward(loss * share, last=self.last_part)
 
-    def update(self, name: str, phase: str = "") -> bool:
-        """Step an engine and note its gradient norm; False if the step was left out."""
-        norm = self.engines[name].step()
-        self.norms[phase or name] = norm
-        return norm < math.inf
+    def update(self, name: str, phase: str = "") -> None:
+        """Step an engine and note its gradient norm."""
+        self.norms[phase or name] = self.engines[name].step()
 
     def draws(self, batch: Batch, *seeds: int, device: torch.device | str = "cpu") -> Draws:
         """Random numbers of this step for the samples of (a part of) the batch."""

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, on GPUs and CPUs (torch's SyncBatchNorm does not work on CPUs)."""
+"""Batch normalisation over the global batch: by torch's SyncBatchNorm on GPUs, by one of our own on CPUs."""
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
 
 
-def use_global_statistics(module: nn.Module) -> None:
-    """Replace every BatchNorm2d of a network by this one; names and weights stay."""
+def use_global_statistics(module: nn.Module, device: torch.device) -> None:
+    """Replace every BatchNorm2d of a network by one over all ranks; names and weights stay."""
+    on_gpu = device.type == "cuda"
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
-            child.__class__ = GlobalBatchNorm2d
+            child.__class__ = nn.SyncBatchNorm if on_gpu else GlobalBatchNorm2d  # type: ignore[assignment]
+            if on_gpu:  # all ranks
+                child.process_group = None  # type: ignore[assignment]

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .late import Late
 from .plain import STATE, Engine, LossScale
 from .shares import Share, Source
 
@@ -56,16 +57,13 @@ class DeepSpeedEngine(Engine):
         local_rank: int,
     ) -> None:
         super().__init__(module, optimizer, clip_norm=clip_norm, scale=scale)
-        deepspeed = import_deepspeed(device)
-        os.environ["LOCAL_RANK"] = str(local_rank)
         self.zero_stage, self.offload = zero_stage, offload
-        for tensor in (*module.parameters(), *module.buffers()):  # it reads them as bytes in a row
-            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
         if zero_stage == 3:
-            # They reach into their children's weights; the last one is transformers'.
-            leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer, "WavLMAttention"]
-            deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
-        size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+            shard(module, device=device, local_rank=local_rank)
+        else:
+            make_dense(module)
+        deepspeed = import_deepspeed(device, local_rank)
+        size = sum(whole_shape(p).numel() for p in module.parameters() if p.requires_grad)
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
@@ -84,9 +82,9 @@ class DeepSpeedEngine(Engine):
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self) -> float:
-        norm = self._step_sharded() if self.zero_stage else self._step_whole()
-        self.scale.update(norm < float("inf"))
+    def step(self) -> Late:
+        norm = Late(self._step_sharded() if self.zero_stage else self._step_whole())  # DeepSpeed has waited for it
+        self.scale.update(norm)
         return norm
 
     def _step_sharded(self) -> float:
@@ -229,6 +227,28 @@ class DeepSpeedEngine(Engine):
         return Fragment(start, values.numel(), self._flat_groups()[group], offset) if values.numel() else None
 
 
+def shard(module: nn.Module, *, device: torch.device, local_rank: int) -> None:
+    """Leave each rank its part of every parameter, as ZeRO-3 has it: a second call does nothing.
+
+    Each parameter by itself comes to the device, with rank 0's values, and all but a part goes: at no time does a GPU
+    hold a whole network. Optimizers must be there already, since they ask for the shapes of whole parameters.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
+        return
+    deepspeed = import_deepspeed(device, local_rank)
+    make_dense(module)
+    # They reach into their children's weights; the last one is transformers'.
+    leaves = [nn.MultiheadAttention, nn.TransformerEncoderLayer, "WavLMAttention"]
+    deepspeed.utils.set_z3_leaf_modules(module, leaves, raise_if_not_found=False)
+    deepspeed.zero.Init(module=module, mem_efficient_linear=False, dtype=torch.float32)
+
+
+def make_dense(module: nn.Module) -> None:
+    """DeepSpeed reads tensors as bytes in a row."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
 def whole_shape(parameter: Sharded) -> torch.Size:
     """Shape of the whole parameter; ZeRO-3 leaves an empty tensor in its place."""
     return parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
@@ -265,8 +285,9 @@ def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int, n
     }
 
 
-def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, quiet, for this kind of device."""
+def import_deepspeed(device: torch.device, local_rank: int = 0) -> Any:
+    """DeepSpeed, quiet, for this kind of device, of which this process has the one of that number."""
+    os.environ["LOCAL_RANK"] = str(local_rank)
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
     import deepspeed
 

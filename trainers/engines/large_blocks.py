@@ -25,15 +25,24 @@ def recompute(network: nn.Module) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
-def compile_blocks(network: nn.Module) -> None:
+def compile_blocks(network: nn.Module, *, cuda_graphs: bool = False) -> None:
     """Compile each block by itself: transformer blocks share their code, and what lies between stays plain Python.
 
     No two levels have the same shape. So each gets its own code: one code for any shape fails. A torch that cannot keep
     recompilations apart counts them together, and has a limit for it.
+
+    cuda_graphs: a GPU plays back what a block does, in place of Python asking for each operator. `begin_graphs` is to
+    be called before each step.
     """
+    mode = "reduce-overhead" if cuda_graphs else None
     apart = {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
     for block in large_blocks(network):
         if isinstance(block, Level):
-            block.compile(dynamic=False, **apart)
+            block.compile(dynamic=False, mode=mode, **apart)
         else:
-            block.compile()
+            block.compile(mode=mode)
+
+
+def begin_graphs() -> None:
+    """What the graphs of the step before have given may be written over."""
+    torch.compiler.cudagraph_mark_step_begin()

@@ -6,18 +6,19 @@ its own modules, so that several networks can be trained on one batch. Two kinds
 leave the weights alone if that norm is not finite; so their updates are the same.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .averaging import Averaging
+from .late import Late
 from .shares import Share, Source
 
-BUCKET = 25 * 2**20 // 4  # float32 values that travel together
 STATE = ("exp_avg", "exp_avg_sq", "step")  # what Adam and AdamW remember of a parameter
 
 
@@ -32,9 +33,10 @@ class LossScale:
         self.scale = 2.0**16 if enabled else 1.0
         self.good_steps = 0
 
-    def update(self, finite: bool) -> None:
+    def update(self, norm: Late) -> None:
         if not self.enabled:
             return
+        finite = norm.read() < math.inf
         self.good_steps = self.good_steps + 1 if finite else 0
         if not finite:
             self.scale /= 2
@@ -65,7 +67,7 @@ class Engine:
         """Add the gradients of a part of the batch; `last` if a step follows."""
         raise NotImplementedError
 
-    def step(self) -> float:
+    def step(self) -> Late:
         """Update the weights; returns the norm of the averaged gradients. If it is not finite, nothing was updated."""
         raise NotImplementedError
 
@@ -120,62 +122,31 @@ class Engine:
 
 
 class PlainEngine(Engine):
-    """PyTorch's own optimizer; gradients are averaged after the backward pass."""
+    """PyTorch's own optimizer, fused. Nothing in it makes the CPU wait for a GPU, but in float16 the loss scale."""
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, *, clip_norm: float, scale: LossScale) -> None:
         super().__init__(module, optimizer, clip_norm=clip_norm, scale=scale)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        trained = set(self.parameters)
+        self.averaging = Averaging([p for p in module.parameters() if p in trained])
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        if last:
+            self.averaging.begin()
         (loss * self.scale.scale if self.scale.enabled else loss).backward()
 
-    def step(self) -> float:
+    def step(self) -> Late:
         for parameter in self.parameters:  # no gradient here is a gradient of 0: other ranks may have one
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in self.parameters]
-        average(gradients)
+        self.averaging.finish()
         if self.scale.enabled:
-            torch._foreach_div_(gradients, self.scale.scale)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
-        finite = norm < float("inf")  # false for NaN too
-        if finite:
-            self.optimizer.step()
-        self.scale.update(finite)
+            torch._foreach_div_([p.grad for p in self.parameters], self.scale.scale)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.found_inf = 1 - (norm < math.inf).float()  # type: ignore[attr-defined]  # 1: no update, NaN too
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-
-def average(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors by their mean over the ranks. Every rank brings the same shapes in the same order."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return
-    pending = []
-    for bucket in buckets(tensors):
-        flat = torch.cat([memory(t) for t in bucket])
-        pending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-    for bucket, flat, work in pending:
-        work.wait()
-        flat /= dist.get_world_size()
-        for tensor, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
-            memory(tensor).copy_(part)
-
-
-def memory(tensor: Tensor) -> Tensor:
-    """A flat view of a dense tensor in the order of its memory, whatever its memory format."""
-    return tensor.as_strided((tensor.numel(),), (1,)) if not tensor.is_contiguous() else tensor.view(-1)
-
-
-def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors in order, as many in a bucket as fit."""
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if bucket and size + tensor.numel() > BUCKET:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.numel()
-    if bucket:
-        yield bucket
+        late = Late(norm)
+        self.scale.update(late)
+        return late

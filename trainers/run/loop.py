@@ -90,6 +90,10 @@ class Loop(pl.Callback):
         self.watchdog.beat(stage.num_batches)
         self.meter.end_step(len(batch["key"]))
 
+        # Guard: first the step before, which a GPU has done by now.
+        self.look_back(stage)
+        self.guard.note(stage, list(batch["key"]))
+
         # Log.
         if stage.num_batches % c.log_every == 0 or finished(stage):
             values = self.figures(stage)
@@ -98,26 +102,28 @@ class Loop(pl.Callback):
         if self.progress:
             self.progress.show(stage.num_batches, stage.logs["loss"], len(batch["key"]) * stage.num_ranks)
 
-        # Guard.
-        if self.guard.look(stage, list(batch["key"])) and self.journal:
-            told = f"step {stage.num_batches} has no finite loss and gradient; {self.guard.path} names its samples"
-            self.journal.alert("steps are skipped", told, "WARN")
-
         # Save, and leave if somebody asks for it.
         leave = self.saver.asked_to_leave()
         if leave and leave.pruned and not finished(stage):
             raise Pruned(stage.num_batches)
         if finished(stage) or leave or stage.num_batches % c.checkpoint_every == 0:
+            self.look_back(stage)
             self.saver.save(stage)
         if leave and not finished(stage):
             self.saver.finish()
             raise Preempted(stage.num_batches, leave.reason, by_hand=leave.by_hand)
         trainer.should_stop = trainer.should_stop or finished(stage)
 
+    def look_back(self, stage: Stage) -> None:
+        """Name the step that was done last, if it had to be skipped."""
+        if self.guard.look(stage) and self.journal:
+            told = f"step {self.guard.latest} has no finite loss and gradient; {self.guard.path} names its samples"
+            self.journal.alert("steps are skipped", told, "WARN")
+
     def figures(self, stage: Stage) -> dict[str, float]:
         """The figures of a step: losses as means over all ranks, norms, rates, speed."""
         values = mean_of_all(stage.logs, stage.device)
-        values |= {f"grad_norm_{phase}": norm for phase, norm in stage.norms.items()}
+        values |= {f"grad_norm_{phase}": norm.read() for phase, norm in stage.norms.items()}
         values |= {f"lr_{name}": engine.optimizer.param_groups[0]["lr"] for name, engine in stage.engines.items()}
         values |= {f"loss_scale_{n}": e.scale.scale for n, e in stage.engines.items() if e.scale.enabled}
         values |= self.meter.read(stage.num_ranks, stage.device, stage.config.trainer.precision)
@@ -126,6 +132,7 @@ class Loop(pl.Callback):
     # ------------------------------------------------------------------------------------------ a validation
 
     def on_validation_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        self.look_back(stage)  # before the best one is saved
         self.validation = Means()
         self.clips = ClipTable()
 

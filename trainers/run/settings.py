@@ -38,6 +38,9 @@ def wrong_settings(config: StageConfig) -> list[UserError]:
             near = get_close_matches(str(getattr(c, key)), map(str, values), n=1, cutoff=0.0)[0]
             problem = f"is none of {', '.join(map(str, values))}"
             found.append(UserError(f"trainer.{key}={getattr(c, key)}", problem, f"trainer.{key}={near}"))
+    if c.cuda_graphs and not c.compile:
+        problem = "is about compiled blocks, and trainer.compile=false"
+        found.append(UserError("trainer.cuda_graphs=true", problem, "trainer.compile=true too"))
     found += wrong_tracking(config.tracking, os.environ)
     found += [error for error in out_of_range(config) if not error.where.startswith("data.")]  # the data says its own
     size, parts = config.data.batch_size, c.nodes * c.devices * c.accumulate

@@ -18,8 +18,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from ..engines.batch_norm import use_global_statistics
-from ..engines.deepspeed import DeepSpeedEngine
-from ..engines.large_blocks import compile_blocks, recompute
+from ..engines.deepspeed import DeepSpeedEngine, shard
+from ..engines.large_blocks import begin_graphs, compile_blocks, recompute
 from ..engines.plain import Engine, LossScale, PlainEngine
 from ..engines.ranks import from_first
 from ..lightning_private import Launcher, set_launcher
@@ -49,6 +49,7 @@ class EngineStrategy(DDPStrategy):
         self.config = config
         self.clip_norm = clip_norm
         self.starter: Launcher | None = None
+        self.copies: torch.cuda.Stream | None = None
 
     @property
     def alone(self) -> bool:
@@ -80,15 +81,37 @@ class EngineStrategy(DDPStrategy):
             stay_near(torch.cuda.get_device_properties(self.root_device))
         self.config.precision = from_first(self.config.precision)  # each rank has settled `auto` for its own machine
         if not self.alone:
-            use_global_statistics(stage)
-        self.model_to_device()
+            use_global_statistics(stage, self.root_device)
         if self.config.recompute:
             recompute(stage.network)
         if self.config.compile:
-            compile_blocks(stage.network)
+            compile_blocks(stage.network, cuda_graphs=self.config.cuda_graphs)
         self.setup_optimizers(trainer)
+        if self.config.strategy == "deepspeed" and self.config.zero_stage == 3:
+            for module in stage.trained().values():
+                shard(module, device=self.root_device, local_rank=self.local_rank)
+        self.model_to_device()
         optimizers = zip(stage.trained().items(), self.optimizers, strict=True)
         stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}
+
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """A GPU takes a batch in while it is at work on the one before: its copies have a stream of their own."""
+        if self.root_device.type != "cuda":
+            return super().batch_to_device(batch, device, dataloader_idx)
+        self.copies = self.copies or torch.cuda.Stream(self.root_device)
+        with torch.cuda.stream(self.copies):
+            moved = super().batch_to_device(batch, device, dataloader_idx)
+        working = torch.cuda.current_stream(self.root_device)
+        working.wait_stream(self.copies)
+        for value in moved.values():
+            if isinstance(value, torch.Tensor):
+                value.record_stream(working)  # its memory is not given away before the work on it is done
+        return moved
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> Any:
+        if self.config.cuda_graphs:
+            begin_graphs()
+        return super().training_step(*arguments, **keywords)
 
     def engine(self, module: nn.Module, optimizer: Any) -> Engine:
         scale = LossScale(self.config.precision == "16-mixed")

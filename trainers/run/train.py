@@ -260,6 +260,7 @@ def make_trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        benchmark=not c.deterministic,  # of cuDNN: shapes do not change from step to step
         default_root_dir=str(run),
         logger=False,
         callbacks=[loop],

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from ..engines.deepspeed import DeepSpeedEngine
+from ..engines.late import Late
 from ..engines.plain import PlainEngine
 from ..engines.ranks import mean_of_all
 from .background import Background
@@ -48,6 +49,7 @@ WAITS = {  # functions in which a rank reads what needs all ranks
     for function in (
         PlainEngine.step,
         DeepSpeedEngine.step,
+        Late.read,
         mean_of_all,
         Agreement.greatest,
         Agreement.at_once,
