@@ -27,7 +27,7 @@ from ..trainers.run.journal import write_picture
 from ..trainers.run.preemption import Preempted
 from ..trainers.run.train import train
 from .demo_figures import SPLIT, describe, evaluate, print_figures
-from .demo_plan import Plan, done, measure_pace, seconds
+from .demo_plan import Plan, done, measure_pace, seconds, stage_overrides
 from .infer import Emotion, run_infer
 from .pictures import contact_sheet
 from .progress import Parts, Show, one_of
@@ -126,13 +126,6 @@ def make_all(demo: Demo, parts: Parts) -> list[dict[str, Any]]:
 def make_corpus(folder: Path, config: SyntheticConfig, show: Show) -> None:
     if not (folder / MANIFEST).exists():
         prepare_synthetic(folder, config, codec="mjpeg", progress=show)
-
-
-def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: int) -> list[str]:
-    """Data, run folder and the exports that a stage starts from."""
-    overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
-    made = {STAGES[name].kind: path for name, path in exports.items()}
-    return overrides + [f"{start.key}={made[start.kind]}" for start in STAGES[stage].starts_from if start.needed]
 
 
 def make_videos(out: Path, corpus: SyntheticConfig, reader: ClipReader, talker: Path, show: Show) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ..datamodules.dataset.manifest import MANIFEST
-from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip
 from ..models.audio import Block
 from ..models.face import FaceGenerator, FaceGeneratorConfig
 from ..models.face_model import POSE_DIM
@@ -69,6 +68,14 @@ TINY = Plan(
     },
     not_shown="anything but that the chain works: each stage does two steps",
 )
+
+
+def stage_overrides(out: Path, stage: str, exports: dict[str, Path], *, seed: int) -> list[str]:
+    """Data, run folder and the exports that a stage starts from."""
+    overrides = [f"data.shards=[{out / 'data'}]", f"run={out / stage}", f"seed={seed}"]
+    made = {STAGES[name].kind: path for name, path in exports.items()}
+    return overrides + [f"{start.key}={made[start.kind]}" for start in STAGES[stage].starts_from if start.needed]
+
 
 # ---------------------------------------------------------------------------------------------- time
 
@@ -138,6 +145,8 @@ def fastest(step: Callable[[], object], repeats: int = 4) -> float:
 
 def draw_probe() -> Callable[[], object]:
     """A short clip of the corpus: NumPy, OpenCV, Python."""
+    from ..datamodules.synthetic.corpus import Script, SyntheticConfig, make_clip
+
     config = SyntheticConfig(frames=10)
     return lambda: make_clip(Script(config, 0, 0, "happy", 2, "train"))
 

@@ -7,6 +7,7 @@ import time
 import torch
 from emohead.datamodules.config import DataConfig
 from emohead.datamodules.module import TalkingFaceData
+from emohead.trainers.run.gpu import beside_the_work
 from gpu_rows import Machine, moved, run_row, tell
 
 
@@ -23,7 +24,10 @@ def loader(machine: Machine, words: list[str]) -> None:
         data = TalkingFaceData(name, config)
         batches = itertools.islice(iter(data.train_dataloader()), count)
         first, digest, began = next(batches), hashlib.sha256(), time.perf_counter()
-        arrived = [moved(first, machine.device), *(moved(batch, machine.device) for batch in batches)]
+        arrived = [moved(first, machine.device)]
+        for batch in batches:
+            with beside_the_work(machine.device) as come:
+                arrived.append(come(moved(batch, machine.device)))
         machine.wait()
         seconds = time.perf_counter() - began
         for batch in arrived:

@@ -94,7 +94,10 @@ Row = Callable[[Machine, list[str]], None]
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def tell(what: str, **figures: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from emohead.models.channels_last import sample_rows
-from emohead.models.flow import pixel_centres
+from emohead.models.flow import kernel_works, pixel_centres
 from emohead.trainers.engines.batch_norm import GlobalBatchNorm2d
 from emohead.trainers.engines.large_blocks import compile_blocks
 from emohead.trainers.engines.precision import use_tf32
@@ -149,6 +149,10 @@ def kernels(machine: Machine, words: list[str]) -> None:
         "grid_sample, channels first": lambda x: torch_warp(x.contiguous()),
         "rows": lambda x: sample_rows(x, grid, None),
     }
+    if kernel_works(machine.device):
+        from emohead.models.warp_kernel import sample_rows as by_triton
+
+        warps["Triton"] = lambda x: by_triton(x, grid)
     norms = {
         "BatchNorm2d, channels last": nn.BatchNorm2d(channels),
         "GlobalBatchNorm2d": GlobalBatchNorm2d(channels),

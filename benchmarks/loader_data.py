@@ -19,9 +19,10 @@ import av
 import lmdb
 import numpy as np
 from emohead.datamodules.dataset.clip import StoredClip
+from emohead.datamodules.dataset.layout import MEMBERS
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.transcode import transcode
-from emohead.datamodules.dataset.writer import MEMBERS, ShardWriter
+from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 
 NUM_CLIPS = 64  # of a packed set

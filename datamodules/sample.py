@@ -14,6 +14,7 @@ LEVELS = (1, 2, 3)  # neutral is always level 1
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")
 NUM_LANDMARKS = 68  # of a face, iBUG's
+MAX_GOP = 8  # frames to decode at most to reach any frame of a stored clip
 
 
 @dataclass

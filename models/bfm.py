@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
 from .errors import UserError
 from .face_model import OUTER_EYE_CORNERS, FaceModel
@@ -53,6 +52,8 @@ def load_mat(path: Path | str, *names: str) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UserError(path, "no such file")
     try:
+        from scipy.io import loadmat  # with it a face model of another kind need not wait for SciPy
+
         content: dict[str, Any] = loadmat(path, variable_names=names)
     except Exception as error:  # SciPy raises all sorts of errors on damaged files
         raise UserError(path, f"cannot be read as a MATLAB file ({error})") from None

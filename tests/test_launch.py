@@ -163,7 +163,7 @@ def test_two_agents_of_torchrun_are_one_run(demo: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"127.0.0.1:{server.getsockname()[1]}"
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--no-python"]
-    agent += ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=motion"]
+    agent += ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=motion", "--local-addr=127.0.0.1"]
     words = ["train", "motion", "-c", demo / "motion" / "config.yaml", f"run={tmp_path / 'run'}"]
     words += ["trainer.nodes=2", "trainer.devices=1", "trainer.max_steps=2"]
     command = [*agent, sys.executable, "-m", "emohead.apps.cli", *map(str, words)]

@@ -14,8 +14,8 @@ import soundfile
 from emohead.datamodules.media.flac import decode_flac, encode_flac
 from emohead.datamodules.media.read import iterate_video, probe, read_video
 from emohead.datamodules.media.sound import read_audio
-from emohead.datamodules.media.write import MAX_GOP, encode_clip, packet_ranges, write_video
-from emohead.datamodules.sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from emohead.datamodules.media.write import encode_clip, packet_ranges, write_video
+from emohead.datamodules.sample import FPS, MAX_GOP, SAMPLE_RATE, SAMPLES_PER_FRAME
 from emohead.models.errors import UserError
 from PIL import Image
 

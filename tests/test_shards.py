@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from emohead.datamodules.dataset.layout import MEMBERS, unpack_ranges
 from emohead.datamodules.dataset.manifest import load_manifest
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.reindex import index_shards
 from emohead.datamodules.dataset.verify import verify_shards
-from emohead.datamodules.dataset.writer import MEMBERS, ShardWriter, encode_members, npy_bytes, unpack_ranges
+from emohead.datamodules.dataset.writer import ShardWriter, encode_members, npy_bytes
 from emohead.datamodules.sample import FORMAT_VERSION, Rejected
 from emohead.models.errors import UserError
 

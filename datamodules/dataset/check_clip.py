@@ -13,8 +13,8 @@ import numpy as np
 from ...models.errors import UserError
 from ..media.flac import decode_flac
 from ..sample import EMOTIONS, LEVELS, SAMPLES_PER_FRAME
+from .layout import MEMBERS
 from .reader import ClipReader, StoredClip
-from .writer import MEMBERS
 
 ALIKE = ("key", "frames", "emotion", "level", "view", "identity")  # what the index repeats of a clip's json
 

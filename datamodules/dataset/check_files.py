@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
+from .layout import index_path
 from .manifest import MANIFEST, REBUILD, group_name, read_json
 from .reader import ClipReader
 from .tally import Tally
-from .writer import index_path
 
 Records = dict[int, list[dict[str, Any]]]  # shard -> its entries in the index
 

@@ -18,8 +18,8 @@ from ...models.errors import UserError
 from ..sample import NUM_LANDMARKS, ClipInfo
 from .decode import DECODE, all_finite, decode_npy, decode_speech, resize
 from .index import ShardIndex
+from .layout import unpack_ranges
 from .manifest import REBUILD
-from .writer import unpack_ranges
 
 LANDMARK_BYTES = NUM_LANDMARKS * 2 * 2  # of a frame: x and y in float16
 CHECKSUM_DIGITS = 8  # hexadecimal, of a CRC-32

@@ -1,6 +1,7 @@
 """Decoding what a clip stores: frames out of a video, speech out of FLAC.
 
-S pixels a side. Decoders raise whatever their libraries raise on damaged bytes.
+S pixels a side. Decoders raise whatever their libraries raise on damaged bytes. FFmpeg's libraries and OpenCV
+are imported where they are needed: clips of JPEGs at their own size need neither.
 """
 
 import io
@@ -8,13 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 
 from ..media.flac import open_flac
-from ..media.write import MAX_GOP
-from ..sample import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from ..sample import FPS, MAX_GOP, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
 def decode_npy(data: bytes) -> np.ndarray:
@@ -55,11 +53,16 @@ def resize(image: np.ndarray, side: int) -> np.ndarray:
     """Scale (S, S, 3) to (side, side, 3), averaging if it shrinks."""
     if image.shape[:2] == (side, side):
         return image
+    import cv2
+
+    cv2.setNumThreads(1)  # workers share the cores
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR)
 
 
 def decode_pyav(video: bytes, indices: Sequence[int]) -> list[np.ndarray]:
     """Frames of an mp4 in memory, each (S, S, 3), reached through the nearest key frame before them."""
+    import av
+
     found: dict[int, np.ndarray] = {}
     container: Any  # its type depends on the mode, and the time base on the stream
     with av.open(io.BytesIO(video)) as container:

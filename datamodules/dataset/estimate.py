@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..sample import SAMPLES_PER_FRAME, Clip
+from .layout import CODECS
 from .manifest import Manifest
 from .reader import ClipReader, StoredClip
-from .writer import CODECS, ShardWriter
+from .writer import ShardWriter
 
 NUM_CLIPS, NUM_FRAMES = 3, 48  # of excerpts: four groups of pictures each
 TIMED_SECONDS = 0.4

@@ -11,8 +11,8 @@ from typing import Any
 from ...models.errors import UserError
 from ..sample import FORMAT_VERSION
 from ..storage.folder import Folder, OpenFile
+from .layout import index_path, packed_length
 from .manifest import MANIFEST, REBUILD, Shard, check_version, group_name, parse_json
-from .writer import index_path, packed_length
 
 
 @dataclass

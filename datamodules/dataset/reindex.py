@@ -13,9 +13,10 @@ from ...models.errors import UserError
 from ...models.face_model import FaceModel
 from ..jobs import Progress, no_progress
 from ..sample import EMOTIONS, LEVELS, SPLITS, ClipInfo
+from .layout import CODECS, MEMBERS, load_npy, unpack_ranges
 from .manifest import FACE_MODEL, MANIFEST, Manifest, load_manifest, publish
 from .tally import Tally
-from .writer import CODECS, MEMBERS, load_npy, sample_record, unpack_ranges, write_index
+from .writer import sample_record, write_index
 
 
 def index_shards(folder: Path | str, *, progress: Progress = no_progress) -> Manifest:

@@ -19,9 +19,10 @@ from ...models.files import write_json
 from ..jobs import Lost, Progress, no_progress, run_jobs
 from ..media.write import encode_clip
 from ..sample import FORMAT_VERSION
+from .layout import MEMBERS, index_path
 from .manifest import MANIFEST, Manifest, Shard, load_manifest, publish, read_json
 from .reader import ClipReader, StoredClip
-from .writer import MEMBERS, ShardWriter, check_codec, check_size, index_path, npy_bytes, write_index
+from .writer import ShardWriter, check_codec, check_size, npy_bytes, write_index
 
 WORK = ".work"
 PLAN = "transcode.json"

@@ -29,12 +29,11 @@ from ...models.files import PARTIAL, write_json
 from ..media.flac import encode_flac
 from ..media.write import encode_clip, packet_ranges
 from ..sample import FORMAT_VERSION, NUM_LANDMARKS, SPLITS, Clip, Rejected
+from .layout import CODECS, MEMBERS, index_path, load_npy
 from .manifest import MANIFEST, Manifest, publish
 from .tally import Tally
 
-CODECS = ("mjpeg", "h264")
 MIN_SIZE = 32  # pixels a side
-MEMBERS = ("mp4", "flac", "motion.npy", "identity.npy", "landmarks.npy", "json")
 TAR_BLOCK = 512
 
 
@@ -74,14 +73,6 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def load_npy(data: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file; raises ValueError on damaged ones."""
-    try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python code: damaged, it raises all that a parser can
-        raise ValueError(f"no array of numbers ({type(error).__name__})") from None
-
-
 def sample_record(key: str, members: Mapping[str, bytes], offsets: Mapping[str, int], codec: str) -> dict[str, Any]:
     """One entry of an index: what selects the clip, [offset, bytes, SHA-256] of each member, byte ranges of frames."""
     info = json.loads(members["json"])
@@ -119,21 +110,6 @@ def pack_ranges(video: bytes) -> str:
     """
     spans = [(start, size, zlib.crc32(video[start : start + size])) for start, size in packet_ranges(video)]
     return base64.b64encode(np.array(spans, "<u4").reshape(-1, 3).tobytes()).decode()
-
-
-def unpack_ranges(packed: str) -> np.ndarray:
-    """The text that `pack_ranges` made -> uint32 (T, 3); raises ValueError or TypeError."""
-    return np.frombuffer(base64.b64decode(packed), "<u4").reshape(-1, 3)
-
-
-def packed_length(frames: int) -> int:
-    """Characters that `pack_ranges` makes of so many frames: 12 bytes each, and four characters for three bytes."""
-    return 16 * frames
-
-
-def index_path(shard: Path) -> Path:
-    """train-000000.tar -> train-000000.index.json"""
-    return shard.with_suffix(".index.json")
 
 
 # ---------------------------------------------------------------------------------------------- writer

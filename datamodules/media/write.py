@@ -15,9 +15,8 @@ import simplejpeg
 
 from ...models.errors import UserError
 from ...models.files import written_aside
-from ..sample import FPS, SAMPLE_RATE
+from ..sample import FPS, MAX_GOP, SAMPLE_RATE
 
-MAX_GOP = 8  # frames to decode at most to reach any frame of a stored clip
 DEFAULT_QUALITY = {"h264": 18, "mjpeg": 90}  # x264's rate factor (lower is better), JPEG quality (higher is better)
 BT601 = 6  # FFmpeg's number of SMPTE 170M, the matrix that players assume for pictures of this size
 

@@ -13,9 +13,10 @@ import numpy as np
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
 from ...models.face_model_fit import MEDIAPIPE_IBUG_68, fit_face, tracking_residual
+from ..dataset.layout import index_path
 from ..dataset.manifest import read_json
 from ..dataset.tally import Tally
-from ..dataset.writer import ShardFile, encode_members, index_content, index_path
+from ..dataset.writer import ShardFile, encode_members, index_content
 from ..jobs import count_one
 from ..media.crop import crop_square
 from ..media.read import iterate_video, probe

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -169,7 +168,6 @@ def start_worker(worker: int) -> None:
     """
     torch.set_num_threads(1)
     gc.freeze()  # what the trainer made is neither collected here nor, by being looked at, copied
-    cv2.setNumThreads(0)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

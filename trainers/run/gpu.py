@@ -4,11 +4,15 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...datamodules.batch import Batch
 from ..engines.precision import use_tf32
 from ..stage import TrainerConfig
 
@@ -30,6 +34,34 @@ def settle_gpus(config: TrainerConfig, run: Path) -> None:
     recorder = {"TORCH_FR_BUFFER_SIZE": EVENTS, "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_FR_DUMP_TEMP_FILE": trace}
     for name, value in recorder.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def beside_the_work(device: torch.device) -> Iterator[Callable[[Batch], Batch]]:
+    """Within it, copies from pinned memory go on while the device is at work on what was asked of it before.
+
+    The batch that they bring is given to the function that this yields; the work that follows then waits for them.
+    """
+    if device.type != "cuda":
+        yield lambda batch: batch
+        return
+    copying, working = copies(device), torch.cuda.current_stream(device)
+
+    def arrived(batch: Batch) -> Batch:
+        working.wait_stream(copying)
+        for value in batch.values():
+            if isinstance(value, torch.Tensor):
+                value.record_stream(working)  # its memory is not given away before the work on it is done
+        return batch
+
+    with torch.cuda.stream(copying):
+        yield arrived
+
+
+@cache
+def copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device on which it takes in batches."""
+    return torch.cuda.Stream(device)
 
 
 def stay_near(gpu: Any, devices: Path = Path("/sys/bus/pci/devices")) -> None:

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from ...models.files import written_aside
 from ..tracking import TrackingConfig
@@ -97,6 +97,5 @@ def _step(line: str) -> float:
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """(H, W, 3) uint8 RGB -> a PNG, written aside and renamed."""
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     with written_aside(path) as partial:
-        partial.write_bytes(encoded.tobytes())
+        Image.fromarray(picture).save(partial, format="png")

@@ -13,7 +13,6 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ...datamodules.batch import Batch
-from ...datamodules.media.write import write_video
 from ...models.talker import PROVENANCE
 from .. import lightning_private
 from ..engines.ranks import all_objects, from_first, mean_of_all
@@ -169,6 +168,8 @@ class Loop(pl.Callback):
         for name, picture in pictures.items():
             self.samples.mkdir(parents=True, exist_ok=True)
             if isinstance(picture, Film):
+                from ...datamodules.media.write import write_video  # FFmpeg's libraries: few stages make films
+
                 path = self.samples / f"{name}-{step:06d}.mp4"
                 write_video(path, picture.frames, picture.speech, metadata={"comment": PROVENANCE, "title": name})
                 journal.write_video(name, step, path)

@@ -25,7 +25,7 @@ from ..engines.ranks import from_first
 from ..lightning_private import Launcher, set_launcher
 from ..stage import Stage, TrainerConfig
 from .cluster import STARTED_BY
-from .gpu import settle_interface, stay_near
+from .gpu import beside_the_work, settle_interface, stay_near
 
 LONG = 2.0  # seconds of a step beside which an exchange of a few numbers is nothing
 
@@ -49,7 +49,6 @@ class EngineStrategy(DDPStrategy):
         self.config = config
         self.clip_norm = clip_norm
         self.starter: Launcher | None = None
-        self.copies: torch.cuda.Stream | None = None
 
     @property
     def alone(self) -> bool:
@@ -95,18 +94,8 @@ class EngineStrategy(DDPStrategy):
         stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-        """A GPU takes a batch in while it is at work on the one before: its copies have a stream of their own."""
-        if self.root_device.type != "cuda":
-            return super().batch_to_device(batch, device, dataloader_idx)
-        self.copies = self.copies or torch.cuda.Stream(self.root_device)
-        with torch.cuda.stream(self.copies):
-            moved = super().batch_to_device(batch, device, dataloader_idx)
-        working = torch.cuda.current_stream(self.root_device)
-        working.wait_stream(self.copies)
-        for value in moved.values():
-            if isinstance(value, torch.Tensor):
-                value.record_stream(working)  # its memory is not given away before the work on it is done
-        return moved
+        with beside_the_work(self.root_device) as arrived:
+            return arrived(super().batch_to_device(batch, device, dataloader_idx))
 
     def training_step(self, *arguments: Any, **keywords: Any) -> Any:
         if self.config.cuda_graphs:
