@@ -29,13 +29,16 @@ from emohead.datamodules.module import TalkingFaceData
 from stream_scale import Position, make_data_set, memory
 
 CHUNK = 1 << 20
-CASES = [  # nodes, name, cache, data.read_ahead, epochs
-    (1, "ranges", "", "auto", 0.25),
-    (1, "blocks", "cache", "never", 1),
-    (1, "whole shards", "cache", "auto", 1),
-    (4, "ranges", "", "auto", 1),
-    (4, "blocks", "cache", "never", 2),
-    (4, "whole shards", "cache", "auto", 2),
+CASES = [  # nodes, groups, name, cache, data.read_ahead, epochs
+    (1, 1, "ranges", "", "auto", 0.25),
+    (1, 1, "blocks", "cache", "never", 1),
+    (1, 1, "whole shards", "cache", "auto", 1),
+    (4, 1, "ranges", "", "auto", 1),
+    (4, 1, "blocks", "cache", "never", 2),
+    (4, 1, "whole shards", "cache", "auto", 2),
+    (4, 4, "whole shards, by groups", "cache", "auto", 2),
+    (16, 1, "whole shards", "cache", "always", 0.5),
+    (16, 16, "whole shards, by groups", "cache", "auto", 4),
 ]
 
 
@@ -124,14 +127,21 @@ class Node(Position):
 
 
 def measure(
-    url: str, cache: str, options: argparse.Namespace, read_ahead: str, nodes: int, epochs: float, gb: float
+    url: str,
+    cache: str,
+    options: argparse.Namespace,
+    read_ahead: str,
+    nodes: int,
+    groups: int,
+    epochs: float,
+    gb: float,
 ) -> list[str]:
     """A row of the table: the first of so many nodes."""
     urllib.request.urlopen(f"{url}/counts").read()
     shutil.rmtree(options.cache, ignore_errors=True)
     own = options.batch
     config = DataConfig([url], batch_size=own * nodes, num_workers=options.workers, window_shards=options.window)
-    config.cache, config.cache_gb, config.read_ahead = cache, gb, read_ahead
+    config.cache, config.cache_gb, config.read_ahead, config.groups = cache, gb, read_ahead, groups
     data = TalkingFaceData(options.stage, config)
     data.trainer = Node(nodes)  # type: ignore[assignment]
     start = time.perf_counter()
@@ -158,6 +168,11 @@ def measure(
     ]
 
 
+def case(words: str) -> tuple[int, str]:
+    nodes, _, name = words.partition(":")
+    return int(nodes), name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=32)
@@ -168,6 +183,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="samples of a node")
     parser.add_argument("--latency", type=float, default=0.02, help="seconds")
     parser.add_argument("--rate", type=int, default=100, help="requests a second that the store answers")
+    parser.add_argument("--only", nargs="+", type=case, metavar="NODES:NAME", help="rows, such as '4:whole shards'")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="remote-"))
     options.cache = work / "cache"
@@ -185,8 +201,10 @@ def main() -> None:
         windows = 2.5 * options.window * shard
         print(f"{options.shards} shards of {options.clips} clips, {shard * 1e3:.1f} MB each; {options.stage}")
         print("| nodes | read by | requests a sample | refused | MB a sample | samples/s | first batch | MB | cache |")
-        for nodes, name, cache, ahead, epochs in CASES:
-            row = measure(url, cache and str(options.cache), options, ahead, nodes, epochs, windows)
+        for nodes, groups, name, cache, ahead, epochs in CASES:
+            if options.only and (nodes, name) not in options.only:
+                continue
+            row = measure(url, cache and str(options.cache), options, ahead, nodes, groups, epochs, windows)
             print("|", " | ".join([str(nodes), name, *row]), "|", flush=True)
     finally:
         server.terminate()

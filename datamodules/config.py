@@ -27,6 +27,7 @@ class DataConfig:
     num_workers: int = 2  # of each rank; 0: load in the main process
     prefetch: int = number(2, least=1)  # batches that each worker has ready
     window_shards: int = number(16, least=1)  # shards that are shuffled into each other
+    groups: int = number(1, least=1)  # parts of the shards, an equal share of every batch from each; one for a machine
     train_splits: list[str] = field(default_factory=lambda: ["train"])  # splits that are trained on
     val_splits: list[str] = field(default_factory=lambda: ["val"])  # splits that are validated on
     emotions: list[str] = field(default_factory=list)  # clips of these alone; empty: all
@@ -74,6 +75,8 @@ def check_config(config: DataConfig) -> None:
         check_weights(config)
     for error in out_of_range(config, "data."):
         raise error
+    if uneven := uneven_batch(config.batch_size, config.groups, "data.groups"):
+        raise uneven
 
 
 def uneven_batch(size: int, parts: int, meaning: str) -> UserError | None:

@@ -22,6 +22,7 @@ from .clip import build_towers, top_blocks
 from .full_precision import full_precision
 from .kept_rows import KeptRows
 from .ranges import number
+from .sent import sent
 
 
 @dataclass
@@ -145,7 +146,7 @@ class EmotionSpace(Exported):
         tokenizer = self.tokenizer
         assert tokenizer is not None, "built without a text tower"
         tokens = self.kept_tokens.get(prompts, lambda prompt: tokenizer([prompt])[0])
-        return tokens.to(self.text_adapter.up.weight.device)
+        return sent(tokens, self.text_adapter.up.weight.device)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [0, 255], uint8 or float, any S -> (B, E)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
 from .ranges import number
+from .sent import sent
 from .tiny_tower import IMAGE_SIZE, WIDTHS, TinyTower
 
 MODALITIES = ("text", "image", "audio")  # in which an emotion can be given
@@ -79,13 +80,14 @@ class TextStudent(nn.Module):
     def forward(self, texts: list[str]) -> Tensor:
         words = [WORD.findall(text.lower())[:MAX_WORDS] or [""] for text in texts]
         buckets = [subword_buckets(word, self.num_buckets) for sentence in words for word in sentence]
-        flat = torch.tensor([bucket for word in buckets for bucket in word], device=self.positions.device)
-        lengths = torch.tensor([0] + [len(word) for word in buckets[:-1]], device=self.positions.device)
+        device = self.positions.device
+        flat = sent(torch.tensor([bucket for word in buckets for bucket in word]), device)
+        lengths = sent(torch.tensor([0] + [len(word) for word in buckets[:-1]]), device)
         embedded = self.subwords(flat, lengths.cumsum(0))  # (all words, width)
         sentences = torch.split(embedded, [len(sentence) for sentence in words])
         x = nn.utils.rnn.pad_sequence(list(sentences), batch_first=True)  # (B, L, width)
-        counts = torch.tensor([len(sentence) for sentence in words], device=x.device)
-        padding = torch.arange(x.shape[1], device=x.device) >= counts[:, None]  # (B, L)
+        counts = sent(torch.tensor([len(sentence) for sentence in words]), device)
+        padding = torch.arange(x.shape[1], device=device) >= counts[:, None]  # (B, L)
         x = self.transformer(x + self.positions[: x.shape[1]], src_key_padding_mask=padding)
         pooled = x.masked_fill(padding[..., None], 0).sum(1) / counts[:, None]
         return self.out(pooled)

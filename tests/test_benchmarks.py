@@ -63,3 +63,11 @@ def test_the_yardstick_does_the_work_of_the_original(monkeypatch: pytest.MonkeyP
             with FlopCounterMode(display=False) as counter:
                 call()
             assert counter.get_total_flops() / 2e9 == pytest.approx(expected, abs=0.05)
+
+
+def test_what_travels_to_a_bare_machine_is_pinned() -> None:
+    script = (BENCHMARKS / "gpu_wheels.sh").read_text()
+    names = script.split("names=(")[1].split(")")[0].split()
+    pinned = {line.split("==")[0] for line in (ROOT / "requirements" / "lock.txt").read_text().splitlines()}
+    assert not set(names) - pinned
+    assert not {"opencv-python-headless", "av", "scipy", "wandb"} & set(names), "training imports none of them"

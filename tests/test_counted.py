@@ -2,18 +2,23 @@
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from emohead.datamodules.batch import made_up_batch
 from emohead.trainers.engines.averaging import Averaging
 from emohead.trainers.engines.batch_norm import use_global_statistics
+from emohead.trainers.engines.plain import LossScale, PlainEngine
 from emohead.trainers.engines.ranks import all_rows
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .conftest import ROOT
+from .stages import make
 
 BENCHMARKS = ROOT / "benchmarks"
 RANKS = 8
@@ -66,7 +71,7 @@ def test_gradients_are_sent_in_few_pieces_while_others_are_found(traffic: Any) -
     averaging = Averaging([layer.weight for layer in layers])
     averaging.begin()
     with traffic:
-        nn.Sequential(*layers)(torch.rand(2, 1000)).sum().backward()
+        nn.Sequential(*layers)(torch.rand(2, 1000, requires_grad=True)).sum().backward()
         averaging.finish()
     assert before_last == [1], "the pass is not at its end, and the first piece has gone"
     assert traffic.calls == {"all-reduce": 2}
@@ -86,3 +91,43 @@ def test_the_peak_counts_what_is_alive_at_once(monkeypatch: pytest.MonkeyPatch, 
         assert memory.now == 4_000
         (kept + 1).add_(1)
     assert memory.peak == 12_000
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that Python takes out of a tensor: on a GPU it waits for each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_engine_s_step_waits_for_no_number() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    engine = PlainEngine(network, optimizer, clip_norm=1.0, scale=LossScale(False))
+    norms = []
+    with Reads() as reads:
+        for _ in range(3):
+            engine.backward(network(torch.ones(2, 3)).sum())
+            norms.append(engine.step())
+    assert reads.count == 0
+    assert all(0 < norm.read() < 10 for norm in norms)
+
+
+@pytest.mark.parametrize("name", ["emotion", "motion", "face", "distill"])
+def test_a_training_step_waits_for_no_number(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the device `meta`, which has none: whoever asks it for one raises an error."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    roofline = importlib.import_module("roofline")
+    monkeypatch.setattr(torch, "autocast", torch.autocast)  # so that it comes back
+    roofline.without_autocast()
+    stage: Any = make(name, tmp_path)
+    roofline.give_engines(stage)
+    batch = made_up_batch(name, batch_size=4, size=32)
+    on_meta = {key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    stage.training_step(on_meta, 0)
+    assert stage.logs["loss"].device.type == "meta"
+    with pytest.raises(RuntimeError, match="meta"):
+        float(stage.logs["loss"])

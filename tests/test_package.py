@@ -185,6 +185,22 @@ for emotion in emotions:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_training_on_prepared_clips_needs_no_library_of_films(demo: Path, tmp_path: Path):
+    """As on a machine that has only what benchmarks/gpu_wheels.sh brings: frames are JPEGs, pictures are PNGs."""
+    code = f"""
+import sys
+for name in ("av", "cv2", "wandb", "ai_edge_litert"):
+    sys.modules[name] = None
+from pathlib import Path
+from emohead.trainers.run.train import train
+settings = ["trainer.max_steps=2", "trainer.val_every=2", "trainer.accelerator=cpu", "tracking.wandb=disabled"]
+train("face", [Path({str(demo / "face" / "config.yaml")!r})], [*settings, {f"run={tmp_path}/run"!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configs_parse(path: Path):
     stage = path.stem.split("-")[0]

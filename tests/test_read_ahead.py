@@ -66,6 +66,22 @@ def test_the_processes_of_a_machine_read_each_shard_once(corpus: Path, server: R
     assert all(span.startswith("bytes=0-") for _, span in tars(server) if span)
 
 
+def test_with_groups_each_machine_reads_its_own_shards(corpus: Path, server: RangeServer, tmp_path: Path) -> None:
+    """Four machines, whose caches hold the windows of one group each, and two of the eight shards for each."""
+    wanted = take(data_of(corpus, groups=4).train_dataloader(), 6)
+    assert sorted(keys_of(wanted)) == sorted(set(keys_of(wanted))), "an epoch"
+    parts = []
+    for rank in range(4):
+        trainer = FakeTrainer(rank, 4)
+        trainer.num_nodes = 4
+        room = {"cache": str(tmp_path / f"cache{rank}"), "cache_gb": (window_bytes(corpus) / 0.9 + 60_000) * GB}
+        parts.append(take(data_of(server.url, trainer=trainer, groups=4, **room).train_dataloader(), 6))
+    assert [key for shares in zip(*parts, strict=True) for key in keys_of(shares)] == keys_of(wanted)
+    asked = Counter(path for path, _ in tars(server))
+    assert set(asked.values()) == {1}
+    assert len(asked) == 8
+
+
 def bytes_in(cache: Path) -> int:
     """The blocks of a cache, while no process writes or deletes one."""
     with open(cache / "usage") as usage:

@@ -3,8 +3,10 @@
 import itertools
 
 import numpy as np
+import pytest
+from emohead.datamodules.stream.groups import GroupedOrder, deal
 from emohead.datamodules.stream.mixture import MixedOrder
-from emohead.datamodules.stream.order import EpochOrder, FixedOrder, rank_slice
+from emohead.datamodules.stream.order import EpochOrder, FixedOrder, Order, rank_slice
 
 
 def test_every_clip_comes_once_in_an_epoch() -> None:
@@ -72,9 +74,51 @@ def test_windows_hold_what_is_read_about_a_position_and_after_it() -> None:
     mixed = MixedOrder([[3, 5, 2, 7], [4, 4]], [0.5, 0.5], seed=1, window_shards=2)
     for order in (EpochOrder([3, 0, 5, 2, 1, 7, 0, 4], seed=1, window_shards=3), mixed):
         for position in range(60):
-            now, then = order.windows(position)
+            now, then = order.windows(range(position, position + 1))
             assert order.place_of(position).shard in now
-            assert {*order.windows(position + 1)[0]} <= {*now, *then}
+            assert {*order.windows(range(position + 1, position + 2))[0]} <= {*now, *then}
             assert len(then) == len(now)
     fixed = FixedOrder([2, 0, 3])
-    assert [fixed.windows(i) for i in range(5)] == [([0], [2])] * 2 + [([2], [])] * 3
+    assert [fixed.windows(range(i, i + 1)) for i in range(5)] == [([0], [2])] * 2 + [([2], [])] * 3
+
+
+def grouped(counts: list[list[int]], weights: list[float] | None = None) -> GroupedOrder:
+    def make(part: list[list[int]]) -> Order:
+        return MixedOrder(part, weights, seed=1, window_shards=2) if weights else EpochOrder(part[0], seed=1)
+
+    return GroupedOrder(make, counts, groups=4, batch_size=8, seed=1)
+
+
+def test_each_group_gives_an_equal_part_of_every_batch_and_all_its_clips_in_turn() -> None:
+    counts = [3, 0, 5, 2, 4, 7, 1, 4, 6, 8, 2, 6]
+    order = grouped([counts])
+    groups = [{i for i, count in enumerate(part[0]) if count} for part in deal([counts], 4, seed=1)]
+    assert set.union(*groups) == {i for i, count in enumerate(counts) if count}
+    sizes = [sum(counts[shard] for shard in group) for group in groups]
+    assert sum(sizes) == order.num_clips == 48
+    assert max(sizes) - min(sizes) <= max(counts)
+    seen: list[list[tuple[int, int]]] = [[] for _ in groups]
+    for position in range(400):
+        place, group = order.place_of(position), position % 8 // 2
+        assert (place.epoch, place.index) == divmod(position, 48)
+        assert place.shard in groups[group]
+        assert order.replacement(position, 1).shard in groups[group]
+        seen[group].append((place.shard, place.clip))
+    for clips, size in zip(seen, sizes, strict=True):
+        for start in range(0, len(clips) - size, size):
+            assert len(set(clips[start : start + size])) == size, "none twice before all came once"
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+def test_a_rank_reads_the_shards_of_its_groups_alone(num_ranks: int) -> None:
+    mixed = grouped([[3, 5, 2, 7, 4, 4], [4, 4, 4, 4, 4]], [0.5, 0.5])
+    read: dict[int, set[int]] = {rank: set() for rank in range(num_ranks)}
+    for batch in range(40):
+        for rank, own in read.items():
+            positions = rank_slice(batch * 8, 8, rank=rank, num_ranks=num_ranks)
+            now, _ = mixed.windows(positions)
+            shards = {mixed.place_of(position).shard for position in positions}
+            assert shards <= {*now}
+            own |= shards
+    if num_ranks <= 4:
+        assert sum(map(len, read.values())) == 11, "each shard is read by one rank"

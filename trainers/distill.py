@@ -30,6 +30,7 @@ from ..models.face import FaceGenerator, to_float, to_pictures
 from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM
+from ..models.sent import sent
 from ..models.talker import Talker, TalkerConfig, anchor, copy_matching, motion_windows
 from .frozen import Frozen
 from .metrics import psnr
@@ -148,8 +149,8 @@ class DistillStage(Stage[DistillStageConfig]):
         choice = int(torch.randint(len(self.emotion_from), (1,), generator=self.generator()))
         modality = self.emotion_from[choice]  # of what the teacher learned to hear with
         draws = self.draws(batch)
-        noise = draws.normal(student.config.noise_dim).to(self.device)
-        start = draws.integers(SWAY_FRAMES).to(self.device)
+        noise = sent(draws.normal(student.config.noise_dim), self.device)
+        start = sent(draws.integers(SWAY_FRAMES), self.device)
         with torch.no_grad():
             taught = teacher(
                 batch["speech"], self.embed(self.teachers.space, batch, modality), batch["identity"], noise, start

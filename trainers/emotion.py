@@ -23,6 +23,7 @@ from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from ..models.ranges import number
+from ..models.sent import sent
 from .augmentation import augment_image, augment_speech
 from .contrast import ALL, contrastive_loss, match_weights
 from .engines.ranks import all_objects, all_rows, own_rows
@@ -148,7 +149,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
         assert self.original is not None
         now = self.network.encode_text([self.bank[pick] for pick in picks.tolist()])
         rows = own_rows(len(now))
-        now, picks = all_rows(now, picks.to(now.device))
+        now, picks = all_rows(now, sent(picks, now.device))
         return relation_loss(now, self.original[picks], rows)
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:

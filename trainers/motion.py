@@ -29,6 +29,7 @@ from ..models.full_precision import full_precision
 from ..models.motion import SWAY_FRAMES, AudioTo3DMM, AudioTo3DMMConfig
 from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from ..models.ranges import number
+from ..models.sent import sent
 from .augmentation import augment_mel
 from .config import as_dict
 from .contrast import contrastive_loss, match_weights
@@ -170,9 +171,9 @@ class MotionStage(Stage[MotionStageConfig]):
         }
 
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:
-        noise = draws.normal(self.network.config.noise_dim).to(emotion.device)
-        gain = (2 * draws.uniform(1) - 1).to(emotion.device) * self.config.gain
-        start = draws.integers(SWAY_FRAMES).to(emotion.device)
+        noise = sent(draws.normal(self.network.config.noise_dim), emotion.device)
+        gain = sent(2 * draws.uniform(1) - 1, emotion.device) * self.config.gain
+        start = sent(draws.integers(SWAY_FRAMES), emotion.device)
         # No effect on a pretrained encoder that normalises its speech; most do.
         features, keep = self.network.listen(batch["speech"] * gain.exp()), None
         if self.training:
@@ -211,14 +212,14 @@ class MotionStage(Stage[MotionStageConfig]):
         for index, modality in enumerate(self.config.emotion_from):
             rows = torch.nonzero(choice == index)[:, 0]
             if len(rows):
-                emotion[rows.to(emotion.device)] = self.embed(batch, modality, rows)
+                emotion[sent(rows, emotion.device)] = self.embed(batch, modality, rows)
         return emotion
 
     def embed(self, batch: Batch, modality: str, rows: Tensor) -> Tensor:
         """The emotion of some clips of the batch, by one of the three encoders -> (rows, E)."""
         if modality == "text":
             return self.teacher.space.encode_text([batch["prompt"][row] for row in rows.tolist()])
-        rows = rows.to(batch["speech"].device)
+        rows = sent(rows, batch["speech"].device)
         if modality == "image":
             return self.teacher.space.encode_image(batch["image"][rows])
         return self.teacher.space.encode_speech(batch["speech"][rows])

@@ -4,12 +4,14 @@ A store answers some thousand requests a second, whatever their size; a thousand
 ask for far more. So the shards of the window that samples are drawn from, and of the next one, are read whole, each by
 one process of a machine. The order knows both windows beforehand, so reading ahead changes no sample.
 
-The rule, with `data.read_ahead=auto`: shards are read whole if the cache holds two windows, and
+The rule, with `data.read_ahead=auto`: shards are read whole if the cache holds two windows of each group that the
+machine reads, and
 - it holds all that is selected: then nothing is read twice; or
-- the machine uses at least LEAST_SHARE of the clips in them. Of N machines each uses an N-th of those selected, so at
-  most 1 / LEAST_SHARE as many bytes are read as the clips that are used have.
+- the machine uses at least LEAST_SHARE of the clips in them. Of N machines each uses an N-th of those selected, or of a
+  group's, so at most 1 / LEAST_SHARE as many bytes are read as the clips that are used have.
 """
 
+import math
 import threading
 
 from ...models.errors import UserError
@@ -39,9 +41,11 @@ def plan_reading(source: ClipSource, num_nodes: int) -> str:
     if not remote:
         return ""
     selected = sum(sum(source.counts_of[i]) for i in remote)
-    used = selected / max(1, sum(shard.clips for each in shards.values() for shard in each)) / num_nodes
+    groups = math.ceil(config.groups / num_nodes)  # that a machine reads
+    part = groups / config.groups  # of the shards
+    used = selected / max(1, sum(shard.clips for each in shards.values() for shard in each)) / num_nodes / part
     sizes = [sorted(shard.bytes for shard in each) for each in shards.values()]
-    whole, why = choose(config, sizes, used, must=bool(piped))
+    whole, why = choose(config, sizes, used, groups=groups, part=part, must=bool(piped))
     if piped and not whole:
         raise UserError(piped[0].url, why, "set data.cache=DIR on a local disk, and a data.cache_gb that suffices")
     for folder in remote.values():
@@ -50,26 +54,32 @@ def plan_reading(source: ClipSource, num_nodes: int) -> str:
     return f"{next(iter(remote.values())).url}: {how} ({why})"
 
 
-def choose(config: DataConfig, sizes: list[list[int]], used: float, *, must: bool) -> tuple[bool, str]:
+def choose(
+    config: DataConfig, sizes: list[list[int]], used: float, *, groups: int = 1, part: float = 1.0, must: bool
+) -> tuple[bool, str]:
     """Whether shards are to be read whole, and why.
 
-    `sizes`: bytes of the shards of each data set, the largest last; `used`: share of their clips that the machine uses;
-    `must`: they cannot be read by ranges.
+    `sizes`: bytes of the shards of each data set, the largest last; `groups`: of them that the machine reads, `part` of
+    all; `used`: share of the clips in these that it uses; `must`: they cannot be read by ranges.
     """
     if not config.cache:
         return False, "data.cache names no folder on a local disk"
     room = int(KEEP * config.cache_gb * 1e9)
-    windows = sum(sum(each[-2 * config.window_shards :]) for each in sizes)
+    windows = sum(sum(each[-2 * groups * config.window_shards :]) for each in sizes)
     told = f"two windows of {config.window_shards} shards take up to {windows / 1e9:.3g} GB"
+    if config.groups > 1:
+        told = f"{groups} of {config.groups} groups, {told}"
     if config.read_ahead == "never" and not must:
         return False, "data.read_ahead=never"
     if windows > room:
         return False, f"{told}, more than data.cache_gb={config.cache_gb:g} has room for"
     if config.read_ahead == "always" or must:
         return True, told
-    if sum(map(sum, sizes)) <= room:
+    if part * sum(map(sum, sizes)) <= room:
         return True, f"data.cache_gb={config.cache_gb:g} holds all of them"
-    return used >= LEAST_SHARE, f"this machine uses {used:.1%} of a window's clips; {told}"
+    enough = used >= LEAST_SHARE
+    told = f"this machine uses {used:.1%} of a window's clips; {told}"
+    return enough, told if enough else f"{told}; data.groups gives each machine shards of its own"
 
 
 class ReadAhead:
@@ -84,11 +94,11 @@ class ReadAhead:
         self._news, self._ended = threading.Event(), False
         self._thread: threading.Thread | None = None
 
-    def move_to(self, position: int) -> None:
-        """Tell where the next batch begins."""
+    def move_to(self, positions: range) -> None:
+        """Tell which positions are read next, those of this rank in a batch."""
         if not any(isinstance(reader.files, RemoteFolder) and reader.files.whole for reader in self.source.readers):
             return
-        windows = self.order.windows(position)
+        windows = self.order.windows(positions)
         if windows == self.windows:
             return
         self.windows = windows

@@ -69,8 +69,8 @@ class BatchStream(IterableDataset):
         try:
             while (size := self.global_size(batch)) > 0:
                 first = batch * self.batch_size
-                ahead.move_to(first)
                 positions = rank_slice(first, size, rank=self.rank, num_ranks=self.num_ranks)
+                ahead.move_to(positions)
                 try:
                     made: MadeBatch | FailedBatch = self.batch(positions, worker=number)
                 except UserError as error:

@@ -40,14 +40,14 @@ class MixedOrder(Order):
         number, inner = self._inner(position)
         return self._outer(self.orders[number].place_of(inner), number, position)
 
-    def windows(self, position: int) -> tuple[list[int], list[int]]:
+    def windows(self, positions: range) -> tuple[list[int], list[int]]:
         """Those that all data sets are in, and their next ones."""
-        periods, slot = divmod(position, self.period)
+        periods, slot = divmod(positions[0], self.period)
         now: list[int] = []
         then: list[int] = []
         for number, order in enumerate(self.orders):
             inner = periods * self.shares[number] + int(self.before[slot, number])
-            for shards, own in zip((now, then), order.windows(inner), strict=True):
+            for shards, own in zip((now, then), order.windows(range(inner, inner + 1)), strict=True):
                 shards += [shard + int(self.first_shards[number]) for shard in own]
         return now, then
 

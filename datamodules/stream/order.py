@@ -35,8 +35,8 @@ class Order(ABC):
         """The clip at a position; consecutive positions cost little."""
 
     @abstractmethod
-    def windows(self, position: int) -> tuple[list[int], list[int]]:
-        """The shards that are read about a position, and those that are read after them."""
+    def windows(self, positions: range) -> tuple[list[int], list[int]]:
+        """The shards that are read at these positions of a batch, and those that are read after them."""
 
     @abstractmethod
     def replacement(self, position: int, attempt: int) -> Place:
@@ -70,9 +70,9 @@ class EpochOrder(Order):
         which, clip = locate(within, np.cumsum(self.counts[shards]))
         return Place(epoch, index, int(shards[which]), clip)
 
-    def windows(self, position: int) -> tuple[list[int], list[int]]:
-        """The window of a position and the next one, which may be the first of the next epoch."""
-        epoch, index = divmod(position, self.num_clips)
+    def windows(self, positions: range) -> tuple[list[int], list[int]]:
+        """The window of the first one and the next window, which may be the first of the next epoch."""
+        epoch, index = divmod(positions[0], self.num_clips)
         shards, starts = self._layout(epoch)
         first = (int(np.searchsorted(starts, index, side="right")) - 1) * self.window_shards
         stop = first + self.window_shards
@@ -109,9 +109,9 @@ class FixedOrder(Order):
     def place_of(self, position: int) -> Place:
         return Place(0, position, *locate(position, self.ends))
 
-    def windows(self, position: int) -> tuple[list[int], list[int]]:
+    def windows(self, positions: range) -> tuple[list[int], list[int]]:
         """One shard each."""
-        shard = locate(position, self.ends)[0]
+        shard = locate(positions[0], self.ends)[0]
         end = int(self.ends[shard])
         return [shard], [locate(end, self.ends)[0]] if end < self.num_clips else []
 

@@ -14,6 +14,7 @@ from ..dataset.reader import ClipReader
 from ..sample import EMOTIONS
 from ..storage.cache import Cache
 from ..storage.folder import open_folder
+from .groups import Counts, GroupedOrder
 from .mixture import MixedOrder
 from .order import EpochOrder, Order
 
@@ -75,10 +76,20 @@ class ClipSource:
 
     def training_order(self, seed: int) -> Order:
         """The endless order in which training reads the clips."""
-        c = self.config
-        if not c.weights:
-            return EpochOrder(self.counts, seed=seed, window_shards=c.window_shards)
-        return MixedOrder(self.counts_of, c.weights, seed=seed, window_shards=c.window_shards)
+        c, counts = self.config, self.counts_of if self.config.weights else [self.counts]
+
+        def order(counts: Counts) -> Order:
+            if not c.weights:
+                return EpochOrder(counts[0], seed=seed, window_shards=c.window_shards)
+            return MixedOrder(counts, c.weights, seed=seed, window_shards=c.window_shards)
+
+        if c.groups == 1:
+            return order(counts)
+        fewest = min(sum(map(bool, part)) for part in counts)
+        if fewest < c.groups:
+            of = "a data set has" if c.weights else "there are"
+            raise UserError(f"data.groups={c.groups}", f"{of} {fewest} shards with selected clips", "lower it")
+        return GroupedOrder(order, counts, groups=c.groups, batch_size=c.batch_size, seed=seed)
 
     def clip(self, shard: int, number: int) -> StoredClip:
         """The clip at a place of an order over `counts`."""
@@ -124,7 +135,7 @@ class ClipSource:
 def open_readers(config: DataConfig) -> list[ClipReader]:
     """One reader for each of `config.shards`; those of URLs share a cache."""
     cache = Cache(config.cache, int(config.cache_gb * 1e9)) if config.cache else None
-    most = 2 * max(config.window_shards, FEW_SHARDS)  # the windows that two batches may lie in
+    most = 2 * max(config.window_shards * config.groups, FEW_SHARDS)  # the windows that two batches may lie in
     return [ClipReader(at, config.decoder, most, open_folder(at, cache)) for at in config.shards]
 
 
