@@ -1,6 +1,7 @@
 """Media as the field has them: each of these was once read wrongly, or ended in a traceback."""
 
 import os
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from emohead.datamodules.media.container import DAMAGE, reason_of
 from emohead.datamodules.media.read import probe, read_video
 from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
@@ -218,3 +220,11 @@ def test_a_last_frame_that_says_it_lasts_a_day_does_not(tmp_path: Path, talk: Pa
     remux(talk, tmp_path / "long.mkv", long)
     with pytest.raises(UserError, match=r"4\.0 s can be decoded of 8640"):
         read_video(tmp_path / "long.mkv")
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError(7), OverflowError(), ValueError("x"), av.error.InvalidDataError(1, "bad")]
+)
+def test_damage_is_told_in_words_and_not_by_the_name_of_a_class(error: Exception) -> None:
+    assert isinstance(error, DAMAGE)
+    assert not re.search(r"Error|^$", reason_of(error))

@@ -8,8 +8,13 @@ import av
 
 from ...models.errors import UserError, printable
 
-# Raised for damaged bytes; IndexError for a packet of a stream that the header does not name.
-DAMAGE = (av.error.FFmpegError, ValueError, IndexError, OverflowError)
+# Raised for damaged bytes, and what each of Python's own means here.
+MEANT = {
+    IndexError: "a packet of a stream that it does not name",
+    OverflowError: "a number that is out of all bounds",
+    ValueError: "parts that do not fit together",
+}
+DAMAGE = (av.error.FFmpegError, *MEANT)
 INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
 LEAP = 2.0  # seconds that are decoded rather than leapt over
 RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks
@@ -46,4 +51,6 @@ def is_indexed(container: Any) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+    """An error of PyAV in words, those of FFmpeg where it has some."""
+    said = getattr(error, "strerror", None)
+    return said or next((words for kind, words in MEANT.items() if isinstance(error, kind)), "no reason given")
