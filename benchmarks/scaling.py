@@ -29,7 +29,7 @@ import torch.distributed as dist
 from collectives import Traffic
 from emohead.models.clip import import_open_clip
 from emohead.trainers.engines.batch_norm import use_global_statistics
-from emohead.trainers.engines.deepspeed import import_deepspeed
+from emohead.trainers.engines.deepspeed import configuration, import_deepspeed
 from emohead.trainers.run.train import quieten
 from engines import attach_engines
 from gpu_rows import BATCHES, STAGES
@@ -46,8 +46,12 @@ LEARNS = {"adapters": "network.trainable=adapters", "all": "network.trainable=al
 
 
 class Size(NamedTuple):
-    trained: int  # weights
-    frozen: int  # those that an engine holds without training them
+    engines: tuple[int, ...]  # weights that each of a stage's engines trains
+    frozen: int  # those that engines hold without training them
+
+    @property
+    def trained(self) -> int:
+        return sum(self.engines)
 
     def least(self, kind: str, num_ranks: int) -> float:
         """Bytes that a rank has to send in a step, for gradients and weights in float32."""
@@ -76,9 +80,9 @@ def ranks(count: int) -> Iterator[None]:
 
 
 def size_of(stage: Any) -> Size:
-    weights = [p for module in stage.trained().values() for p in module.parameters()]
-    trained = sum(p.numel() for p in weights if p.requires_grad)
-    return Size(trained, sum(p.numel() for p in weights) - trained)
+    weights = [list(module.parameters()) for module in stage.trained().values()]
+    engines = tuple(sum(p.numel() for p in own if p.requires_grad) for own in weights)
+    return Size(engines, sum(p.numel() for own in weights for p in own) - sum(engines))
 
 
 def counted(stage: Any, batch: Any) -> Traffic:
@@ -153,15 +157,43 @@ def count_meta(name: str, folder: Path, *overrides: str) -> dict[int, Found]:
     return found
 
 
-def derived(plain: dict[int, Found], debug: dict[int, dict[str, Found]], kind: str) -> dict[int, float]:
+Debug = dict[str, dict[int, dict[str, Found]]]  # by stage, ranks and engine
+
+
+def derived(plain: dict[int, Found], debug: Debug, name: str, kind: str) -> dict[int, float]:
     """The bytes of a DeepSpeed engine: what plain sends beside gradients, and its own for each trained weight."""
     sent = {}
     for count, found in plain.items():
         beside = found.bytes - found.size.least("plain", count)
-        small = debug[count]
-        own = small[kind].bytes - (small["plain"].bytes - small["plain"].size.least("plain", count))
-        sent[count] = beside + own / small[kind].size.least(kind, count) * found.size.least(kind, count)
+        if kind == "ZeRO-3":
+            sent[count] = beside + of_least(debug[name][count], kind, count) * found.size.least(kind, count)
+        else:
+            sent[count] = beside + sum(
+                of_mode(debug, kind, deals_out(engine, count)) * Size((engine,), 0).least(kind, count)
+                for engine in found.size.engines
+            )
     return sent
+
+
+def of_least(small: dict[str, Found], kind: str, count: int) -> float:
+    """What an engine sends for gradients and weights of a debug stage, over the least."""
+    beside = small["plain"].bytes - small["plain"].size.least("plain", count)
+    return (small[kind].bytes - beside) / small[kind].size.least(kind, count)
+
+
+def deals_out(weights: int, num_ranks: int) -> bool:
+    """Whether an engine of ZeRO 1 or 2 sends each rank its share of the gradients alone."""
+    return not configuration(2, False, 1.0, weights, num_ranks)["zero_optimization"]["use_multi_rank_bucket_allreduce"]
+
+
+def of_mode(debug: Debug, kind: str, deals: bool) -> float:
+    """`of_least` of a debug stage whose one engine does, or does not, deal out the gradients."""
+    return next(
+        of_least(found, kind, count)
+        for stage in debug.values()
+        for count, found in stage.items()
+        if len(found[kind].size.engines) == 1 and deals_out(found[kind].size.trained, count) == deals
+    )
 
 
 def line(stage: str, size: Size, kind: str, how: str, calls: str, sent: dict[int, float]) -> str:
@@ -190,8 +222,9 @@ def each_alone(call: Callable[[int], Any], items: tuple[int, ...]) -> list[Any]:
         return pool.map(call, items, chunksize=1)
 
 
-def debug_rows(folder: Path) -> tuple[list[str], dict[str, dict[int, dict[str, Found]]]]:
-    lines, found = [], {}
+def debug_rows(folder: Path) -> tuple[list[str], Debug]:
+    lines: list[str] = []
+    found: Debug = {}
     for name in STAGES:
         found[name] = dict(zip(RANKS, each_alone(functools.partial(count_kinds, name, folder), RANKS), strict=True))
         for kind in KINDS:
@@ -204,7 +237,7 @@ def debug_rows(folder: Path) -> tuple[list[str], dict[str, dict[int, dict[str, F
     return lines, found
 
 
-def base_rows(folder: Path, debug: dict[str, dict[int, dict[str, Found]]]) -> list[str]:
+def base_rows(folder: Path, debug: Debug) -> list[str]:
     lines = []
     cases = [(name, f"`{name}` base", ()) for name in STAGES if name != "emotion"]
     for tower in TOWERS:
@@ -216,7 +249,7 @@ def base_rows(folder: Path, debug: dict[str, dict[int, dict[str, Found]]]) -> li
         sent = {count: float(one.bytes) for count, one in found.items()}
         lines.append(line(title, size, "plain", "counted for 8 ranks", calls, sent))
         for kind in ("ZeRO-2", "ZeRO-3"):
-            lines.append(line(title, size, kind, "derived", "", derived(found, debug[name], kind)))
+            lines.append(line(title, size, kind, "derived", "", derived(found, debug, name, kind)))
     return lines
 
 
