@@ -24,19 +24,21 @@ from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
+from ..trainers.evaluation.faces import FaceJudges
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos, from_speech
 from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
-NOT_MEASURED = "not measured, for they need somebody else's weights (see --lpips, --fid, --csim, --syncnet)"
+NOT_MEASURED = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
 COMPARED = {  # columns of the table of videos against the true ones, in this order
     "psnr": "PSNR",
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "fid": "FID",
     "csim": "CSIM",
+    "identity": "identity",
     "sync_net_confidence": "LSE-C",
     "sync_net_distance": "LSE-D",
     "sync_net_offset": "AV offset",
@@ -51,6 +53,9 @@ JUDGED = {  # and of the table by the chain's own judges: both in one would be t
     "sync_confidence": "sync",
     "sync_offset": "offset",
     "motion_emotion": "acted",
+    "expression": "expression",
+    "expression_rank": "its rank",
+    "faces_found": "faces",
 }
 
 
@@ -65,6 +70,7 @@ def run_evaluation(
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
+    faces: bool = False,
     wandb: bool = False,
 ) -> dict[str, Any]:
     """Print the metrics; if `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
@@ -75,6 +81,7 @@ def run_evaluation(
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
+    faces: ask the judges of faces that are installed.
     wandb: tell Weights & Biases too, which keeps its files in `out`.
     """
     if split not in SPLITS:
@@ -88,9 +95,10 @@ def run_evaluation(
     names = _unseen(loaded, unseen)
     reader, parts = ClipReader(data), _parts(loaded.kind, checkpoint, emotion)
     makers = _makers(parts, checkpoint, teachers)
-    _check_judges(weights, loaded.kind, makers)
+    _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    judges = Judges(**weights, space=space, jury=_jury(jury, reader, space) if jury else None)
+    own_jury, judges_of_faces = _jury(jury, reader, space) if jury else None, FaceJudges() if faces else None
+    judges = Judges(**weights, space=space, jury=own_jury, faces=judges_of_faces)
     metrics = _metrics(parts, reader, split, judges.jury, names)
     videos = _videos(makers, reader, split, judges, names)
     missing = ", ".join(judges.missing()) if makers else ""
@@ -110,10 +118,10 @@ def run_evaluation(
     return content
 
 
-def _check_judges(weights: Mapping[str, Path | None], kind: str, makers: dict[str, Maker]) -> None:
-    for name, path in weights.items():
-        if path and not makers:
-            raise UserError(f"--{name} {path}", f"judges videos, and a checkpoint of the kind '{kind}' draws none")
+def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, makers: dict[str, Maker]) -> None:
+    asked = [f"--{name} {path}" for name, path in weights.items() if path] + (["--judges"] if faces else [])
+    if asked and not makers:
+        raise UserError(asked[0], f"judges videos, and a checkpoint of the kind '{kind}' draws none")
 
 
 def _print_tables(title: str, metrics: dict[str, float], videos: Table, note: str) -> None:

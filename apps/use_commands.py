@@ -35,13 +35,17 @@ def evaluate(
     fid: Annotated[File, typer.Option(help="ONNX: 299 px picture to Inception features.")] = None,
     csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
     syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
+    judges: Annotated[
+        bool, typer.Option("--judges", help="Ask the judges of faces that npm has installed: expression, identity.")
+    ] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Make a Weights & Biases run of it; needs --out.")] = False,
     json: Json = False,
 ) -> None:
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files, and the extra `judges`; their inputs are
-    described in trainers/evaluation/judges.py. Figures without their network are named as not measured.
+    described in trainers/evaluation/judges.py. `npm install @vladmandic/face-api @vladmandic/human` brings two judges
+    of faces. Figures without their network are named as not measured.
     """
     names = None if unseen is None else [name for name in unseen.split(",") if name]
     with only_json(json):
@@ -57,6 +61,7 @@ def evaluate(
             unseen=names,
             teachers=teacher or [],
             weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},
+            faces=judges,
             wandb=wandb,
         )
     if json:

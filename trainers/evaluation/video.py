@@ -25,6 +25,7 @@ from ...models.talker import anchor, motion_windows
 from ..metrics import correlation, landmark_distances, psnr
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
 from .face import ssim
+from .faces import FaceJudges
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
 from .motion import acted_emotions, sync_figures
 
@@ -61,8 +62,8 @@ class Maker:
 
 
 class Judges:
-    """The networks that a user brings (see judges.py), and of the chain's own an emotion space, which names the emotion
-    of frames and lends its texts to the jury of motion. Those that are not given are not asked."""
+    """The networks that a user brings (judges.py) or has installed (faces.py), and of the chain's own an emotion space,
+    which names the emotion of frames and lends its texts to the jury of motion. Those not given are not asked."""
 
     def __init__(
         self,
@@ -73,19 +74,20 @@ class Judges:
         *,
         space: EmotionEncoder | None = None,
         jury: MotionCritics | None = None,
+        faces: FaceJudges | None = None,
     ) -> None:
         self.lpips = Lpips(lpips) if lpips else None
         self.csim = Csim(csim) if csim else None
         self.syncnet = SyncNet(syncnet) if syncnet else None
         self.fid = Fid(fid) if fid else None
-        self.space, self.jury = space, jury
+        self.space, self.jury, self.faces = space, jury, faces
         with torch.no_grad():
             self.texts = space.encode_text(label_prompts()) if space else None  # (8, E)
 
     def missing(self) -> list[str]:
         """Names of the figures that are not measured, since the user did not bring their network."""
         given = {"LPIPS": self.lpips, "FID": self.fid, "CSIM": self.csim, "SyncNet": self.syncnet}
-        return [name for name, judge in given.items() if judge is None]
+        return [name for name, judge in given.items() if judge is None] + (self.faces.missing() if self.faces else [])
 
 
 @dataclass
@@ -243,9 +245,10 @@ def judge_pictures(
 
     `csim`: against the portrait, if its judge is given. `emotion_accuracy`: 1 if the text that the mean of the
     frames' embeddings is nearest to in the emotion space is that of the clip's label, else 0; needs a label and an
-    emotion space. `emotion_accuracy_happy_3` and its like: the same under the names of emotion and level.
+    emotion space. `emotion_accuracy_happy_3` and its like: the same under the names of emotion and level. Those of the
+    judges of faces: see faces.py.
     """
-    figures = {}
+    figures = judges.faces.figures(frames, clip.portrait, clip.info.emotion) if judges.faces else {}
     if judges.csim:
         size = frames.shape[-1]
         landmarks = (face_model.landmarks(clip.identity, motion[clip.at]) + 1) * (size / 2)
