@@ -114,21 +114,22 @@ def chain(machine: Machine, words: list[str]) -> None:
 
         prepare_synthetic(out / "data", SyntheticConfig(seed=0, workers=2, **TINY.corpus), codec="mjpeg")
     for stage in STAGES:
-        given = [*stage_overrides(out, stage, exports, seed=0), *TINY.overrides(stage), *without_films()]
+        given = [*stage_overrides(out, stage, exports, seed=0), *TINY.overrides(stage), *without_what_lacks()]
         exports[stage] = train(stage, [Path(f"{stage}-debug")], [*given, accelerator(machine)])
     tensors = load_checkpoint(exports["distill"], kind="talker").tensors.values()
     finite = all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
     tell("a tiny chain to its talker", finite=finite)
-    if not without_films():
+    if not without_what_lacks():
         from emohead.apps.demo import run_demo
 
         run_demo(out, plan=TINY)
         tell("and its report", videos=len(list((out / "videos").glob("*.mp4"))))
 
 
-def without_films() -> list[str]:
-    """Settings of a run that a machine without FFmpeg's libraries can do: a validation writes films."""
-    return [] if importlib.util.find_spec("av") else ["data.val_splits=[]"]
+def without_what_lacks() -> list[str]:
+    """Settings of a run that a bare machine can do: a validation writes films, and W&B is told of figures."""
+    lacks = {"av": "data.val_splits=[]", "wandb": "tracking.wandb=disabled"}
+    return [setting for module, setting in lacks.items() if not importlib.util.find_spec(module)]
 
 
 def accelerator(machine: Machine) -> str:
@@ -141,7 +142,7 @@ def resume(machine: Machine, words: list[str]) -> None:
 
     demo = machine.folder / "chain"
     given = ["trainer.max_steps=40", "trainer.checkpoint_every=5", "trainer.val_every=20"]
-    given += [accelerator(machine), *without_films()]
+    given += [accelerator(machine), *without_what_lacks()]
     for stage in ("emotion", "motion", "face"):
         runs = [machine.folder / f"{stage}-{kind}" for kind in ("undisturbed", "killed")]
         survival.finish(survival.start(demo, stage, runs[0], *given))
