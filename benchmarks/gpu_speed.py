@@ -80,8 +80,9 @@ def yardstick(machine: Machine, words: list[str]) -> None:
     count, device = 1 if machine.tiny else BATCHES["face"], machine.device
     network = PIRendererShapes().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+    size = 64 if machine.tiny else 256
     portrait, motion = (
-        torch.rand(count, 3, 256, 256, device=device),
+        torch.rand(count, 3, size, size, device=device),
         torch.rand(count, COEFFICIENTS, WINDOW, device=device),
     )
     portrait = portrait.to(memory_format=torch.channels_last)
