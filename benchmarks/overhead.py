@@ -210,8 +210,8 @@ def rank_of_many(rank: int, num_ranks: int, kind: Any, port: int, folder: Path, 
     if num_ranks > 1 or kind != "plain":
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=num_ranks)
-    attach_engines(stage, None if kind == "plain" else kind, rank)
     parameters = sum(p.numel() for module in stage.trained().values() for p in module.parameters() if p.requires_grad)
+    attach_engines(stage, None if kind == "plain" else kind, rank)
     batch, times = make_batch("motion", 32), []
     stage.train()
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""Gradients averaged over the ranks while the backward pass is still finding others."""
+"""Gradients averaged over the ranks: on GPUs while the backward pass is still finding others."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ class Averaging:
     """Replaces the gradients of parameters by their means over the ranks.
 
     They travel in buckets, in the order in which a backward pass finds them: from the last parameter to the first. A
-    bucket is sent when all in it are there and those before it are sent. So all ranks send the same buckets in the same
-    order, also one that finds no gradient for some parameter; it sends what is left in `finish`.
+    bucket is sent when all in it are there and those before it are sent, or else in `finish`. So all ranks send the
+    same buckets in the same order, also one that finds no gradient for some parameter.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -26,6 +26,8 @@ class Averaging:
         # In a group of their own: between which other exchanges of the pass they are sent may differ from rank to rank.
         self.group = dist.new_group()
         self.nccl = dist.get_backend() == "nccl"  # it divides as well
+        # gloo's threads take the cores that the pass is at work on: two ranks on two cores become a sixth slower.
+        self.overlaps = dist.get_backend() != "gloo"
         self.buckets = list(buckets(parameters[::-1]))
         self.bucket_of = {parameter: number for number, bucket in enumerate(self.buckets) for parameter in bucket}
         self.missing: list[int] = []  # gradients, by bucket
@@ -36,7 +38,7 @@ class Averaging:
     def begin(self) -> None:
         """Send what is found from now on: after the backward pass that follows, the gradients are complete."""
         if self.shared:
-            self.listening, self.sent = True, []
+            self.listening, self.sent = self.overlaps, []
             self.missing = [len(bucket) for bucket in self.buckets]
 
     def finish(self) -> None:
