@@ -1,7 +1,7 @@
 """Networks that say which emotion a face shows and whose it is, with weights that come inside packages of npm.
 
 They judge videos that others have made, and nothing learns from them. The packages are MIT's; on which pictures their
-weights were trained is not documented well. Nothing of them is shipped here: see trainers/evaluation/installed.py.
+weights were trained is not documented well. Nothing of them is shipped here: see trainers/evaluation/faces.py.
 
 Faces are pictures (B, 3, S, S) in [-1, 1], cropped as `square` says; S is the network's own.
 """

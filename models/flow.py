@@ -34,10 +34,11 @@ def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
     A gain (B, 1, h, h) scales what is read. On a CPU the source has 2 x 2 pixels at least.
     """
     grid = (identity_grid(flow.shape[-1], flow.device) + flow.float()).permute(0, 2, 3, 1)  # (B, h, h, 2)
+    compiled = torch.compiler.is_compiling()  # the compiler makes a kernel of its own
     with full_precision():
         if source.device.type == "cpu":
             sampled = sample_rows(source, grid, gain)
-        elif layout(source) == torch.channels_last and kernel_works(source.device):
+        elif not compiled and layout(source) == torch.channels_last and kernel_works(source.device):
             from .warp_kernel import sample_rows as read_rows
 
             sampled = read_rows(source, grid, gain)
@@ -47,7 +48,6 @@ def warp(source: Tensor, flow: Tensor, gain: Tensor | None = None) -> Tensor:
     return sampled.to(source.dtype, memory_format=layout(source))
 
 
-@torch.compiler.assume_constant_result
 @cache
 def kernel_works(device: torch.device) -> bool:
     """Whether a GPU warps by our kernel: Triton is there, sums may have any order, and the kernel has passed a try."""

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -221,6 +223,26 @@ def test_two_processes_do_what_one_does(kind: str, expected: list, tmp_path: Pat
             "weights.0.bias": (300,),
         }
         assert all((value == 1).all() for value in layer.values())
+
+
+def test_zero_3_brings_no_whole_network_to_a_device(demo: Path, tmp_path: Path) -> None:
+    """By the time that a stage is moved there, each rank has its part of every trained parameter, and no more."""
+    code = f"""
+from pathlib import Path
+from emohead.trainers.run.strategy import EngineStrategy
+from emohead.trainers.run.train import train
+move, held = EngineStrategy.model_to_device, []
+def watched(self):
+    networks = self.lightning_module.trained().values()
+    held.append(sum(parameter.numel() for network in networks for parameter in network.parameters()))
+    move(self)
+EngineStrategy.model_to_device = watched
+settings = ["trainer.strategy=deepspeed", "trainer.zero_stage=3", "trainer.max_steps=1", "trainer.accelerator=cpu"]
+train("motion", [Path({str(demo / "motion" / "config.yaml")!r})], [*settings, {f"run={tmp_path}/run"!r}])
+assert held == [0], held
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_an_engine_sends_at_once_is_as_large_as_its_network() -> None:
