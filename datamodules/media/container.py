@@ -9,12 +9,12 @@ import av
 from ...models.errors import UserError, printable
 
 # Raised for damaged bytes, and what each of Python's own means here.
-MEANT = {
+MEANT: dict[type[Exception], str] = {
     IndexError: "a packet of a stream that it does not name",
     OverflowError: "a number that is out of all bounds",
     ValueError: "parts that do not fit together",
 }
-DAMAGE = (av.error.FFmpegError, *MEANT)
+DAMAGE: tuple[type[Exception], ...] = (av.error.FFmpegError, *MEANT)
 INDEXED_FORMATS = ("mp4", "matroska", "avi")  # containers that lead to a key frame; in others a leap may miss it
 LEAP = 2.0  # seconds that are decoded rather than leapt over
 RUN_UP = 1.0  # seconds that are decoded before the first frame or sample wanted: open GOPs, overlapping audio blocks
