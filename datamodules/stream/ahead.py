@@ -11,7 +11,6 @@ machine reads, and
   group's, so at most 1 / LEAST_SHARE as many bytes are read as the clips that are used have.
 """
 
-import math
 import threading
 
 from ...models.errors import UserError
@@ -41,7 +40,8 @@ def plan_reading(source: ClipSource, num_nodes: int) -> str:
     if not remote:
         return ""
     selected = sum(sum(source.counts_of[i]) for i in remote)
-    groups = math.ceil(config.groups / num_nodes)  # that a machine reads
+    total = config.groups  # of which a machine reads those that its rows of a batch lie in, at most so many
+    groups = max(-(-(n + 1) * total // num_nodes) - n * total // num_nodes for n in range(num_nodes))
     part = groups / config.groups  # of the shards
     used = selected / max(1, sum(shard.clips for each in shards.values() for shard in each)) / num_nodes / part
     sizes = [sorted(shard.bytes for shard in each) for each in shards.values()]
