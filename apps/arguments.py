@@ -73,6 +73,18 @@ Configs = Annotated[
 ]
 
 
+def emotions_of(typed: str) -> list[str]:
+    """Emotions with commas between; raises UserError for one that is none."""
+    from ..datamodules.sample import EMOTIONS  # torch comes along
+    from ..models.errors import UserError
+
+    names = [name.strip() for name in typed.split(",") if name.strip()]
+    for name in names:
+        if name not in EMOTIONS:
+            raise UserError(f"--holdout-emotions {name}", f"wanted are some of {', '.join(EMOTIONS)}")
+    return names
+
+
 def examples(*commands: str) -> str:
     """The end of a help text. What a shell would expand is to be in quotes: `'data.shards=[data/mine]'`."""
     return literal("Examples:\n\n" + "\n\n".join(commands))

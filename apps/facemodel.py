@@ -7,12 +7,12 @@ from ..models.errors import UserError
 from ..models.face_model import FaceModel
 
 
-def fit(shards: Sequence[Path], out: Path) -> None:
-    """Pool the `landmark` models of several prepared data sets into one file."""
+def fit(shards: Sequence[Path], out: Path, holdout_emotions: Sequence[str] = ()) -> None:
+    """Pool the `landmark` models of several prepared data sets into one file; clips of some emotions are left out."""
     from ..datamodules.face_models.pool import pool_face_models
 
     _check_out(out)
-    pool_face_models(shards).save(out)
+    pool_face_models(shards, holdout_emotions=holdout_emotions).save(out)
     info(out)
     print(f"now prepare the data sets again with --face-model {out}")
 

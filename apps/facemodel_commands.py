@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..models.errors import UserError
-from .arguments import examples
+from .arguments import emotions_of, examples
 
 facemodel = typer.Typer(help="Make, pool and look at face models.", no_args_is_help=True)
 
@@ -14,13 +14,16 @@ facemodel = typer.Typer(help="Make, pool and look at face models.", no_args_is_h
 @facemodel.command("fit", epilog=examples("emohead facemodel fit data/mead data/hdtf pooled.npz"))
 def facemodel_fit(
     files: Annotated[list[Path], typer.Argument(help="Prepared data sets, and last the .npz to write.")],
+    holdout_emotions: Annotated[
+        str, typer.Option(help="Emotions, with commas between, that it is built without.")
+    ] = "",
 ) -> None:
     """Pool the landmark models of several data sets into one, so that they can be mixed."""
     from .facemodel import fit
 
     if len(files) < 2:
         raise UserError("facemodel fit", "give one or more data sets, and last the .npz to write")
-    fit(files[:-1], files[-1])
+    fit(files[:-1], files[-1], emotions_of(holdout_emotions))
 
 
 @facemodel.command("import", epilog=examples("emohead facemodel import BFM_model_front.mat bfm09.npz"))

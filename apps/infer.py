@@ -72,6 +72,7 @@ def run_infer(
     seed: int = 0,
     still: bool = False,
     blinks: bool = True,
+    relative: bool = False,
     crop: bool = True,
     device: str = "auto",
     show: Show | None = None,
@@ -95,9 +96,9 @@ def run_infer(
     face = _picture(portrait, talker.size, crop)
     with torch.inference_mode():
         wanted, comment = emotion.embed(talker, crop), f"emotion: {emotion.describe()}"
-        options: Any = {"seed": seed, "still": still, "blinks": blinks, "comment": comment, "show": show}
+        moves: Any = {"seed": seed, "still": still, "blinks": blinks, "relative": relative}
         with locked(out.parent, out.name):
-            write_talking_video(talker, face, waveform, wanted, out, **options)
+            write_talking_video(talker, face, waveform, wanted, out, comment=comment, show=show, **moves)
 
 
 def write_talking_video(
@@ -110,17 +111,22 @@ def write_talking_video(
     seed: int = 0,
     still: bool = False,
     blinks: bool = True,
+    relative: bool = False,
     comment: str = "",
     show: Show | None = None,
 ) -> None:
-    """Animate `portrait` uint8 (1, 3, S, S) with `waveform` (N,) and `emotion` (1, E), and mux the speech in."""
+    """Animate `portrait` uint8 (1, 3, S, S) with `waveform` (N,) and `emotion` (1, E), and mux the speech in.
+
+    seed, still, blinks, relative: see `Talker.animate`.
+    """
+    moves: Any = {"seed": seed, "still": still, "blinks": blinks, "relative": relative}
     speech = torch.from_numpy(waveform)[None]
     num_frames = max(1, round(len(waveform) / SAMPLES_PER_FRAME))
     out.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar(out.name, num_frames, show) as advance:
 
         def frames():
-            for chunk in talker.animate(portrait, speech, emotion, seed=seed, still=still, blinks=blinks):
+            for chunk in talker.animate(portrait, speech, emotion, **moves):
                 for frame in to_pictures(chunk):
                     yield frame
                     advance(1)

@@ -11,6 +11,7 @@ from rich.table import Table
 from ..datamodules.prepare.listing import SourceList
 from ..datamodules.sample import FPS, SPLITS
 from ..models.errors import UserError
+from .arguments import emotions_of
 from .prepare_commands import PrepareOptions
 from .progress import Follow
 from .shards import info
@@ -56,6 +57,7 @@ def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptio
         face_model=options.face_model,
         coefficients=options.coefficients,
         silent=options.silent,
+        holdout_emotions=emotions_of(options.holdout_emotions),
         gates=parse_gates(options.gate or []),
     )
     if options.export_arkit:

@@ -37,6 +37,12 @@ class PrepareOptions:
         str,
         typer.Option(help="keep or reject clips without sound: of the stages only `face` reads them."),
     ] = "keep"
+    holdout_emotions: Annotated[
+        str,
+        typer.Option(
+            help="Emotions, with commas between, that the face model is built without, as training holds them out."
+        ),
+    ] = ""
     gate: Annotated[
         Words,
         typer.Option(help="name=value: a threshold for clips, such as max_yaw=75; repeatable."),

@@ -89,6 +89,9 @@ def infer(
     seed: Annotated[int, typer.Option(help="Of head motion and blinks.")] = 0,
     still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
     blinks: Annotated[bool, typer.Option(help="Blink, at chance moments.")] = True,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Keep the portrait's own expression and add to it.")
+    ] = False,
     crop: Annotated[bool, typer.Option(help="Find and crop the face; --no-crop takes pictures as they are.")] = True,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
 ) -> None:
@@ -108,6 +111,7 @@ def infer(
         seed=seed,
         still=still,
         blinks=blinks,
+        relative=relative,
         crop=crop,
         device=device,
     )

@@ -16,22 +16,23 @@ from emohead.datamodules.media.read import VIDEO_SUFFIXES
 from emohead.datamodules.prepare.listing import Source
 from emohead.datamodules.prepare.track import Track, track_source
 from emohead.models.face_model import FaceModel
-from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, build_landmark_model, fit_face, tracking_residual
+from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, NUM_TRACKED, fit_face, tracking_residual
 from emohead.models.ict import load_ict
+from emohead.models.landmark_model import build_landmark_model
 
 FRAMES, CLIPS = 250, 8
 ICT_AXES = (80, 53)
 
 
 def made_up_tracks() -> list[np.ndarray]:
-    """Faces of smooth motion with noise, (250, 468, 3) each."""
+    """Faces of smooth motion with noise, (250, 478, 3) each."""
     rng = np.random.default_rng(0)
-    face = rng.uniform(-0.5, 0.5, (468, 3))
+    face = rng.uniform(-0.5, 0.5, (NUM_TRACKED, 3))
     face[[10, 152, 33, 263]] = (0, -0.5, 0), (0, 0.5, 0), (-0.25, -0.1, 0), (0.25, -0.1, 0)
-    axes = rng.normal(0, 0.01, (10, 468, 3))
+    axes = rng.normal(0, 0.01, (10, NUM_TRACKED, 3))
     times = np.linspace(0, 20, FRAMES)[:, None] * rng.uniform(1, 3, 10)
     moves = np.einsum("tk,kvc->tvc", np.sin(times), axes)
-    return [(face + moves + rng.normal(0, 1e-3, (FRAMES, 468, 3))).astype(np.float32) for _ in range(CLIPS)]
+    return [(face + moves + rng.normal(0, 1e-3, (FRAMES, NUM_TRACKED, 3))).astype(np.float32) for _ in range(CLIPS)]
 
 
 def made_up_ict() -> FaceModel:

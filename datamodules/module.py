@@ -15,6 +15,7 @@ from ..models.errors import UserError
 from ..models.face_model import FaceModel
 from .batch import BATCH, batch_bytes
 from .config import DataConfig, check_config, uneven_batch
+from .dataset.reader import ClipReader
 from .stream.ahead import plan_reading
 from .stream.damaged import BadSamples
 from .stream.loader import BatchStream, FiniteBatchStream, StreamLoader, start_worker
@@ -37,6 +38,7 @@ class DataFacts:
     num_val: int
     num_silent: int = 0  # clips for training that are left out since they have no sound
     emotions: list[str] = field(default_factory=list)  # those present in the selected clips for training
+    shown_to_face_model: list[str] = field(default_factory=list)  # held out, but its axes were built of them too
 
 
 class TalkingFaceData(pl.LightningDataModule):
@@ -71,7 +73,7 @@ class TalkingFaceData(pl.LightningDataModule):
     @cached_property
     def facts(self) -> DataFacts:
         face_model = self.readers[0].face_model
-        mean, std = pooled_statistics(self.readers)
+        mean, std = pooled_statistics(self.readers, self.config.holdout_emotions)
         return DataFacts(
             motion_dim=face_model.motion_dim,
             identity_dim=face_model.num_identity,
@@ -83,7 +85,15 @@ class TalkingFaceData(pl.LightningDataModule):
             num_val=self.val_source.num_clips,
             num_silent=self.train_source.num_silent,
             emotions=self.train_source.emotions,
+            shown_to_face_model=sorted({name for reader in self.readers for name in self._shown(reader)}),
         )
+
+    def _shown(self, reader: ClipReader) -> set[str]:
+        """Emotions that training holds out and preparation did not, when it built the face model of a data set."""
+        made, train = reader.manifest.preparation, reader.manifest.splits.get("train")
+        if train is None or made.get("face_model") != "landmark":
+            return set()
+        return set(self.config.holdout_emotions) & set(train.emotions) - set(made.get("holdout_emotions", []))
 
     @property
     def size(self) -> int:

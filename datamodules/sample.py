@@ -7,7 +7,7 @@ import numpy as np
 from ..models.errors import printable
 from ..models.timing import FPS, MOTION_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME  # noqa: F401 (facts of the format, too)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's names
 LEVELS = (1, 2, 3)  # neutral is always level 1

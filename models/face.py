@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .checkpoint import Exported
 from .errors import UserError
 from .face_model import MIN_STD, POSE_DIM, FaceModel
+from .face_model_fit import IRISES, NUM_TRACKED
 from .flow import join, landmark_flow, landmark_maps, resize, warp
 from .full_precision import full_precision
 from .portrait_encoder import SLOPE, PortraitEncoder
@@ -219,14 +220,16 @@ class FaceGenerator(Exported):
         return FaceGeneratorConfig(**{name: value for name, value in values.items() if name != "window"})
 
     def adopt(self, face_model: FaceModel, motion_mean: Tensor, motion_std: Tensor) -> None:
-        """Take over a data set's face model (landmarks and evenly chosen vertices) and motion statistics.
+        """Take over a data set's face model (landmarks, irises if it has any, vertices between) and motion statistics.
 
         They are buffers, so they travel with the weights.
         """
-        landmarks = face_model.landmark_index.tolist()
-        others = sorted(set(range(face_model.mean.shape[0])) - set(landmarks))
-        chosen = np.linspace(0, len(others) - 1, self.config.num_points - NUM_LANDMARKS).round().astype(int)
-        index = landmarks + [others[i] for i in chosen]
+        first, count = face_model.landmark_index.tolist(), face_model.mean.shape[0]
+        if count == NUM_TRACKED:
+            first += [iris.start for iris in IRISES]
+        others = sorted(set(range(count)) - set(first))
+        chosen = np.linspace(0, len(others) - 1, self.config.num_points - len(first)).round().astype(int)
+        index = first + [others[i] for i in chosen]
         self.face.mean.copy_(face_model.mean[index])
         self.face.identity_basis.copy_(face_model.identity_basis[:, index])
         self.face.expression_basis.copy_(face_model.expression_basis[:, index])

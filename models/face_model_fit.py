@@ -1,17 +1,20 @@
-"""Fit a linear face model to tracked 3D landmarks, and build the `landmark` model from a data set's tracks.
+"""Fit a linear face model to tracked 3D landmarks: first the person, then the motion of each clip.
 
-Tracks are points (T, N, 3) in crop units (x right, y down, z away from the viewer, all on one scale): MediaPipe's 468
-vertices. A model with the same 468 vertices is fitted to all of them, any other model to the 68 iBUG landmarks.
-All frames are solved at once. Shapes: T frames, N points, I identity and K expression coefficients.
+Tracks are points (T, N, 3) in crop units (x right, y down, z away from the viewer, all on one scale): MediaPipe's 478
+vertices. A model with the same 478 vertices is fitted to all of them, any other model to the 68 iBUG landmarks.
+
+Expression is what differs from a person's own face at rest, not from the model's: no basis holds a new face exactly,
+and what it leaves out would come back as an expression that never ends. So identity is fitted once a person, to all
+clips, and the rest pose that was found is what each frame is compared with.
+Shapes: T frames, N points, I identity and K expression coefficients.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .errors import UserError
 from .face_model import OUTER_EYE_CORNERS, FaceModel
 
 # MediaPipe vertices that stand for the 68 iBUG landmarks. Both count from image left to image right. The jaw points
@@ -26,52 +29,194 @@ MEDIAPIPE_IBUG_68 = np.array(
         *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
     ]
 )
-NUM_TRACKED = 468
-FOREHEAD, CHIN = 10, 152  # MediaPipe vertices on the midline; the line between them is upright in a face of pose zero
-NUM_IDENTITY, NUM_EXPRESSION = 16, 32
+NUM_MESH = 468  # MediaPipe vertices of the skin; behind them come the irises
+IRISES = (slice(468, 473), slice(473, 478))  # on the left and on the right in the picture: the middle, 4 of the rim
+NUM_TRACKED = 478
 PIECE = 128  # frames solved at a time
+ROUNDS = 3  # of pose and expression in turn
 PRIOR = 1e-5  # variance of tracking noise in face units squared, beside coefficients of unit variance
-MISMATCH = 5e-5  # the same if landmarks of two meshes stand for each other: they never lie at exactly one place
+MISMATCH = 5e-5  # the same where two meshes, or a face and the axes of identity, never lie at exactly one place
+REST_ROUNDS = 4  # of aligning the frames to the rest pose and finding it anew
+MEDIAN_ROUNDS = 8  # of Weiszfeld's algorithm
+
 BLENDSHAPE_KINDS = ("ict",)  # models whose expression coefficients run from 0 (neutral) to 1 (the full shape)
-BLENDSHAPE_VARIANCE = 0.1  # about that of a coefficient in [0, 1]
-BLENDSHAPE_IDENTITY_VARIANCE = 2.0  # so that mismatch goes into identity rather than into a lasting expression
-BLENDSHAPE_REST = 6e-4  # squared face units that an axis must be worth: most of a face is at rest
-MAX_BUILD_FRAMES = 20_000  # frames that the bases are estimated from, evenly spread
+BLENDSHAPE_ROUNDS, BLENDSHAPE_TURNS = 5, 12  # of the pose; in each of identity and expression
+BLENDSHAPE_VARIANCE = 0.5  # of a coefficient in [0, 1]
+BLENDSHAPE_REST = 1e-4  # squared face units that an axis must be worth: most of a face is at rest
+BLENDSHAPE_IDENTITY = 0.8  # variance: so small that a lasting expression is not taken for identity
+NEUTRAL_IDENTITY, NEUTRAL_REST = 2.0, 6e-4  # where clips are neutral by their label: what lasts is identity
 
 
-# -- fitting ---------------------------------------------------------------------------------------------------------
+# -- people ----------------------------------------------------------------------------------------------------------
 
 
-def fit_face(model: FaceModel, clips: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Clips of one person, each (T, 468, 3) in crop units -> identity (I,) and the motion (T, D) of each clip.
+@dataclass
+class Person:
+    """A face at rest, from which expressions are measured."""
 
-    Alternates the pose of every frame (closed form) with the identity, shared by all frames, and the expression of
-    every frame. Works on pieces that fit a processor's cache, in single precision; beside the tracks it needs memory
-    for motion only. Blendshape models (`ict`) keep their expression within [0, 1].
+    identity: np.ndarray  # (I,)
+    neutral: np.ndarray  # (N, 3) at the points that tracks correspond to, in face units at pose zero
+
+
+def fit_person(model: FaceModel, clips: Sequence[np.ndarray], neutral: Sequence[bool] | None = None) -> Person:
+    """The person in clips (T, 478, 3), all of one; `neutral`: which clips show no emotion, by their labels.
+
+    Those clips alone count if there are any. Otherwise the rest pose of a linear model is the median of all frames: an
+    emotion that lasts through most of them is taken for the face. Blendshapes (`ict`) bound what a face and an
+    expression can be, and tell the two apart by that, as far as it goes.
     """
-    tracks = [_corresponding(model, clip) for clip in clips]
-    pieces = [track[start : start + PIECE] for track in tracks for start in range(0, len(track), PIECE)]
-    ends = np.cumsum([len(piece) for piece in pieces])
-    spans = [slice(int(end) - len(piece), int(end)) for piece, end in zip(pieces, ends, strict=True)]
-    mean, identity_basis, expression_basis = (array.astype(np.float32) for array in _bases(model))
-    solver = (_BoundedSolver if model.kind in BLENDSHAPE_KINDS else _LinearSolver)(model, int(ends[-1]))
-    identity = np.zeros(len(identity_basis), np.float32)
-    expression = np.zeros((int(ends[-1]), len(expression_basis)), np.float32)
-    poses: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for _ in range(solver.rounds):
-        total, products = np.zeros(mean.size), np.empty_like(expression)
-        for piece, span in zip(pieces, spans, strict=True):
-            shape = _shape(mean, identity @ identity_basis + expression[span] @ expression_basis)
-            offset = (_undo(piece, *similarity(shape, piece)) - mean).reshape(len(piece), -1)  # (t, 3N)
-            total += offset.sum(axis=0, dtype=np.float64)
-            products[span] = offset @ expression_basis.T
-        identity, expression = solver(total / len(expression), products, expression)
-    for piece, span in zip(pieces, spans, strict=True):
-        poses.append(similarity(_shape(mean, identity @ identity_basis + expression[span] @ expression_basis), piece))
-    rotation, scale, shift = (np.concatenate(parts) for parts in zip(*poses, strict=True))
+    labelled = [clip for clip, calm in zip(clips, neutral or (), strict=False) if calm]
+    frames = _corresponding(model, np.concatenate(labelled or list(clips))).astype(np.float64)
+    if model.kind in BLENDSHAPE_KINDS:
+        return _blendshape_person(model, frames, labelled=bool(labelled))
+    mean, identity_basis, _ = _bases(model)
+    shape = mean
+    for _ in range(REST_ROUNDS):
+        shape = rest_pose(unposed(frames, *similarity(shape, frames)))
+        shape = unposed(shape[None], *similarity(mean, shape[None]))[0]
+    gram = identity_basis @ identity_basis.T + MISMATCH * np.eye(len(identity_basis))
+    identity = np.linalg.solve(gram, identity_basis @ (shape - mean).ravel())
+    return Person(identity.astype(np.float32), shape.astype(np.float32))
+
+
+def person_of(model: FaceModel, clip: np.ndarray, motion: np.ndarray) -> Person:
+    """The person in a clip (T, 478, 3) whose motion (T, D) is known: what remains of its frames without expression.
+
+    Another clip of that person, fitted with it, is measured from the same rest pose as that motion.
+    """
+    mean, identity_basis, expression_basis = _bases(model)
+    points = _corresponding(model, clip).astype(np.float64)
+    moved = (motion[:, : model.num_expression] @ expression_basis).reshape(points.shape)
+    shape = mean
+    for _ in range(REST_ROUNDS):
+        shape = rest_pose(unposed(points, *similarity(shape + moved, points)) - moved)
+    gram = identity_basis @ identity_basis.T + MISMATCH * np.eye(len(identity_basis))
+    identity = np.linalg.solve(gram, identity_basis @ (shape - mean).ravel())
+    return Person(identity.astype(np.float32), shape.astype(np.float32))
+
+
+def rest_pose(faces: np.ndarray) -> np.ndarray:
+    """Aligned faces (T, N, 3) -> their geometric median (N, 3), which blinks and open mouths hardly move.
+
+    Weiszfeld's algorithm, from the median of each coordinate.
+    """
+    found = np.median(faces, axis=0)
+    for _ in range(MEDIAN_ROUNDS):
+        weight = 1 / (np.linalg.norm((faces - found).reshape(len(faces), -1), axis=1) + 1e-6)  # (T,)
+        found = np.tensordot(weight / weight.sum(), faces, axes=1)
+    return found
+
+
+def _blendshape_person(model: FaceModel, frames: np.ndarray, *, labelled: bool) -> Person:
+    """Identity in closed form and expression within its bounds, in turn. Frames (T, 68, 3).
+
+    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + T MISMATCH |i|^2 / variance and the terms of `_Bounded`. Of
+    neutral clips, what neither explains is part of the face too: the two meshes differ there.
+    """
+    mean, *bases = _bases(model)
+    identity_basis, expression_basis = bases
+    seen = [_beyond_pose(basis, mean) for basis in bases]
+    variance, rest = (NEUTRAL_IDENTITY, NEUTRAL_REST) if labelled else (BLENDSHAPE_IDENTITY, BLENDSHAPE_REST)
+    gram = seen[0] @ seen[0].T + MISMATCH / variance * np.eye(len(identity_basis))
+    identity, expression = np.zeros(len(identity_basis)), np.zeros((len(frames), len(expression_basis)))
+    solve, left = _Bounded(seen[1], rest), np.zeros(mean.size)
+    for _ in range(BLENDSHAPE_ROUNDS):
+        shape = _shape(mean, identity @ identity_basis + expression @ expression_basis)
+        offset = (unposed(frames, *similarity(shape, frames)) - mean).reshape(len(frames), -1)  # (T, 3N)
+        for _ in range(BLENDSHAPE_TURNS):
+            mean_offset = offset.mean(axis=0) - expression.mean(axis=0) @ seen[1]
+            identity = np.linalg.solve(gram, seen[0] @ mean_offset)
+            expression = solve(offset - identity @ seen[0], expression)
+        left = _beyond_pose((mean_offset - identity @ seen[0])[None], mean)[0]
+    neutral = mean + (identity @ identity_basis + labelled * left).reshape(mean.shape)
+    return Person(identity.astype(np.float32), neutral.astype(np.float32))
+
+
+# -- motion ----------------------------------------------------------------------------------------------------------
+
+
+def fit_motion(model: FaceModel, person: Person, clip: np.ndarray) -> np.ndarray:
+    """The motion (T, D) of a clip (T, 478, 3) of that person, in single precision, piece by piece."""
+    points = _corresponding(model, clip)
+    pieces = [points[start : start + PIECE] for start in range(0, len(points), PIECE)]
+    return np.concatenate([_fit_piece(model, person, piece) for piece in pieces])
+
+
+def fit_face(
+    model: FaceModel, clips: Sequence[np.ndarray], neutral: Sequence[bool] | None = None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Clips of one person, each (T, 478, 3) -> identity (I,) and the motion (T, D) of each. See `fit_person`."""
+    person = fit_person(model, clips, neutral)
+    return person.identity, [fit_motion(model, person, clip) for clip in clips]
+
+
+def _fit_piece(model: FaceModel, person: Person, points: np.ndarray) -> np.ndarray:
+    """Pose (closed form) and expression of each frame in turn."""
+    basis = _bases(model)[2].astype(np.float32)
+    solve = _solver(model, _beyond_pose(basis, person.neutral))
+    expression = np.zeros((len(points), len(basis)), np.float32)
+    for _ in range(ROUNDS):
+        shape = _shape(person.neutral, expression @ basis)
+        offset = (unposed(points, *similarity(shape, points)) - person.neutral).reshape(len(points), -1)  # (T, 3N)
+        expression = solve(offset, expression)
+    rotation, scale, shift = similarity(_shape(person.neutral, expression @ basis), points)
     parts = [expression, rotation_angles(rotation), shift[:, :2], np.log(scale)[:, None]]
-    motion = np.concatenate(parts, axis=1).astype(np.float32)
-    return identity, np.split(motion, np.cumsum([len(clip) for clip in clips])[:-1])
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _solver(model: FaceModel, basis: np.ndarray) -> "_Linear | _Bounded":
+    if model.kind in BLENDSHAPE_KINDS:
+        return _Bounded(basis, BLENDSHAPE_REST)
+    return _Linear(basis, PRIOR if len(model.mean) == NUM_TRACKED else MISMATCH)
+
+
+def _beyond_pose(basis: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """A basis (K, 3N) less what shifting, turning and scaling the shape (N, 3) a little does as well.
+
+    Offsets from an aligned shape hold nothing of that. With it, pose and expression found in turn would each keep what
+    the other has taken first: a smile, for one, looks like a larger face that nods.
+    """
+    centred = shape - shape.mean(axis=0)
+    moves = [np.broadcast_to(axis, shape.shape) for axis in np.eye(3)] + [np.cross(axis, centred) for axis in np.eye(3)]
+    tangents = np.linalg.qr(np.stack([move.ravel() for move in [*moves, centred]]).T)[0]  # (3N, 7)
+    return (basis - basis @ tangents @ tangents.T).astype(basis.dtype)
+
+
+class _Linear:
+    """Expression in closed form: the least |offset - B c|^2 + prior |c|^2 of each frame."""
+
+    def __init__(self, basis: np.ndarray, prior: float) -> None:
+        inverse = np.linalg.solve(basis @ basis.T + prior * np.eye(len(basis)), basis)  # (K, 3N)
+        self.inverse = inverse.astype(np.float32)
+
+    def __call__(self, offset: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Offsets (T, 3N) -> expression (T, K)."""
+        return offset @ self.inverse.T
+
+
+class _Bounded:
+    """Expression within [0, 1] by coordinate descent from the last one, all frames at once.
+
+    Minimises |offset - B c|^2 + MISMATCH |c|^2 / BLENDSHAPE_VARIANCE + 2 rest |c|_1 of each frame. Each step is the
+    exact minimum along one axis, cut to the bounds: it never raises the sum.
+    """
+
+    def __init__(self, basis: np.ndarray, rest: float) -> None:
+        self.basis, self.rest = basis, rest
+        self.gram = basis @ basis.T + MISMATCH / BLENDSHAPE_VARIANCE * np.eye(len(basis))  # (K, K)
+
+    def __call__(self, offset: np.ndarray, before: np.ndarray, sweeps: int = 3) -> np.ndarray:
+        """Offsets (T, 3N), the last expression (T, K) -> expression (T, K)."""
+        wanted = np.ascontiguousarray((offset @ self.basis.T).T) - self.rest  # (K, T)
+        found = np.ascontiguousarray(before.T)
+        for _ in range(sweeps):
+            for axis, row in enumerate(self.gram):
+                step = (wanted[axis] - row @ found) / row[axis]
+                found[axis] = np.clip(found[axis] + step, 0, 1)
+        return np.ascontiguousarray(found.T)
+
+
+# -- geometry --------------------------------------------------------------------------------------------------------
 
 
 def tracking_residual(model: FaceModel, identity: np.ndarray, motion: np.ndarray, tracked: np.ndarray) -> float:
@@ -135,144 +280,7 @@ def _shape(mean: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return mean + offset.reshape(len(offset), *mean.shape)
 
 
-def _undo(points: np.ndarray, rotation: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def unposed(points: np.ndarray, rotation: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Points (T, N, 3) back in the frame of the model."""
     inverse = (rotation / scale[:, None, None]).astype(points.dtype)
     return (points - shift[:, None].astype(points.dtype)) @ inverse
-
-
-class _LinearSolver:
-    """Identity and expression in closed form.
-
-    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + prior (|i|^2 + sum_t |c_t|^2). Eliminating c_t leaves the mean
-    offset seen through P = 1 - B_ex (B_ex' B_ex + prior)^-1 B_ex'. A mismatch of meshes is the same in every frame,
-    and more frames do not make up for it: then the prior of i counts once a frame.
-    """
-
-    rounds = 5
-
-    def __init__(self, model: FaceModel, frames: int) -> None:
-        _, identity_basis, expression_basis = _bases(model)
-        own = len(model.mean) == NUM_TRACKED
-        prior, identity_prior = (PRIOR, PRIOR / frames) if own else (MISMATCH, MISMATCH)
-        gram = expression_basis @ expression_basis.T + prior * np.eye(len(expression_basis))
-        self.expression = np.linalg.inv(gram)  # (K, K)
-        self.shared = identity_basis @ expression_basis.T  # (I, K)
-        seen = identity_basis - (self.shared @ self.expression) @ expression_basis  # (I, 3N) = B_id' P
-        self.identity = np.linalg.solve(seen @ identity_basis.T + identity_prior * np.eye(len(identity_basis)), seen)
-
-    def __call__(
-        self, mean_offset: np.ndarray, products: np.ndarray, expression: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean offset (3N,), products of each offset with B_ex (T, K), expression so far -> identity, expression."""
-        identity = self.identity @ mean_offset
-        return identity.astype(np.float32), ((products - identity @ self.shared) @ self.expression).astype(np.float32)
-
-
-class _BoundedSolver:
-    """Identity in closed form, expression within [0, 1] by coordinate descent from the last one, all frames at once.
-
-    Minimises sum_t |offset_t - B_id i - B_ex c_t|^2 + MISMATCH (T |i|^2 / BLENDSHAPE_IDENTITY_VARIANCE +
-    sum_t |c_t|^2 / BLENDSHAPE_VARIANCE) + 2 BLENDSHAPE_REST sum_t |c_t|_1. Each step is the exact minimum along one
-    axis, cut to the bounds: it never raises the sum.
-    """
-
-    rounds = 10
-    sweeps = 3
-
-    def __init__(self, model: FaceModel, frames: int) -> None:
-        _, identity_basis, self.expression_basis = _bases(model)
-        prior = MISMATCH / BLENDSHAPE_VARIANCE * np.eye(len(self.expression_basis))
-        self.gram = (self.expression_basis @ self.expression_basis.T + prior).astype(np.float32)  # (K, K)
-        self.shared = (identity_basis @ self.expression_basis.T).astype(np.float32)  # (I, K)
-        own = identity_basis @ identity_basis.T
-        prior = MISMATCH / BLENDSHAPE_IDENTITY_VARIANCE * np.eye(len(own))
-        self.identity = np.linalg.solve(own + prior, identity_basis)
-
-    def __call__(
-        self, mean_offset: np.ndarray, products: np.ndarray, expression: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean offset (3N,), products of each offset with B_ex (T, K), expression so far -> identity, expression."""
-        identity = (self.identity @ (mean_offset - expression.mean(axis=0) @ self.expression_basis)).astype(np.float32)
-        wanted = np.ascontiguousarray((products - identity @ self.shared).T) - np.float32(BLENDSHAPE_REST)  # (K, T)
-        found = np.ascontiguousarray(expression.T)
-        for _ in range(self.sweeps):
-            for axis, row in enumerate(self.gram):
-                step = (wanted[axis] - row @ found) / row[axis]
-                found[axis] = np.clip(found[axis] + step, 0, 1)
-        return identity, np.ascontiguousarray(found.T)
-
-
-# -- building --------------------------------------------------------------------------------------------------------
-
-
-def build_landmark_model(
-    clips: Sequence[np.ndarray],
-    people: Sequence[str],
-    num_identity: int = NUM_IDENTITY,
-    num_expression: int = NUM_EXPRESSION,
-) -> FaceModel:
-    """The `landmark` model of a data set, from clips (T, 468, 3) in crop units and the person in each.
-
-    Identity is the PCA of each person's mean face, expression that of the frames around it; a coefficient of 1 is one
-    standard deviation. Bases beyond the rank (few people, few frames) are zero. Raises UserError without any clip.
-    """
-    if not clips:
-        raise UserError("face model", "no tracked clip to build it from", "prepare more clips")
-    stride = -(-sum(map(len, clips)) // MAX_BUILD_FRAMES)
-    grouped, position = defaultdict(list), 0
-    for person, clip in zip(people, clips, strict=True):
-        chosen = clip[-position % stride :: stride]  # counted through, as most clips may be shorter than a stride
-        position += len(clip)
-        if len(chosen):
-            grouped[person].append(chosen.astype(np.float64))
-    faces = [np.concatenate(grouped[person]) for person in sorted(grouped)]  # each (T, 468, 3)
-    mean, faces = _align(faces)
-    means = np.stack([face.mean(axis=0) for face in faces])  # (people, 468, 3)
-    residuals = np.concatenate([face - own for face, own in zip(faces, means, strict=True)])
-    identity_basis = _principal_axes(means - mean, num_identity)
-    expression_basis = _principal_axes(residuals, num_expression)
-    return FaceModel(mean, identity_basis, expression_basis, MEDIAPIPE_IBUG_68, kind="landmark")
-
-
-def _align(faces: list[np.ndarray], rounds: int = 6) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Generalised Procrustes alignment: the mean face (N, 3) of all people and every frame aligned to it.
-
-    Points count by the inverse of their own variance, so that a moving jaw is not taken for a moving head.
-    """
-    mean, weights = _canonical(faces[0][0]), np.ones(faces[0].shape[1])
-    for _ in range(rounds):
-        aligned = [_undo(face, *similarity(mean, face, weights)) for face in faces]
-        mean = _canonical(np.mean([face.mean(axis=0) for face in aligned], axis=0))
-        variance = np.mean([face.var(axis=0).sum(axis=-1) for face in aligned], axis=0)  # (N,)
-        weights = 1 / (variance + variance.mean() / 4 + 1e-12)
-    aligned = [_undo(face, *similarity(mean, face, weights)) for face in faces]
-    return np.mean([face.mean(axis=0) for face in aligned], axis=0), aligned
-
-
-def _canonical(face: np.ndarray) -> np.ndarray:
-    """A face (468, 3) at pose zero: centred, eyes level, midline upright, outer eye corners one unit apart."""
-    left, right = (face[MEDIAPIPE_IBUG_68[corner]] for corner in OUTER_EYE_CORNERS)
-    x = (right - left) / np.linalg.norm(right - left)
-    down = face[CHIN] - face[FOREHEAD]
-    y = down - (down @ x) * x
-    y /= np.linalg.norm(y)
-    axes = np.stack([x, y, np.cross(x, y)])  # rows: the face's own right, down and away
-    return (face - face.mean(axis=0)) @ axes.T / np.linalg.norm(right - left)
-
-
-def _principal_axes(samples: np.ndarray, count: int) -> np.ndarray:
-    """The first principal axes (count, N, 3) of centred samples (S, N, 3), each scaled to its standard deviation."""
-    flat = samples.reshape(len(samples), -1)  # (S, 3N)
-    if len(flat) < flat.shape[1]:  # the smaller of the two matrices with the same eigenvalues
-        values, vectors = np.linalg.eigh(flat @ flat.T / len(flat))  # ascending
-        scaled = flat.T @ vectors / np.sqrt(len(flat))  # (3N, S), as long as the standard deviation
-    else:
-        values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
-        scaled = vectors * np.sqrt(np.maximum(values, 0))
-    values, scaled = values[::-1][:count], scaled[:, ::-1][:, :count]
-    scaled = np.where(values > 1e-9 * max(values[0], 1e-12), scaled, 0)
-    largest = scaled[np.abs(scaled).argmax(axis=0), np.arange(scaled.shape[1])]
-    axes = np.zeros((count, flat.shape[1]))
-    axes[: scaled.shape[1]] = (scaled * np.sign(largest)).T  # an axis has no sign of its own
-    return axes.reshape(count, *samples.shape[1:])

@@ -22,11 +22,13 @@ from .blinks import add_blinks
 from .checkpoint import Exported
 from .emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, TextStudentConfig
 from .face import FaceGenerator, FaceGeneratorConfig, to_bytes
+from .face_model import POSE_DIM
 from .motion import AudioTo3DMM, AudioTo3DMMConfig
 from .timing import MOTION_WINDOW
 
 PROVENANCE = "AI-generated talking head made with emohead"  # in the metadata of every video
-PLACE = slice(-3, None)  # of motion, where the head is: translation x, y and log scale
+HEAD = slice(-POSE_DIM, None)  # of motion, how the head is turned and where it is
+EASE_FRAMES = 15  # 0.6 s, about as long as a face takes from one expression to another
 
 
 @dataclass
@@ -43,12 +45,19 @@ def motion_windows(motion: Tensor) -> Tensor:
     return rearrange(padded.unfold(1, MOTION_WINDOW, 1), "d t w -> t w d")
 
 
-def anchor(motion: Tensor, portrait_motion: Tensor, mean: Tensor) -> Tensor:
-    """Keep the head where the portrait has it: translation and scale of motion (T, D) move about those of the portrait
-    (D,), not about the mean of the training data (D,)."""
-    anchored = motion.clone()
-    anchored[:, PLACE] += portrait_motion[PLACE] - mean[PLACE]
-    return anchored
+def anchor(motion: Tensor, portrait_motion: Tensor, mean: Tensor, *, relative: bool = False) -> Tensor:
+    """Let motion (T, D) begin where the portrait is, whose own motion is (D,): the first frame is the portrait.
+
+    The head moves on about its place and turn in the portrait, not about those of the mean of the training data (D,).
+    The portrait's expression gives way to that of the motion within EASE_FRAMES; `relative` keeps it, and the motion's
+    changes are added to it.
+    """
+    start = portrait_motion - motion[0]
+    stays = start.clone() if relative else torch.zeros_like(start)
+    stays[HEAD] = (portrait_motion - mean)[HEAD]
+    time = torch.arange(len(motion), device=motion.device) / EASE_FRAMES
+    left = (1 + (torch.pi * time.clamp(max=1)).cos()) / 2  # from 1 to 0
+    return motion + stays + left[:, None] * (start - stays)
 
 
 class Talker(Exported):
@@ -116,6 +125,7 @@ class Talker(Exported):
         seed: int = 0,  # of the head movement and the blinks
         still: bool = False,  # keep the head at its mean pose
         blinks: bool = True,
+        relative: bool = False,  # keep the portrait's expression and add to it
         batch_size: int = 8,
     ) -> Iterator[Tensor]:
         """Frames of the portrait saying the speech, uint8 (n, 3, S, S) at 25 a second, `batch_size` at a time.
@@ -127,7 +137,7 @@ class Talker(Exported):
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
         if blinks:
             motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
-        motion = anchor(motion, features.motion[0], self.motion.motion_mean)
+        motion = anchor(motion, features.motion[0], self.motion.motion_mean, relative=relative)
         yield from map(to_bytes, self.face.draw(features, motion_windows(motion), batch_size))
 
 

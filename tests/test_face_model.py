@@ -8,14 +8,19 @@ import torch
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel, rotation_matrix
 from emohead.models.face_model_fit import (
+    IRISES,
     MEDIAPIPE_IBUG_68,
     NUM_TRACKED,
-    build_landmark_model,
     fit_face,
+    fit_motion,
+    fit_person,
+    person_of,
+    rest_pose,
     rotation_angles,
     similarity,
     tracking_residual,
 )
+from emohead.models.landmark_model import NUM_GAZE, build_landmark_model
 
 from .tracked_faces import NUM_EXPRESSION, NUM_IDENTITY, made_up_model, made_up_motion, tracks
 
@@ -70,8 +75,10 @@ def test_similarity_recovers_a_transform_and_never_mirrors() -> None:
 def test_fit_recovers_identity_and_motion() -> None:
     model = made_up_model()
     identity = np.random.default_rng(2).normal(size=NUM_IDENTITY).astype(np.float32)
-    motions = [made_up_motion(frames, seed=3) for frames in (40, 25)]
-    found, fitted = fit_face(model, [tracks(model, identity, motion) for motion in motions])
+    motions = [made_up_motion(frames, seed=3) for frames in (40, 25, 30)]
+    motions[2][:, :NUM_EXPRESSION] *= 0.01  # a clip that its label calls neutral
+    clips = [tracks(model, identity, motion) for motion in motions]
+    found, fitted = fit_face(model, clips, [False, False, True])
     np.testing.assert_allclose(found, identity, atol=0.03)
     for motion, fit in zip(motions, fitted, strict=True):
         assert fit.dtype == np.float32
@@ -80,11 +87,53 @@ def test_fit_recovers_identity_and_motion() -> None:
         assert tracking_residual(model, found, fit, landmarks) < 0.002
 
 
+def test_what_no_basis_holds_is_the_person_and_no_expression() -> None:
+    """A face that differs from the model's in ways of its own, half of them its expressions' too."""
+    model, motion = made_up_model(), made_up_motion(60, seed=3)
+    motion[:, :NUM_EXPRESSION] *= np.random.default_rng(1).random(60)[:, None] ** 2  # mostly at rest, as faces are
+    own = np.random.default_rng(2).normal(0, 0.02, (NUM_TRACKED, 3)) + 1.5 * model.expression_basis[0].numpy()
+    strange = FaceModel(**(model.arrays() | {"mean": model.mean.numpy() + own}))
+    clip = tracks(strange, np.zeros(NUM_IDENTITY, np.float32), motion)
+    person = fit_person(model, [clip])
+    found = fit_motion(model, person, clip)[:, :NUM_EXPRESSION]
+    lasting, wanted = found.mean(axis=0), motion[:, :NUM_EXPRESSION].mean(axis=0)
+    assert np.abs(lasting - wanted).max() < 0.2  # 1.5 before the rest pose was taken out
+    assert np.square(found - wanted).sum() < 1.3 * np.square(motion[:, :NUM_EXPRESSION] - wanted).sum()
+
+
+def test_neutral_clips_tell_a_lasting_expression_from_the_face() -> None:
+    model, identity = made_up_model(), np.ones(NUM_IDENTITY, np.float32)
+    calm, smiling = made_up_motion(40, seed=1), made_up_motion(40, seed=2)
+    for motion, lasting in ((calm, 0), (smiling, 2)):
+        motion[:, :NUM_EXPRESSION] *= 0.1
+        motion[:, 3] += lasting
+    clips = [tracks(model, identity, motion) for motion in (smiling, calm)]
+    with_label, without = (fit_face(model, clips[:count], labels)[1][0] for count, labels in ((2, [0, 1]), (1, None)))
+    assert with_label[:, 3].mean() == pytest.approx(2, abs=0.1)
+    assert abs(without[:, 3].mean()) < 0.2  # one clip that smiles throughout: that is the face
+
+
+def test_a_second_clip_is_measured_from_the_rest_of_a_known_one() -> None:
+    """The person of a clip whose motion is known: another clip, tracked the same way, then has its true motion."""
+    model, identity = made_up_model(), np.ones(NUM_IDENTITY, np.float32)
+    known, other = made_up_motion(40, seed=1), made_up_motion(30, seed=2)
+    first, second = (tracks(model, identity, motion) for motion in (known, other))
+    found = fit_motion(model, person_of(model, first, known), second)
+    np.testing.assert_allclose(found, other, atol=0.03)
+
+
+def test_the_rest_pose_bears_blinks() -> None:
+    faces = np.zeros((50, 10, 3)) + np.random.default_rng(0).normal(0, 0.01, (50, 10, 3))
+    faces[:15, 3, 1] += 1.0
+    assert np.abs(rest_pose(faces)).max() < 0.04
+    assert np.abs(faces.mean(axis=0)).max() > 0.25
+
+
 def test_fit_survives_tracking_noise() -> None:
     model, identity, motion = made_up_model(), np.ones(NUM_IDENTITY, np.float32), made_up_motion(50, seed=4)
     clean = tracks(model, identity, motion)
     noisy = clean + np.random.default_rng(5).normal(scale=0.005, size=clean.shape).astype(np.float32)
-    _, (fit,) = fit_face(model, [noisy])
+    fit = fit_motion(model, person_of(model, clean, motion), noisy)
     assert np.abs(fit[:, -6:] - motion[:, -6:]).max() < 0.02
     assert np.abs(fit[:, :-6] - motion[:, :-6]).mean() < 0.03
 
@@ -116,13 +165,56 @@ def test_built_model_spans_its_data_and_keeps_the_conventions() -> None:
     assert np.linalg.norm(mean[33] - mean[263]) == pytest.approx(1, abs=0.02)
     assert mean[263, 0] > mean[33, 0]  # x to image right
     assert mean[152, 1] > mean[10, 1]  # y down
-    ranks = [int((basis.abs().amax(dim=(1, 2)) > 0).sum()) for basis in (model.identity_basis, model.expression_basis)]
-    assert ranks[0] <= 2  # three people: rank two, the other axes are zero
-    assert (model.num_identity, model.num_expression) == (16, 32)
-
+    assert (model.num_identity, model.num_expression) == (64, 64)
     found, fitted = fit_face(model, clips[:1])
-    assert np.all(found[ranks[0] :] == 0)
     assert tracking_residual(model, found, fitted[0], clips[0][:, MEDIAPIPE_IBUG_68, :2]) < 0.02
+
+
+def test_built_model_holds_a_new_face_better_than_its_people_do() -> None:
+    """Three people span two axes; smooth deformations of the mesh take up some of what else a face can be."""
+    rng, mean = np.random.default_rng(0), made_up_model().mean.numpy()
+    spread = np.exp(-np.square(mean[:, None] - mean[None]).sum(axis=-1) / 0.5) @ rng.normal(
+        0, 0.02, (4, NUM_TRACKED, 3)
+    )
+    still = made_up_motion(20, seed=0)[:, -6:]
+    clips = []
+    for own in spread:
+        face = FaceModel(mean + own, np.zeros((1, NUM_TRACKED, 3)), np.zeros((1, NUM_TRACKED, 3)), MEDIAPIPE_IBUG_68)
+        clips.append(tracks(face, np.zeros(1, np.float32), np.concatenate([np.zeros((20, 1), np.float32), still], 1)))
+    model = build_landmark_model(clips[:3], ["ann", "bob", "cid"])
+    narrow = FaceModel(**(model.arrays() | {"identity_basis": model.arrays()["identity_basis"][:2]}))
+    left = []
+    for kind in (model, narrow):
+        identity, (motion,) = fit_face(kind, clips[3:])
+        left.append(tracking_residual(kind, identity, motion, clips[3][:, MEDIAPIPE_IBUG_68, :2]))
+    assert left[0] < 0.5 * left[1]
+
+
+def test_the_last_axes_are_the_gaze() -> None:
+    truth, motion = made_up_model(), made_up_motion(80, seed=1)
+    calm = motion * np.array([0.2] * NUM_EXPRESSION + [0] * 5 + [1], np.float32)
+    clip = tracks(truth, np.zeros(NUM_IDENTITY, np.float32), calm)
+    gaze = np.random.default_rng(0).uniform(-0.02, 0.02, (80, 2)).astype(np.float32)
+    for iris in IRISES:
+        clip[:, iris, :2] += gaze[:, None]
+    model = build_landmark_model([clip], ["ann"])
+    skin = np.delete(model.expression_basis.numpy(), np.r_[IRISES[0], IRISES[1]], axis=1)
+    assert np.abs(skin[-NUM_GAZE:]).max() == 0
+    _, (fit,) = fit_face(model, [clip])
+    looked = fit[:, -6 - NUM_GAZE : -6] @ model.expression_basis[-NUM_GAZE:, IRISES[0].start, :2].numpy()
+    for axis in range(2):
+        assert np.corrcoef(looked[:, axis], gaze[:, axis])[0, 1] > 0.85
+
+
+def test_expressions_are_measured_from_neutral_clips_where_there_are_any() -> None:
+    truth, identity = made_up_model(), np.ones(NUM_IDENTITY, np.float32)
+    calm, happy = made_up_motion(60, seed=1), made_up_motion(60, seed=2)
+    calm[:, :NUM_EXPRESSION] *= 0.05
+    happy[:, 0] += 3
+    clips = [tracks(truth, identity, motion) for motion in (calm, happy)]
+    labelled, unlabelled = (build_landmark_model(clips, ["ann"] * 2, labels) for labels in (["neutral", "happy"], None))
+    offset = [np.abs(model.mean.numpy() - labelled.mean.numpy()).max() for model in (labelled, unlabelled)]
+    assert offset[1] > 0.01  # the mean face smiles a little where nothing says which clips are neutral
 
 
 def test_building_takes_a_bounded_share_of_short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +223,7 @@ def test_building_takes_a_bounded_share_of_short_clips(monkeypatch: pytest.Monke
     clips = [tracks(truth, identity, made_up_motion(3, seed=i)) for i in range(60)]
     fixed = [clip for i, clip in enumerate(clips) if i % 2 == 0]
     whole = build_landmark_model(fixed, ["ann"] * 30)
-    monkeypatch.setattr("emohead.models.face_model_fit.MAX_BUILD_FRAMES", 30)
+    monkeypatch.setattr("emohead.models.landmark_model.MAX_BUILD_FRAMES", 30)
     chosen = [clip[:1] for clip in fixed]  # every sixth frame, counted through
     assert build_landmark_model(clips, ["ann"] * 60).checksum() == build_landmark_model(chosen, ["ann"] * 30).checksum()
     assert build_landmark_model(clips, ["ann"] * 60).checksum() != whole.checksum()

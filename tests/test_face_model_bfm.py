@@ -10,7 +10,7 @@ from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.bfm09 import read_coefficients
 from emohead.datamodules.prepare.fit import Piece
 from emohead.datamodules.prepare.listing import Source
-from emohead.datamodules.prepare.pack import stored_coefficients
+from emohead.datamodules.prepare.pack import stored_motion
 from emohead.models.bfm import DECIMETRES_PER_UNIT, load_bfm09
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
@@ -110,7 +110,7 @@ def clip_of(
 
 @pytest.mark.parametrize("count", [19, 20, 21])
 def test_one_frame_more_or_less_is_let_pass(mat: Path, count: int) -> None:
-    _, motion = stored_coefficients(mat.parent, *clip_of(mat.parent, count))
+    motion = stored_motion(mat.parent, *clip_of(mat.parent, count))
     _, whole = read_coefficients(mat, crop=CROP)
     np.testing.assert_array_equal(motion, np.concatenate([whole, whole[-1:]])[:count])
 
@@ -118,11 +118,11 @@ def test_one_frame_more_or_less_is_let_pass(mat: Path, count: int) -> None:
 def test_clips_that_do_not_match_are_refused(mat: Path) -> None:
     folder = mat.parent
     with pytest.raises(UserError, match=r"20 frames, 22 at 25 fps"):
-        stored_coefficients(folder, *clip_of(folder, 22))
+        stored_motion(folder, *clip_of(folder, 22))
     with pytest.raises(UserError, match=r"640 x 480.*1280 x 720"):
-        stored_coefficients(folder, *clip_of(folder, 20, size=(1280, 720)))
+        stored_motion(folder, *clip_of(folder, 20, size=(1280, 720)))
     with pytest.raises(UserError, match=r"other\.mat: no such file"):
-        stored_coefficients(folder, *clip_of(folder, 20, stem="other"))
+        stored_motion(folder, *clip_of(folder, 20, stem="other"))
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from .talking_clips import shifted
 
 
 def face(yaw: float = 0.0, size: float = 100.0) -> np.ndarray:
-    """468 points on an ellipsoid, turned to image right by so many degrees, pixels."""
+    """478 points on an ellipsoid, turned to image right by so many degrees, pixels."""
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(468, 3))
+    points = rng.normal(size=(478, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     points[[127, 356, 10, 152]] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0)]  # ears, forehead, chin
     turn = np.radians(yaw)

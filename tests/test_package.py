@@ -20,6 +20,7 @@ GEOMETRY = (
     "models.errors",
     "models.face_model",
     "models.face_model_fit",
+    "models.landmark_model",
     "models.files",
     "models.lock",
     "models.ict",

@@ -21,7 +21,7 @@ def portraits(real_data: Path) -> list[Path]:
 
 
 def test_gaps_are_interpolated() -> None:
-    points = np.arange(6, dtype=np.float32)[:, None, None] * np.ones((1, 468, 3), np.float32)
+    points = np.arange(6, dtype=np.float32)[:, None, None] * np.ones((1, 478, 3), np.float32)
     found = np.array([False, True, False, False, True, False])
     broken = np.where(found[:, None, None], points, np.nan)
     np.testing.assert_allclose(interpolate_gaps(broken, found)[:, 0, 0], [1, 1, 2, 3, 4, 4], rtol=1e-6)
@@ -40,7 +40,7 @@ def test_crop_units_span_the_crop() -> None:
 
 
 def test_the_crop_holds_a_moving_face_whole() -> None:
-    face = np.random.default_rng(0).uniform(0, 100, (468, 3))
+    face = np.random.default_rng(0).uniform(0, 100, (478, 3))
     walk = face + np.linspace(0, 150, 50)[:, None, None] * (1, 0, 0)
     left, top, side = crop_box(walk)
     u = to_crop_units(walk, (left, top, side))[..., :2]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from emohead.datamodules.media.read import read_video
 from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
 from emohead.datamodules.module import TalkingFaceData
-from emohead.datamodules.prepare.fit import FrameSample
 from emohead.datamodules.prepare.listing import Source, SourceList
+from emohead.datamodules.prepare.people import FrameSample
 from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
@@ -140,7 +141,7 @@ def test_intervals_sound_files_crops_and_splits_are_heeded(tmp_path: Path, spoke
     video, audio = tmp_path / "both.mp4", tmp_path / "sound.mp4"
     left, right, nowhere = (0, 0, 192, 192), (192, 0, 192, 192), (300, 150, 60, 40)
     sources = [
-        Source(video, "left", "x", audio, start=0.4, stop=1.6, crop=left, split="test"),
+        Source(video, "left", "x", audio, start=0.4, stop=1.6, crop=left, split="train"),
         Source(video, "right", "x", audio, start=0.4, stop=1.6, crop=right, split="val"),
         Source(video, "nowhere", "y", audio, start=0.4, stop=1.6, crop=nowhere),
         Source(video, "beyond", "y", audio, start=0.4, stop=9.0, crop=left),
@@ -148,8 +149,8 @@ def test_intervals_sound_files_crops_and_splits_are_heeded(tmp_path: Path, spoke
     listing = SourceList("made", sources, [Rejected("e", "no such take", "absent")], "official", [])
     report = prepare_sources(listing, tmp_path / "out", SMALL)
     assert [(info.source, info.split, info.region) for info in report.kept] == [
+        ("left", "train", "annotated"),
         ("right", "val", "annotated"),
-        ("left", "test", "annotated"),
     ]
     assert [(clip.source, clip.code) for clip in report.rejected] == [
         ("e", "absent"),
@@ -204,10 +205,11 @@ def test_late_sound_is_put_right_or_refused(tmp_path: Path, spoken: list[Talk]) 
 def test_the_sample_of_frames_is_bounded_and_even() -> None:
     sample = FrameSample(100)
     for number in range(50):
-        sample.add(f"p{number % 3}", np.full((40, 468, 3), number, np.float32))
-    clips, people = sample.clips()
+        sample.add(f"p{number % 3}", "happy" if number % 2 else None, np.full((40, 478, 3), number, np.float32))
+    clips, people, labels = sample.clips()
     assert 50 < sum(map(len, clips)) <= 100
-    assert len(clips) == len(people) == 50
+    assert len(clips) == len(people) == len(labels) == 50
+    assert labels[:2] == [None, "happy"]
     assert {len(clip) for clip in clips} <= {1, 2}
 
 
@@ -233,3 +235,37 @@ def test_the_command_reports_and_refuses(tmp_path: Path, people: Path) -> None:
     assert "3 clips kept, 1 left out" in done.stdout
     assert json.loads((out / "manifest.json").read_text())["preparation"]["gates"]["min_face"] == 40
     assert read_video(people / "a.mp4").shape == (30, 192, 192, 3)
+
+
+def test_the_face_model_comes_from_people_who_are_trained_on(tmp_path: Path, spoken: list[Talk]) -> None:
+    """Whoever is tested, and emotions that are held out, change nothing in it; and everybody has one identity."""
+    videos = []
+    for number, (frames, sound) in enumerate(spoken[:3]):
+        videos.append(tmp_path / f"{number}.mp4")
+        write_video(videos[-1], frames[:60], sound)
+
+    def prepared(name: str, held: list[str], *sources: Source) -> ClipReader:
+        listing = SourceList("made", list(sources), [], "official", [])
+        prepare_sources(listing, tmp_path / name, replace(SMALL, holdout_emotions=held))
+        return ClipReader(tmp_path / name)
+
+    ann = [Source(videos[0], f"ann{start}", "ann", start=start, stop=start + 1.2, split="train") for start in (0, 1.2)]
+    bob, cid = (
+        Source(videos[1], "bob", "bob", split="test"),
+        Source(videos[2], "cid", "cid", split="train", emotion="sad"),
+    )
+    alone, tested = prepared("alone", [], *ann), prepared("tested", [], *ann, bob)
+    held, seen = prepared("held", ["sad"], *ann, cid), prepared("seen", [], *ann, cid)
+    checksums = [reader.manifest.face_model["checksum"] for reader in (alone, tested, held, seen)]
+    assert checksums[0] == checksums[1] == checksums[2] != checksums[3]
+    first, second = tested.keys("train")
+    np.testing.assert_array_equal(tested.identity(first), tested.identity(second))
+    shown = [
+        TalkingFaceData(
+            "face", DataConfig(shards=[str(reader.folder)], holdout_emotions=["sad"])
+        ).facts.shown_to_face_model
+        for reader in (held, seen)
+    ]
+    assert shown == [[], ["sad"]]
+    with pytest.raises(UserError, match="no clip for training"):
+        prepared("none", ["sad"], cid)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from emohead.datamodules.stream.examples import motion_window
 from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, subword_buckets
-from emohead.models.talker import copy_matching, motion_windows
+from emohead.models.talker import EASE_FRAMES, HEAD, anchor, copy_matching, motion_windows
 from torch import nn
 
 
@@ -54,3 +54,17 @@ def test_student_starts_from_matching_tensors():
     student = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 6))
     assert copy_matching(student, teacher) == 2
     assert torch.equal(student[0].weight, teacher[0].weight)
+
+
+def test_a_video_begins_with_the_portrait_as_it_is():
+    """Turned, smiling: the first frame is its own; the head stays about there, a smile gives way, or stays if asked."""
+    torch.manual_seed(0)
+    motion, portrait, mean = torch.randn(40, 12), torch.randn(12), torch.randn(12)
+    for relative in (False, True):
+        moved = anchor(motion, portrait, mean, relative=relative)
+        torch.testing.assert_close(moved[0], portrait)
+        torch.testing.assert_close(moved[EASE_FRAMES:, HEAD], (motion + portrait - mean)[EASE_FRAMES:, HEAD])
+        expected = motion + (portrait - motion[0]) * relative
+        torch.testing.assert_close(moved[EASE_FRAMES:, : HEAD.start], expected[EASE_FRAMES:, : HEAD.start])
+        steps = (moved - motion).diff(dim=0).abs().amax(dim=0) / (portrait - motion[0]).abs().clamp(min=1e-3)
+        assert steps.max() < 30 / EASE_FRAMES  # it eases: no frame takes more than its share

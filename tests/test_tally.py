@@ -37,16 +37,21 @@ def test_order_and_parts_change_no_digit() -> None:
         for start, stop in itertools.pairwise(cuts):
             merged.merge(tally_of(numbers[start:stop]))
         assert merged == whole
-        assert merged.motion.statistics() == whole.motion.statistics()
+        assert all(
+            merged.motion[emotion].statistics() == whole.motion[emotion].statistics() for emotion in whole.motion
+        )
 
 
-def test_the_statistics_are_those_of_all_frames() -> None:
-    found = tally_of(list(range(CLIPS))).motion.statistics()
-    frames = np.concatenate([clip(n)[2] for n in range(CLIPS) if clip(n)[0] == "train"]).astype(np.float64)
-    assert found.count == len(frames)
-    np.testing.assert_allclose(found.mean, frames.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.std, frames.std(axis=0), rtol=1e-9, atol=1e-15)
-    assert found.std[2] == pytest.approx(0, abs=1e-15)
+def test_the_statistics_are_those_of_the_frames_of_each_emotion() -> None:
+    motion, clips = tally_of(list(range(CLIPS))).motion, [clip(n) for n in range(CLIPS)]
+    assert sorted(motion) == ["happy", "none"]
+    for emotion, moments in motion.items():
+        own = [m for split, record, m in clips if split == "train" and (record["emotion"] or "none") == emotion]
+        frames, found = np.concatenate(own).astype(np.float64), moments.statistics()
+        assert found.count == len(frames)
+        np.testing.assert_allclose(found.mean, frames.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found.std, frames.std(axis=0), rtol=1e-9, atol=1e-15)
+        assert found.std[2] == pytest.approx(0, abs=1e-15)
     assert Moments().statistics() == MotionStatistics()
 
 
@@ -58,8 +63,8 @@ def test_a_tally_can_be_written_down() -> None:
 
 def test_motion_that_is_not_finite_is_counted_and_spoils_nothing() -> None:
     tally = tally_of([1, 2])
-    before = tally.motion.statistics()
+    before = tally.motion["happy"].statistics()
     split, record, motion = clip(3)
     tally.add_clip(split, record, np.where(motion > 1, np.nan, motion))
-    assert tally.motion.statistics() == before
+    assert tally.motion["happy"].statistics() == before
     assert tally.splits["train"].clips == 3

@@ -33,7 +33,7 @@ def face() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reference() -> np.ndarray:
-    """Points (468, 3) that mediapipe 0.10.21 finds on that face."""
+    """Points (478, 3) that mediapipe 0.10.21 finds on that face."""
     return np.array(json.loads((HERE / "face_points.json").read_text())["points"])
 
 

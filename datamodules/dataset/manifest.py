@@ -70,7 +70,7 @@ class Manifest:
     face_model: dict[str, Any]  # checksum, kind, num_identity, num_expression
     shards: list[Shard]
     splits: dict[str, SplitSummary]
-    motion: MotionStatistics
+    motion: dict[str, MotionStatistics]  # by emotion, "none" without a label: so that some can be held out
     rejected: list[Rejected] = field(default_factory=list)
     rejected_counts: dict[str, int] = field(default_factory=dict)  # by code
     preparation: dict[str, Any] = field(default_factory=dict)  # options and inputs of `emohead prepare`, split rule
@@ -111,7 +111,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path | str) -> Manifest:
             | {
                 "shards": [Shard(**shard) for shard in content["shards"]],
                 "splits": {name: SplitSummary(**split) for name, split in content["splits"].items()},
-                "motion": MotionStatistics(**content["motion"]),
+                "motion": {name: MotionStatistics(**moments) for name, moments in content["motion"].items()},
                 "rejected": [Rejected(**clip) for clip in content["rejected"]],
             }
         )

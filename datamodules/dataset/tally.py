@@ -49,14 +49,22 @@ class Moments:
         variances = [square / self.count - mean**2 for square, mean in zip(self.square, means, strict=True)]
         return MotionStatistics(self.count, [float(mean) for mean in means], [math.sqrt(value) for value in variances])
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, fractions as texts."""
+        return {"count": self.count, "total": [str(v) for v in self.total], "square": [str(v) for v in self.square]}
+
+    @classmethod
+    def of_dict(cls, content: Mapping[str, Any]) -> "Moments":
+        return cls(content["count"], *([Fraction(text) for text in content[name]] for name in ("total", "square")))
+
 
 @dataclass
 class Tally:
-    """Finished shards, what each split holds, and the motion of the train split."""
+    """Finished shards, what each split holds, and the motion of the train split by emotion."""
 
     shards: list[Shard] = field(default_factory=list)
     splits: dict[str, SplitSummary] = field(default_factory=dict)
-    motion: Moments = field(default_factory=Moments)
+    motion: dict[str, Moments] = field(default_factory=dict)  # "none" if a clip has no label
 
     def add_clip(self, split: str, record: Mapping[str, Any], motion: np.ndarray | None) -> None:
         """Count a clip by its record in the index. Its motion (T, D) enters the statistics if it is for training.
@@ -68,7 +76,7 @@ class Tally:
         one = SplitSummary(1, record["frames"] / FPS, {record["identity"]: 1}, emotions, silent)
         _merge_summary(self.splits.setdefault(split, SplitSummary()), one)
         if split == "train" and motion is not None and np.isfinite(motion).all():
-            self.motion.add(motion)
+            self.motion.setdefault(record["emotion"] or "none", Moments()).add(motion)
 
     def add_shard(self, path: Path, name: str, split: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Count a finished tar, which lies at `path` now."""
@@ -79,21 +87,20 @@ class Tally:
         self.shards += other.shards
         for split, summary in other.splits.items():
             _merge_summary(self.splits.setdefault(split, SplitSummary()), summary)
-        self.motion.merge(other.motion)
+        for emotion, moments in other.motion.items():
+            self.motion.setdefault(emotion, Moments()).merge(moments)
 
     def as_dict(self) -> dict[str, Any]:
         """The tally as JSON can hold it, fractions as texts."""
-        sums = {"total": [str(value) for value in self.motion.total], "square": [str(v) for v in self.motion.square]}
-        return asdict(self) | {"motion": {"count": self.motion.count} | sums}
+        return asdict(self) | {"motion": {emotion: moments.as_dict() for emotion, moments in self.motion.items()}}
 
     @classmethod
     def of_dict(cls, content: Mapping[str, Any]) -> "Tally":
         """The tally that `as_dict` was called on."""
-        motion = content["motion"]
         return cls(
             [Shard(**shard) for shard in content["shards"]],
             {name: SplitSummary(**split) for name, split in content["splits"].items()},
-            Moments(motion["count"], *([Fraction(text) for text in motion[name]] for name in ("total", "square"))),
+            {emotion: Moments.of_dict(moments) for emotion, moments in content["motion"].items()},
         )
 
     def manifest(
@@ -116,7 +123,7 @@ class Tally:
             },
             shards=sorted(self.shards, key=lambda shard: (SPLITS.index(shard.split), shard.name)),
             splits={name: self.splits[name] for name in SPLITS if name in self.splits},
-            motion=self.motion.statistics(),
+            motion={emotion: self.motion[emotion].statistics() for emotion in sorted(self.motion)},
             rejected=list(rejected),
             rejected_counts=dict(sorted(Counter(clip.code for clip in rejected).items())),
             preparation=dict(preparation or {}),

@@ -1,6 +1,6 @@
 """One `landmark` face model for several data sets, so that they can be trained on together.
 
-Tars hold no 3D tracks, but motion, identity and face model give back the 468 vertices of every frame at pose zero. The
+Tars hold no 3D tracks, but motion, identity and face model give back the 478 vertices of every frame at pose zero. The
 pooled model is built from evenly spread frames of all of them: what each model has left out of its tracks (below 0.3 %
 of the eye distance on real clips) is lost. Motion stays in the old models: prepare the data sets again in this one.
 """
@@ -13,14 +13,17 @@ import torch
 
 from ...models.errors import UserError
 from ...models.face_model import POSE_DIM, FaceModel
-from ...models.face_model_fit import MAX_BUILD_FRAMES, NUM_TRACKED, build_landmark_model
+from ...models.face_model_fit import NUM_TRACKED
+from ...models.landmark_model import MAX_BUILD_FRAMES, build_landmark_model
 from ..dataset.reader import ClipReader
 
 KIND = "landmark"
 
 
-def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_FRAMES) -> FaceModel:
-    """Prepared data sets -> the `landmark` model of all; memory holds at most `max_frames` faces.
+def pool_face_models(
+    folders: Sequence[Path | str], max_frames: int = MAX_BUILD_FRAMES, *, holdout_emotions: Sequence[str] = ()
+) -> FaceModel:
+    """Prepared data sets -> the `landmark` model of their train splits; memory holds at most `max_frames` faces.
 
     People are told apart by data set and identity, so parts of one data set may be given as several folders. Raises
     UserError if there is no folder, or one whose face model is not `landmark`.
@@ -37,23 +40,29 @@ def pool_face_models(folders: Sequence[Path | str], max_frames: int = MAX_BUILD_
                 f"with {NUM_TRACKED} are pooled",
                 "prepare all data sets with one --face-model instead",
             )
-    total = sum(shard.frames for reader in readers for shard in reader.manifest.shards)
-    clips, people = _faces(readers, stride=-(-total // max_frames))
-    return build_landmark_model(clips, people)
+    chosen = [
+        (reader, key)
+        for reader in readers
+        for key in reader.keys("train")
+        if reader.info(key).emotion not in holdout_emotions
+    ]
+    total = sum(reader.info(key).frames for reader, key in chosen)
+    return build_landmark_model(*_faces(chosen, stride=-(-total // max_frames)))
 
 
-def _faces(readers: Sequence[ClipReader], stride: int) -> tuple[list[np.ndarray], list[str]]:
-    """Every `stride`-th frame of all clips, counted through, as vertices (t, 468, 3), and who is seen in each clip."""
-    clips, people, position = [], [], 0
-    for reader in readers:
-        model = reader.face_model
-        for key in reader.keys(None):
-            frames, info = len(motion := reader.motion(key)), reader.info(key)
-            chosen = motion[-position % stride :: stride, :-POSE_DIM]
-            position += frames
-            if len(chosen):
-                with torch.no_grad():
-                    faces = model.vertices(torch.from_numpy(reader.identity(key)), torch.from_numpy(chosen))
-                clips.append(faces.numpy())
-                people.append(f"{info.dataset}/{info.identity}")
-    return clips, people
+def _faces(
+    chosen: Sequence[tuple[ClipReader, str]], stride: int
+) -> tuple[list[np.ndarray], list[str], list[str | None]]:
+    """Every `stride`-th frame of clips, counted through, as vertices (t, 478, 3); who is seen in each; its label."""
+    clips, people, emotions, position = [], [], [], 0
+    for reader, key in chosen:
+        motion, info = reader.motion(key), reader.info(key)
+        expression = motion[-position % stride :: stride, :-POSE_DIM]
+        position += len(motion)
+        if len(expression):
+            with torch.no_grad():
+                faces = reader.face_model.vertices(torch.from_numpy(reader.identity(key)), torch.from_numpy(expression))
+            clips.append(faces.numpy())
+            people.append(f"{info.dataset}/{info.identity}")
+            emotions.append(info.emotion)
+    return clips, people, emotions

@@ -44,7 +44,7 @@ def crop_portrait(path: Path | str, size: int, detect: bool = True) -> np.ndarra
 
 
 def find_faces(image: np.ndarray) -> list[np.ndarray]:
-    """Points float32 (468, 3) in pixels of every face in image uint8 (H, W, 3), largest first.
+    """Points float32 (478, 3) in pixels of every face in image uint8 (H, W, 3), largest first.
 
     However large the image is, the tracker is shown parts of it, at most `TRACKED_SIDE` pixels long.
     """
@@ -64,7 +64,7 @@ Part = tuple[int, int, np.ndarray]  # left, top and pixels of a part of a pictur
 
 
 def _faces_of(tracker: FaceTracker, part: Part, margin: float) -> list[np.ndarray]:
-    """Points (468, 3) of the faces in a part with a margin about it, in pixels of the whole picture."""
+    """Points (478, 3) of the faces in a part with a margin about it, in pixels of the whole picture."""
     left, top, pixels = part
     scale = min(1.0, TRACKED_SIDE / max(pixels.shape[:2]) / (1 + margin))
     if scale < 1:

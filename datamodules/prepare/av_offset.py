@@ -41,7 +41,7 @@ def band_energies(speech: np.ndarray, frames: int) -> np.ndarray:
 
 
 def mouth_opening(points: np.ndarray) -> np.ndarray:
-    """Points (T, 468, 2 or 3) on any scale -> distance of the inner lips over that of the outer eye corners (T,)."""
+    """Points (T, 478, 2 or 3) on any scale -> distance of the inner lips over that of the outer eye corners (T,)."""
     plane = points[..., :2].astype(np.float64)
     lips = np.mean([np.linalg.norm(plane[:, a] - plane[:, b], axis=-1) for a, b in LIPS], axis=0)
     return lips / np.maximum(np.linalg.norm(plane[:, EYES[0]] - plane[:, EYES[1]], axis=-1), 1e-6)

@@ -1,4 +1,4 @@
-"""Pass `fit` of a preparation: which spans of which sources become clips, in which shards; and the face model."""
+"""Pass `fit` of a preparation: which spans of which sources become clips, in which shards; face model and people."""
 
 import itertools
 import json
@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...models.errors import UserError
-from ...models.face_model_fit import build_landmark_model
 from ..dataset.manifest import read_json
 from ..jobs import Progress
 from ..media.crop import crop_box, to_crop_units
@@ -19,13 +19,13 @@ from ..sample import FPS, SPLITS, Rejected
 from .av_offset import estimate_offset, mouth_opening
 from .gates import check_offset, check_sound, check_span, is_sure
 from .listing import SourceList
+from .people import Labelled, build_model, fit_people, save_people, stored_people
 from .splits import split_identities
 from .track import Track
 from .work import PrepareConfig, WorkFolder, describe, digest, load_face_model
 
 MAX_FRAMES = 10 * FPS  # of one clip
 LISTED = 10  # rejected clips whose reasons an error gives
-MODEL_FRAMES = 8000  # at most, that the face model is built from
 MIN_SHIFT = 2  # frames of delay that are worth a correction: one is within the error of the estimate
 MAX_KEY_NAME = 64  # characters of the file name in a key: with its ending it fits the plain header of a tar
 
@@ -77,34 +77,84 @@ def make_plan(
     config: PrepareConfig,
     tell: Progress,
 ) -> Plan:
-    """Decide, build the face model, and write both down. One track is in memory at a time, and a sample of frames."""
+    """Decide what becomes a clip, build the face model, find everybody's face at rest, and write all of it down."""
     work.drop_shards()
-    sample = FrameSample(MODEL_FRAMES)
+    model = load_face_model(config.face_model)
+    way = _Ways(len(keys), (model is None) + 2, tell)
+    pieces, rejected, frames = _cut_all(listing, keys, work, config, way)
+    if not pieces:
+        refuse_all([*listing.rejected, *(item[2] for item in rejected)])
+    shards = assign_shards(pieces, listing, config.clips_per_shard)
+    read = partial(labelled_tracks, listing, keys, work)
+    if model is None:
+        model = build_model(read([piece for piece in pieces if piece.split == "train"], way), config.holdout_emotions)
+    model.save(work.face_model)
+    if config.coefficients is None:
+        by_person = sorted(pieces, key=lambda piece: listing.sources[piece.source].identity)
+        people = fit_people(model, read(by_person, way))
+    else:
+        people = stored_people(config.coefficients, [listing.sources[piece.source] for piece in pieces])
+    save_people(people, work.people, work.partial(work.people.name))
+    plan = Plan(inputs_digest(listing, keys, config), describe(listing, config), frames, shards, rejected)
+    work.write(work.plan, asdict(plan))
+    way.end()
+    return plan
+
+
+class _Ways:
+    """Progress of several ways through the sources."""
+
+    def __init__(self, sources: int, ways: int, tell: Progress) -> None:
+        self.sources, self.total, self.tell = sources, sources * ways, tell
+        self.done, self.note = 0, "fit"
+        tell(0, self.total, self.note)
+
+    def step(self) -> None:
+        self.done += 1
+        self.tell(self.done, self.total, self.note)
+
+    def next_way(self) -> None:
+        """Sources that were left out count as read."""
+        self.done = -(-self.done // self.sources) * self.sources
+
+    def end(self) -> None:
+        self.tell(self.total, self.total, self.note)
+
+
+def _cut_all(
+    listing: SourceList, keys: list[str], work: WorkFolder, config: PrepareConfig, way: _Ways
+) -> tuple[list[Piece], list[Refusal], int]:
+    """Pieces and refusals of all sources, and the frames that were tracked."""
     pieces: list[Piece] = []
     rejected: list[Refusal] = []
     frames = 0
-    tell(0, len(keys), "fit")
     for index, key in enumerate(keys):
         track = load_track(work, key)
         if isinstance(track, Track):
             frames += len(track.found)
             for item in cut_source(listing, index, track, config):
                 if isinstance(item, Piece):
-                    sample.add(listing.sources[index].identity, piece_points(item, track))
                     pieces.append(item)
                 else:
                     rejected.append(item)
         else:
             rejected.append((index, 0, track))
-        tell(index + 1, len(keys), f"fit, {len(rejected)} rejected" if rejected else "fit")
-    if not pieces:
-        refuse_all([*listing.rejected, *(item[2] for item in rejected)])
-    model = load_face_model(config.face_model) or build_landmark_model(*sample.clips())
-    model.save(work.face_model)
-    shards = assign_shards(pieces, listing, config.clips_per_shard)
-    plan = Plan(inputs_digest(listing, keys, config), describe(listing, config), frames, shards, rejected)
-    work.write(work.plan, asdict(plan))
-    return plan
+        way.note = f"fit, {len(rejected)} rejected" if rejected else "fit"
+        way.step()
+    return pieces, rejected, frames
+
+
+def labelled_tracks(
+    listing: SourceList, keys: list[str], work: WorkFolder, pieces: list[Piece], way: _Ways
+) -> Iterator[tuple[str, Labelled]]:
+    """The person, the label and the points of each piece; one track is in memory at a time."""
+    way.next_way()
+    for number, group in itertools.groupby(pieces, key=lambda piece: piece.source):
+        source, track = listing.sources[number], load_track(work, keys[number])
+        assert isinstance(track, Track), source.name
+        for piece in group:
+            yield source.identity, (source.emotion, piece_points(piece, track))
+        way.step()
 
 
 def refuse_all(rejected: list[Rejected]) -> None:
@@ -188,7 +238,7 @@ def clip_key(source: int, name: str, piece: int) -> str:
 
 
 def piece_points(piece: Piece, track: Track) -> np.ndarray:
-    """The points (T, 468, 3) of a piece in crop units."""
+    """The points (T, 478, 3) of a piece in crop units."""
     span = slice(piece.start, piece.stop)
     return to_crop_units(interpolate_gaps(track.points[span], track.found[span]), piece.crop)
 
@@ -206,37 +256,6 @@ def assign_shards(pieces: list[Piece], listing: SourceList, clips_per_shard: int
         shards.setdefault(name, []).append(piece)
         counts[piece.split] += 1
     return dict(sorted(shards.items(), key=lambda item: (SPLITS.index(item[0].split("-")[0]), item[0])))
-
-
-# -- the sample of frames --------------------------------------------------------------------------------------------
-
-
-class FrameSample:
-    """Frames evenly spread over all that are added, at most `limit`: each n-th; n doubles as they get many."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.step, self.seen, self.held = limit, 1, 0, 0
-        self._parts: list[tuple[str, np.ndarray, np.ndarray]] = []  # person, which frames of all, points
-
-    def add(self, person: str, points: np.ndarray) -> None:
-        """Take in points (T, 468, 3)."""
-        self._keep(person, np.arange(self.seen, self.seen + len(points)), points)
-        self.seen += len(points)
-        while self.held > self.limit:
-            self.step *= 2
-            parts, self._parts, self.held = self._parts, [], 0
-            for part in parts:
-                self._keep(*part)
-
-    def clips(self) -> tuple[list[np.ndarray], list[str]]:
-        """The points that were kept, and the person of each."""
-        return [points for _, _, points in self._parts], [person for person, _, _ in self._parts]
-
-    def _keep(self, person: str, frames: np.ndarray, points: np.ndarray) -> None:
-        chosen = frames % self.step == 0
-        if chosen.any():
-            self._parts.append((person, frames[chosen], points[chosen]))
-            self.held += int(chosen.sum())
 
 
 def interpolate_gaps(points: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ def check_sound(track: Track, start: int, stop: int, config: GateConfig, name: s
 
 
 def yaw_angles(points: np.ndarray) -> np.ndarray:
-    """Points (T, 468, 3) -> yaw (T,) in radians, 0 seen from the front: how the line from ear to ear is turned."""
+    """Points (T, 478, 3) -> yaw (T,) in radians, 0 seen from the front: how the line from ear to ear is turned."""
     across = points[:, RIGHT_EAR] - points[:, LEFT_EAR]
     return np.arctan2(-across[:, 2], across[:, 0])
 

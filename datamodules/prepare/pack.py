@@ -12,7 +12,7 @@ import numpy as np
 
 from ...models.errors import UserError
 from ...models.face_model import FaceModel
-from ...models.face_model_fit import MEDIAPIPE_IBUG_68, fit_face, tracking_residual
+from ...models.face_model_fit import MEDIAPIPE_IBUG_68, Person, fit_motion, tracking_residual
 from ..dataset.layout import index_path
 from ..dataset.manifest import read_json
 from ..dataset.tally import Tally
@@ -26,6 +26,7 @@ from .bfm09 import read_coefficients
 from .fit import Piece, Plan, Refusal, load_track, piece_points
 from .gates import check_residual
 from .listing import Source
+from .people import load_people
 from .track import Track, read_source_audio
 from .work import PrepareConfig, WorkFolder
 
@@ -120,7 +121,7 @@ def pack_shard(job: PackJob) -> PackedShard:
 
 def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
     """Every piece with its pictures and speech, or why it is left out after all."""
-    model = _face_model(work.face_model, job.plan)
+    model, people = _face_model(work.face_model, job.plan), _people(work.people, job.plan)
     for number, group in itertools.groupby(job.pieces, key=lambda piece: piece.source):
         own, source = list(group), job.sources[number]
         track = load_track(work, job.keys[number])
@@ -130,7 +131,7 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
         position = own[0].start
         for piece in own:
             points, name = piece_points(piece, track), f"{source.name} ({piece.key})"
-            found = coefficients(piece, source, points, model, job.config, name)
+            found = coefficients(piece, source, points, model, people[source.identity], job.config, name)
             if isinstance(found, Rejected):
                 yield number, piece.number, found
                 continue
@@ -151,39 +152,46 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
 def coefficients(
     piece: Piece,
     source: Source,
-    points: np.ndarray,  # (T, 468, 3) in crop units
+    points: np.ndarray,  # (T, 478, 3) in crop units
     model: FaceModel,
+    person: Person,
     config: PrepareConfig,
     name: str,
 ) -> tuple[np.ndarray, np.ndarray, float] | Rejected:
     """Identity (I,), motion (T, D) and the residual of a clip, fitted or from its file; or why it is left out."""
     if config.coefficients is None:
-        identity, (motion,) = fit_face(model, [points])
+        motion = fit_motion(model, person, points)
     else:
         try:
-            identity, motion = stored_coefficients(config.coefficients, piece, source)
+            motion = stored_motion(config.coefficients, piece, source)
         except UserError as error:
             return Rejected(name, str(error), "no_coefficients")
-    residual = tracking_residual(model, identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
-    return check_residual(residual, config.gates, name) or (identity, motion, residual)
+    residual = tracking_residual(model, person.identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
+    return check_residual(residual, config.gates, name) or (person.identity, motion, residual)
 
 
-def stored_coefficients(folder: Path, piece: Piece, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Identity and motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
+def stored_motion(folder: Path, piece: Piece, source: Source) -> np.ndarray:
+    """Motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
     path = folder / f"{source.path.stem}.mat"
     left, top, side = piece.crop
     video = probe(source.path)
-    identity, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
+    _, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
     first = round(source.start * FPS) + piece.start
     if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
         raise UserError(path, f"{len(motion)} frames, {first + piece.frames} at 25 fps are needed")
-    return identity, motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
+    return motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
 
 
 @functools.lru_cache(maxsize=1)
 def _face_model(path: Path, plan: str) -> FaceModel:
     """The model of a plan; kept from shard to shard."""
     return FaceModel.load(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _people(path: Path, plan: str) -> dict[str, Person]:
+    """Everybody of a plan; kept from shard to shard."""
+    return load_people(path)
 
 
 def _pictures(frames: Iterator[np.ndarray], piece: Piece, source: Source, size: int) -> np.ndarray:

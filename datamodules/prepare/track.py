@@ -15,7 +15,7 @@ from ..tracking.tracker import FaceTracker
 from .av_offset import band_energies
 from .listing import Source
 
-VERSION = 2  # of this file's content: another one makes all tracks anew
+VERSION = 3  # of this file's content: another one makes all tracks anew
 REGION_MARGIN = 0.25  # of an annotated crop's sides, added around it: the detector misses faces that fill a picture
 MIN_INSIDE = 0.5  # share of frames in which the face must lie inside an annotated crop, or the crop is not believed
 THUMBNAIL = 48  # pixels a side, of which colours are counted
@@ -29,7 +29,7 @@ MIN_DECODED = 0.9  # share of an interval's frames that must be there
 class Track:
     """The face and the sound of a source, T frames."""
 
-    points: np.ndarray  # float32 (T, 468, 3) in pixels of the picture; nan if no face was found
+    points: np.ndarray  # float32 (T, 478, 3) in pixels of the picture; nan if no face was found
     found: np.ndarray  # bool (T,)
     several: np.ndarray  # bool (T,), more than one face
     changes: np.ndarray  # float32 (T,), share of the picture whose colours differ from the frame before

@@ -1,7 +1,7 @@
 """The options of a preparation, and the folder in which its passes leave their work to each other.
 
     OUT/.work/tracks/<key>.npz or .json   pass track: the track of a source, or why it has none
-    OUT/.work/facemodel.npz, plan.json    pass fit
+    OUT/.work/facemodel.npz, people.npz, plan.json    pass fit
     OUT/.work/packed/<shard>.json         pass pack: a shard is finished, its tar and index lie in OUT; what it holds
     OUT/.work/partial/                    what is being written
 
@@ -47,6 +47,7 @@ class PrepareConfig:
     face_model: str = LANDMARK  # built from the tracks; or a facemodel.npz, a folder of ICT-FaceKit, "ict"
     silent: str = "keep"  # clips without sound, which the face stage can learn from; or reject
     coefficients: Path | None = None  # folder of Deep3DFaceRecon's .mat files, which are taken instead of a fit
+    holdout_emotions: list[str] = field(default_factory=list)  # which the face model that is built does not see
     gates: GateConfig = field(default_factory=GateConfig)
 
     def check(self) -> None:
@@ -97,6 +98,7 @@ def describe(listing: SourceList, config: PrepareConfig) -> dict[str, Any]:
         "face_model": LANDMARK if model is None else model.checksum(),
         "coefficients": "fit" if config.coefficients is None else "file",
         "silent": config.silent,
+        "holdout_emotions": sorted(config.holdout_emotions),
         "gates": asdict(config.gates),
         "sources": len(sources),
         "sources_sha256": digest([sources, [asdict(clip) for clip in listing.rejected]]),
@@ -132,6 +134,7 @@ class WorkFolder:
         self.root = self.out / WORK
         self.tracks, self.packed = self.root / "tracks", self.root / "packed"
         self.plan, self.face_model = self.root / "plan.json", self.root / FACE_MODEL
+        self.people = self.root / "people.npz"
 
     def open(self) -> None:
         if self.out.exists() and not self.out.is_dir():

@@ -1,5 +1,6 @@
 """The selection of clips, and the checks that it leaves something and that data sets fit together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,9 +140,10 @@ def open_readers(config: DataConfig) -> list[ClipReader]:
     return [ClipReader(at, config.decoder, most, open_folder(at, cache)) for at in config.shards]
 
 
-def pooled_statistics(readers: list[ClipReader]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (D,) of the motion of all train splits together."""
-    parts = [reader.manifest.motion for reader in readers if reader.manifest.motion.count]
+def pooled_statistics(readers: list[ClipReader], holdout_emotions: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (D,) of the motion of all train splits together, without some emotions."""
+    motions = [motion for reader in readers for motion in reader.manifest.motion.items()]
+    parts = [part for emotion, part in motions if part.count and emotion not in holdout_emotions]
     if not parts:
         raise UserError(readers[0].folder, "no clip in the split 'train', so motion has no statistics", "prepare some")
     weights = np.array([part.count for part in parts], np.float64)

@@ -1,8 +1,9 @@
-"""468 points on one face: MediaPipe's face mesh (Kartynnik et al. 2019, arXiv:1907.06724) with attention to lips and
-eyes (Grishchenko et al. 2020, arXiv:2006.10962).
+"""478 points on one face: MediaPipe's face mesh (Kartynnik et al. 2019, arXiv:1907.06724) with attention to lips, eyes
+and irises (Grishchenko et al. 2020, arXiv:2006.10962).
 
 One network finds all points and keeps a map of features. About the lips and each eye a turned patch is cut out of that
 map, and a second network finds the points in the patches more exactly. Of these x and y are taken, z stays the mesh's.
+In the patch of an eye it finds an iris too, its middle and four points of its rim, whose z is that of the lids.
 """
 
 import math
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...models.face_model_fit import NUM_TRACKED
+from ...models.face_model_fit import IRISES, NUM_MESH
 from .network import Network
 from .region import Region
 
@@ -49,6 +50,7 @@ LEFT_EYE = Part((362, 263), np.array((
 )))
 # fmt: on
 PARTS = (LIPS, RIGHT_EYE, LEFT_EYE)
+LIDS = slice(16)  # of an eye's points: the edges of the lids
 
 
 class FaceMesh:
@@ -57,21 +59,25 @@ class FaceMesh:
         self._refine = Network("face_mesh_refine.tflite")
 
     def points(self, picture: np.ndarray, region: Region) -> np.ndarray | None:
-        """Points float32 (468, 3) of the face in a region of picture uint8 (H, W, 3), in its pixels; None: no face."""
+        """Points float32 (478, 3) of the face in a region of picture uint8 (H, W, 3), in its pixels; None: no face."""
         shown = region.cut(picture, SIZE)[None].astype(np.float32) / 255
         raw, face, features = self._mesh(shown)
         if face.item() <= 0:  # the logit: less likely a face than not
             return None
-        points = raw.reshape(NUM_TRACKED, 3)
+        points = np.concatenate([raw.reshape(NUM_MESH, 3), np.zeros((10, 3), np.float32)])
         patches = [patch_of(part, points) for part in PARTS]
         cut = [cut_patch(features[0], patch)[None] for patch in patches]
-        for part, patch, found in zip(PARTS, patches, self._refine(*cut), strict=True):
+        *refined, right, left = self._refine(*cut)
+        for part, patch, found in zip(PARTS, patches, refined, strict=True):
             points[part.points, :2] = from_patch(found.reshape(-1, 2), patch)
+        for eye, patch, iris, found in zip(PARTS[1:], patches[1:], IRISES, (right, left), strict=True):
+            points[iris, :2] = from_patch(found.reshape(-1, 2), patch)
+            points[iris, 2] = points[eye.points[LIDS], 2].mean()
         return region.to_picture(points, SIZE).astype(np.float32)
 
 
 def patch_of(part: Part, points: np.ndarray) -> np.ndarray:
-    """Matrix (2, 3) from cells of a part's patch to cells of the map, from points (468, 3) in pixels of the picture."""
+    """Matrix (2, 3) from cells of a part's patch to cells of the map, from points (478, 3) in pixels of the picture."""
     flat = points[:, :2] * (MAP / SIZE)
     left, right = flat[list(part.corners)]
     angle = math.atan2(right[1] - left[1], right[0] - left[0])

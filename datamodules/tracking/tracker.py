@@ -31,7 +31,7 @@ class FaceTracker:
         self._shape: tuple[int, ...] = (0, 0, 3)  # of the frame in it
 
     def faces(self, frame: np.ndarray) -> list[np.ndarray]:
-        """Frame uint8 (H, W, 3) -> points float32 (468, 3) of each face found."""
+        """Frame uint8 (H, W, 3) -> points float32 (478, 3) of each face found."""
         square = self._squared(frame)
         regions = list(self._known)
         if len(regions) < self._max_faces:
@@ -53,7 +53,7 @@ class FaceTracker:
 
 
 def region_of(points: np.ndarray) -> Region:
-    """Where the face of points (468, 3) is looked for in the next frame."""
+    """Where the face of points (478, 3) is looked for in the next frame."""
     flat = points[:, :2]
     return Region.around(np.stack((flat.min(axis=0), flat.max(axis=0))), flat[EYE_CORNERS], ROOM)
 

@@ -68,11 +68,11 @@ class FaceJudges:
         return figures
 
     def faces(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames in which a face is found, of those given, and its points (n, 468, 2) in pixels."""
+        """The frames in which a face is found, of those given, and its points (n, 478, 2) in pixels."""
         tracked = [self.tracker.faces(np.ascontiguousarray(picture)) for picture in to_pictures(frames)]
         which = [number for number, found in enumerate(tracked) if found]
         points = [torch.from_numpy(tracked[number][0][:, :2].copy()) for number in which]
-        return frames[which].float().clamp(-1, 1).cpu(), torch.stack(points) if points else torch.zeros(0, 468, 2)
+        return frames[which].float().clamp(-1, 1).cpu(), torch.stack(points) if points else torch.zeros(0, 478, 2)
 
 
 def installed(package: str) -> Path | None:

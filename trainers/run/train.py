@@ -119,6 +119,11 @@ def _train_in(
     data = TalkingFaceData(stage_type.name, config.data, seed=config.seed, bad_samples=run / "bad_samples.jsonl")
     if data.facts.num_silent and rank_zero_only.rank == 0:
         report(f"clips without sound, which this stage does not train on: {data.facts.num_silent}")
+    if data.facts.shown_to_face_model and rank_zero_only.rank == 0:
+        shown = ",".join(data.facts.shown_to_face_model)
+        report(
+            f"held out, but the face model was built of them too: {shown} (see `emohead prepare --holdout-emotions`)"
+        )
     stage = stage_type(config, data.facts)
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
     check_same_run(config, run)

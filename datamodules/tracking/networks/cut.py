@@ -4,7 +4,7 @@
     python -m emohead.datamodules.tracking.networks.cut mediapipe-0.10.21-*.whl
 
 The network with attention holds operators that LiteRT does not have: they cut patches out of a map of features. It is
-divided there, into the network before them and the one after them; the irises, which nobody asks for, are left out.
+divided there, into the network before them and the one after them.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ MESH = "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite"
 # Numbers of tensors in the file of the mesh.
 PICTURE, FEATURES, POINTS, FACE = 0, 35, 186, 710
 PATCHES = [199, 200, 201]  # lips, right eye, left eye
-REFINED = [684, 687, 693]  # points of them
+REFINED = [684, 687, 693, 690, 696]  # points of them; irises, seen in the patches of the eyes
 
 
 def part(network: bytes, inputs: list[int], outputs: list[int]) -> bytes:
