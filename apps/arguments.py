@@ -15,6 +15,8 @@ Number = Optional[int]  # noqa: UP045
 File = Optional[Path]  # noqa: UP045
 Files = Optional[list[Path]]  # noqa: UP045
 
+TRACKED_CLIPS = 24  # of an evaluation: minutes on a CPU
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 # A stage ships a debug configuration, so its name is known here without any of its code.
 STAGE_NAMES = sorted(path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml"))

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
@@ -25,38 +24,17 @@ from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.faces import FaceJudges
+from ..trainers.evaluation.makers import Maker, from_speech
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
-from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos, from_speech
+from ..trainers.evaluation.tracked import TRACKER, tracker_installed
+from ..trainers.evaluation.video import Compared, Judges, evaluate_videos
 from ..trainers.run.cpu import spare_cpu
-from .evaluation_page import metric_table, video_table, write_page, write_videos
+from .arguments import TRACKED_CLIPS
+from .evaluation_page import write_page, write_videos
+from .evaluation_tables import metric_html, metric_table, video_html, video_tables
 from .progress import progress_bar
 
 NOT_MEASURED = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
-COMPARED = {  # columns of the table of videos against the true ones, in this order
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "fid": "FID",
-    "csim": "CSIM",
-    "identity": "identity",
-    "sync_net_confidence": "LSE-C",
-    "sync_net_distance": "LSE-D",
-    "sync_net_offset": "AV offset",
-    "m_lmd": "M-LMD",
-    "f_lmd": "F-LMD",
-    "mouth_correlation": "mouth",
-}
-JUDGED = {  # and of the table by the chain's own judges: both in one would be too wide for a terminal
-    "emotion_accuracy": "emotion",
-    "seen_emotion_accuracy": "seen",
-    "unseen_emotion_accuracy": "unseen",
-    "sync_confidence": "sync",
-    "sync_offset": "offset",
-    "motion_emotion": "acted",
-    "expression": "expression",
-    "expression_rank": "its rank",
-    "faces_found": "faces",
-}
 
 
 def run_evaluation(
@@ -71,6 +49,7 @@ def run_evaluation(
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
     faces: bool = False,
+    tracked_clips: int = TRACKED_CLIPS,
     wandb: bool = False,
 ) -> dict[str, Any]:
     """Print the metrics; if `out` is given, write `metrics.json`, `metrics.csv` and a page with videos there.
@@ -82,6 +61,7 @@ def run_evaluation(
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
     faces: ask the judges of faces that are installed.
+    tracked_clips: at most so many clips have all frames of their videos drawn and their faces tracked in them.
     wandb: tell Weights & Biases too, which keeps its files in `out`.
     """
     if split not in SPLITS:
@@ -100,22 +80,40 @@ def run_evaluation(
     own_jury, judges_of_faces = _jury(jury, reader, space) if jury else None, FaceJudges() if faces else None
     judges = Judges(**weights, space=space, jury=own_jury, faces=judges_of_faces)
     metrics = _metrics(parts, reader, split, judges.jury, names)
-    videos = _videos(makers, reader, split, judges, names)
-    missing = ", ".join(judges.missing()) if makers else ""
-    note = f"{missing}: {NOT_MEASURED}" if missing else ""
+    videos = _videos(makers, reader, split, judges, names, tracked_clips)
+    missing, notes = _not_measured(judges, videos) if makers else ([], [])
     clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
-    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
-    found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
-    content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, notes)
+    content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
+    content |= {"metrics": metrics, "videos": videos.table, "ci": videos.intervals, "tracked": videos.tracked}
+    content |= {"faceless": videos.faceless, "not_measured": ", ".join(missing), "clips": clips, "silent": silent}
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
-        _write_files(out, content, shown, note)
+        _write_files(out, content, videos, shown, notes)
         if wandb:
             log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
+
+
+def _not_measured(judges: Judges, videos: Compared) -> tuple[list[str], list[str]]:
+    """Names of figures of videos that are not measured; sentences that say why, and what the others are of."""
+    missing = judges.missing()
+    notes = [f"{', '.join(missing)}: {NOT_MEASURED}"] if missing else []
+    if not videos.tracked:
+        notes.append(
+            "tracked faces, temporal, flicker, sharpness: not measured, for no clip was tracked (--tracked-clips)"
+        )
+        return [*missing, "tracked faces"], notes
+    notes.append(f"all frames of {len(videos.tracked)} clips: temporal, flicker, sharpness, and all of tracked faces")
+    if not tracker_installed():
+        notes.append(f"tracked faces: not measured, for the tracker is not installed: {TRACKER}")
+        return [*missing, "tracked faces"], notes
+    for row, keys in videos.faceless.items():
+        notes.append(f"{row}: no face in {len(keys)} of {len(videos.tracked)} clips, left out there: {', '.join(keys)}")
+    return missing, notes
 
 
 def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, makers: dict[str, Maker]) -> None:
@@ -124,24 +122,25 @@ def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, ma
         raise UserError(asked[0], f"judges videos, and a checkpoint of the kind '{kind}' draws none")
 
 
-def _print_tables(title: str, metrics: dict[str, float], videos: Table, note: str) -> None:
+def _print_tables(title: str, metrics: dict[str, float], videos: Compared, notes: list[str]) -> None:
     console = Console()
-    console.print(_table(title, metrics))
-    for heading, columns in (("videos against the true ones", COMPARED), ("emotion and sync of videos", JUDGED)):
-        if any(name in figures for figures in videos.values() for name in columns):
-            console.print(_video_table(heading, videos, columns))
-    if note:
+    console.print(metric_table(title, metrics))
+    for table in video_tables(videos):
+        console.print(table)
+    for note in notes:
         console.print(note, highlight=False)
 
 
-def _write_files(out: Path, content: dict[str, Any], shown: dict[Path, str], note: str) -> None:
+def _write_files(
+    out: Path, content: dict[str, Any], videos: Compared, shown: dict[Path, str], notes: list[str]
+) -> None:
     """metrics.json with all of `content`, its figures as metrics.csv, and the page that shows them beside videos."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", content)
-    metrics, videos = content["metrics"], content["videos"]
     write_csv(out / "metrics.csv", _flat(content))
-    tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
-    write_page(out / "evaluation.html", f"{content['checkpoint']} on {content['split']}", metrics, tables, shown, note)
+    metrics, title = content["metrics"], f"{content['checkpoint']} on {content['split']}"
+    tables = {"Figures": metric_html(metrics), "Videos compared": video_html(videos)}
+    write_page(out / "evaluation.html", title, metrics, tables, shown, ". ".join(notes))
     Console().print(f"page: {out / 'evaluation.html'}", highlight=False)
 
 
@@ -248,30 +247,6 @@ def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> Motio
     return jury
 
 
-def _table(title: str, metrics: dict[str, float]) -> RichTable:
-    """All but the accuracies of single emotions and levels, which the files hold."""
-    table = RichTable(title=title)
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        if "_accuracy_" not in name:
-            table.add_row(name, f"{value:.4f}")
-    return table
-
-
-def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTable:
-    """The measured ones of the columns (figure to heading), and each way of making a video that has any of them."""
-    names = [name for name in columns if any(name in figures for figures in videos.values())]
-    table = RichTable(title=title)
-    table.add_column("made from the first frame and")
-    for name in names:
-        table.add_column(columns[name], justify="right")
-    for row, figures in videos.items():
-        if any(name in figures for name in names):
-            table.add_row(row, *(f"{figures[name]:.3f}" if name in figures else "–" for name in names))
-    return table
-
-
 def _metrics(
     parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
 ) -> dict[str, float]:
@@ -293,11 +268,15 @@ def _metrics(
     return metrics
 
 
-def _videos(makers: dict[str, Maker], reader: ClipReader, split: str, judges: Judges, unseen: list[str]) -> Table:
+def _videos(
+    makers: dict[str, Maker], reader: ClipReader, split: str, judges: Judges, unseen: list[str], tracked_clips: int
+) -> Compared:
     if not makers:
-        return {}
+        return Compared()
     with progress_bar("videos", len(reader.keys(split, heard=from_speech(makers)))) as advance:
-        return evaluate_videos(makers, reader, split, judges, unseen=unseen, advance=advance)
+        return evaluate_videos(
+            makers, reader, split, judges, unseen=unseen, tracked_clips=tracked_clips, advance=advance
+        )
 
 
 def write_csv(path: Path, metrics: dict[str, float]) -> None:

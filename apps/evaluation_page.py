@@ -11,7 +11,7 @@ from ..datamodules.media.write import write_video
 from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
 from ..models.talker import PROVENANCE, motion_windows
-from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
+from ..trainers.evaluation.makers import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
 from .page import write_html
 from .report_parts import data_uri
 
@@ -65,32 +65,6 @@ def write_page(
     sections = tables | {"Emotions": accuracies(metrics)}
     sections["Videos"] = "".join(video(path, shown) for path, shown in videos.items())
     write_html(path, title=title, kind="evaluation", command="emohead evaluate", sections=sections, note=note)
-
-
-def metric_table(metrics: dict[str, float]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td class='n'>{value:.4f}</td></tr>"
-        for name, value in metrics.items()
-        if "_accuracy_" not in name
-    )
-    return f"<table class='narrow'><tbody>{rows}</tbody></table>" if rows else ""
-
-
-def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) -> str:
-    """A row for each way of making a video, and of the columns (figure to heading) those that were measured."""
-    if not videos:
-        return ""
-    names = [name for name in columns if any(name in figures for figures in videos.values())]
-    head = "".join(f"<th class='n'>{escape(columns[name])}</th>" for name in names)
-    rows = "".join(
-        f"<tr><th>{escape(row)}</th>"
-        + "".join(f"<td class='n'>{f'{figures[n]:.3f}' if n in figures else '–'}</td>" for n in names)
-        + "</tr>"
-        for row, figures in videos.items()
-    )
-    told = "Each clip made anew from its first frame and what the row names, and compared with the true one."
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<p class='small'>{told}</p><div class='scroll'>{table}</div>"
 
 
 def accuracies(metrics: dict[str, float]) -> str:

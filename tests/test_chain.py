@@ -95,7 +95,8 @@ def test_run_folder_keeps_its_network(demo: Path):
 
 def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     jury = demo / "motion" / "export" / "jury.safetensors"
-    result = emohead("evaluate", demo / "talker.safetensors", demo / "data", "--out", tmp_path, "--jury", jury)
+    asked = ("evaluate", demo / "talker.safetensors", demo / "data")
+    result = emohead(*asked, "--out", tmp_path, "--jury", jury, "--tracked-clips", 2)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     expected = {
@@ -111,14 +112,20 @@ def test_evaluate_prints_and_writes(demo: Path, tmp_path: Path):
     assert {f"emotion_accuracy_{emotion}" for emotion in EMOTIONS} <= metrics.keys()
     assert "emotion_accuracy_" not in result.stdout
     assert not [name for name in metrics if "seen_" in name], "no emotion was held out"
-    videos = json.loads((tmp_path / "metrics.json").read_text())["videos"]
-    assert {"emotion_accuracy", "sync_confidence", "sync_offset", "motion_emotion"} <= videos["true frames"].keys()
-    assert {"emotion_accuracy", "motion_emotion", "psnr"} <= videos["student: speech"].keys()
-    assert not {"sync_confidence", "motion_emotion"} & videos["portrait"].keys()
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    videos, driving = content["videos"], {"driving_sync_confidence", "driving_sync_offset", "driving_emotion"}
+    assert {"emotion_accuracy", *driving} <= videos["true frames"].keys()
+    assert {"emotion_accuracy", "psnr", "temporal", *driving} <= videos["student: speech"].keys()
+    assert not driving & videos["portrait"].keys()
+    assert len(content["tracked"]) == 2
+    low, high = content["ci"]["student: speech"]["psnr"]
+    assert low < videos["student: speech"]["psnr"] < high
+    assert " ±" in result.stdout
     flat = {f"{row}/{name}": value for row, figures in videos.items() for name, value in figures.items()}
     rows = list(csv.reader((tmp_path / "metrics.csv").open()))
     assert {name: float(value) for name, value in rows[1:]} == metrics | flat
     page = (tmp_path / "evaluation.html").read_text()
+    assert f"{videos['portrait']['psnr']:.2f} ±" in page
     assert page.count("<video") == len(list((tmp_path / "videos").glob("*.mp4"))) > 0
     assert "mouth correlation" in page
     assert "true frames | student: true motion | student: speech" in page, "videos are called as in the table"
@@ -136,22 +143,24 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
     teachers = [part for stage in ("emotion", "motion", "face") for part in ("--teacher", export_of(demo, stage))]
     asked = ("evaluate", demo / "talker.safetensors", demo / "data")
     squared = save_squared(tmp_path / "squared.onnx")
-    result = emohead(*asked, "--out", tmp_path, *teachers, "--lpips", squared)
+    result = emohead(*asked, "--out", tmp_path, *teachers, "--lpips", squared, "--tracked-clips", 0)
     assert result.returncode == 0, result.stderr
     content = json.loads((tmp_path / "metrics.json").read_text())
     ways = ("mean motion", "true motion", "speech", "speech, true pose")
-    made = ["portrait", *(f"{who}: {way}" for who in ("student", "teacher") for way in ways)]
+    made = ["true frames, again", "portrait", *(f"{who}: {way}" for who in ("student", "teacher") for way in ways)]
     assert list(content["videos"]) == ["true frames", *made]
     for row in made:
         figures = content["videos"][row]
         assert {"psnr", "ssim", "lpips", "emotion_accuracy"} <= figures.keys()
-        assert ("m_lmd" in figures) is ("true motion" not in row)
+        assert ("driving_m_lmd" in figures) is (not row.endswith(("again", "true motion")))
     assert not {"psnr", "ssim", "lpips"} & content["videos"]["true frames"].keys()
-    assert content["not_measured"] == "FID, CSIM, SyncNet"
+    assert content["not_measured"] == "FID, CSIM, SyncNet, tracked faces"
+    assert "no clip was tracked (--tracked-clips)" in result.stdout
     assert "teacher: true motion" in (tmp_path / "evaluation.html").read_text()
     judged = {"--lpips": squared, "--fid": save_colours(tmp_path / "fid.onnx")}
     judged |= {"--csim": save_pixels(tmp_path / "csim.onnx"), "--syncnet": save_sync(tmp_path)}
-    result = emohead(*asked, "--out", tmp_path / "judged", *(part for pair in judged.items() for part in pair))
+    judged_by = [part for pair in judged.items() for part in pair]
+    result = emohead(*asked, "--out", tmp_path / "judged", *judged_by, "--tracked-clips", 0)
     assert result.returncode == 0, result.stderr
     judged_content = json.loads((tmp_path / "judged" / "metrics.json").read_text())
     for row, figures in judged_content["videos"].items():
@@ -160,7 +169,7 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
         before = {name: value for name, value in content["videos"][row].items() if "emotion_accuracy" not in name}
         assert figures.items() >= before.items(), "what one judge says does not hang on the others"
         assert "emotion_accuracy" in figures, "in the talker's own emotion space, where no teacher is given"
-    assert judged_content["not_measured"] == ""
+    assert judged_content["not_measured"] == "tracked faces"
     motion = export_of(demo, "motion")
     refused(
         emohead("evaluate", motion, demo / "data", "--emotion", teachers[1], "--lpips", squared), "--lpips", "motion"

@@ -25,21 +25,13 @@ from emohead.models.talker import PLACE
 from emohead.trainers.evaluation.common import averages
 from emohead.trainers.evaluation.emotion import evaluate_emotion
 from emohead.trainers.evaluation.face import evaluate_face, relatives_of, ssim
+from emohead.trainers.evaluation.makers import AGAIN, PORTRAIT, TRUE_FRAMES, Maker, true_clip, ways
 from emohead.trainers.evaluation.motion import (
     evaluate_jury,
     evaluate_motion,
     loudness,
 )
-from emohead.trainers.evaluation.video import (
-    PORTRAIT,
-    TRUE_FRAMES,
-    Judges,
-    Maker,
-    evaluate_videos,
-    judge_pictures,
-    true_clip,
-    ways,
-)
+from emohead.trainers.evaluation.video import Judges, evaluate_videos, judge_pictures
 from emohead.trainers.metrics import correlation, landmark_distances, psnr
 from emohead.trainers.optimizer import learning_rate_scale
 from torch import nn
@@ -146,29 +138,30 @@ def test_the_jury_of_each_emotion(few: ClipReader, networks: Networks):
 
 def test_videos_are_judged_by_whom_is_given(few: ClipReader, networks: Networks):
     makers = {"face": Maker(networks.face)}
-    plain = evaluate_videos(makers, few, "test", Judges(), unseen=["happy"])
-    assert list(plain) == [PORTRAIT, "face: mean motion", "face: true motion"], "nothing can be said of true frames"
+    plain = evaluate_videos(makers, few, "test", Judges(), unseen=["happy"]).table
+    assert list(plain) == [AGAIN, PORTRAIT, "face: mean motion", "face: true motion"], "nothing is said of true frames"
     assert not any("emotion" in name or "sync" in name for figures in plain.values() for name in figures)
+    assert plain[AGAIN]["psnr"] > plain[PORTRAIT]["psnr"]
 
-    heard = evaluate_videos(makers, few, "test", Judges(jury=networks.jury))
-    sync = {"sync_confidence", "sync_offset"}
+    heard = evaluate_videos(makers, few, "test", Judges(jury=networks.jury)).table
+    sync = {"driving_sync_confidence", "driving_sync_offset"}
     assert heard == {row: heard[row] for row in (TRUE_FRAMES, *plain)}
     assert heard[TRUE_FRAMES].keys() == sync, "an emotion of motion is nothing without a space"
     assert heard[PORTRAIT] == plain[PORTRAIT]
     assert heard["face: true motion"] == plain["face: true motion"] | heard[TRUE_FRAMES]
 
     judges = Judges(space=networks.space, jury=networks.jury)
-    judged = evaluate_videos(makers, few, "test", judges, unseen=["happy"])
+    judged = evaluate_videos(makers, few, "test", judges, unseen=["happy"]).table
     for row, figures in judged.items():
         assert figures.items() >= heard[row].items(), "what one judge says does not hang on the others"
-        assert ("motion_emotion" in figures) is (row != PORTRAIT)
+        assert ("driving_emotion" in figures) is (row != PORTRAIT)
         of_clips = [figures[name] for name in figures if name.startswith("emotion_accuracy_")]
         assert len(of_clips) == 3, "one for each emotion and level"
         assert sum(of_clips) / 3 == pytest.approx(figures["emotion_accuracy"])
         groups = [figures[f"{group}emotion_accuracy"] for group in ("seen_", "unseen_")]
         assert (2 * groups[0] + groups[1]) / 3 == pytest.approx(figures["emotion_accuracy"])
         assert all(math.isfinite(value) for value in figures.values())
-    assert not {"psnr", "ssim", "m_lmd"} & judged[TRUE_FRAMES].keys()
+    assert not {"psnr", "ssim", "driving_m_lmd"} & judged[TRUE_FRAMES].keys()
 
 
 @torch.no_grad()
@@ -192,7 +185,7 @@ def test_true_frames_are_judged_as_they_are(few: ClipReader, networks: Networks)
         seen = networks.space.encode_image(torch.from_numpy(few.frames(key, at, size=size)))  # (F, E)
         nearest = F.cosine_similarity(seen.mean(dim=0)[None], texts).argmax()
         right.append(EMOTIONS[nearest] == few.info(key).emotion)
-    judged = evaluate_videos({"face": Maker(networks.face)}, few, "test", Judges(space=networks.space))
+    judged = evaluate_videos({"face": Maker(networks.face)}, few, "test", Judges(space=networks.space)).table
     assert judged[TRUE_FRAMES]["emotion_accuracy"] == pytest.approx(sum(right) / 3)
 
 

@@ -129,12 +129,12 @@ def test_what_the_judges_say_of_frames_stands_beside_the_label(packages: Path, f
     judges, blank = FaceJudges(), torch.zeros_like(face)
     frames = torch.cat([face, blank])
     figures = judges.figures(frames, face, "happy")
-    assert figures == {"faces_found": 0.5, "expression": 1.0, "expression_rank": 1.0, "identity": pytest.approx(1.0)}
+    assert figures == {"faces_judged": 0.5, "expression": 1.0, "expression_rank": 1.0, "identity": pytest.approx(1.0)}
     ranks = {label: judges.figures(face, face, label)["expression_rank"] for label in EXPRESSIONS}
     assert sorted(ranks.values()) == [1, 2, 3, 4, 5, 6, 7]
     assert ranks["fear"] == 7
     assert "expression" not in judges.figures(face, face, "contempt"), "which has no class"
-    assert judges.figures(blank, face, "happy") == {"faces_found": 0.0}
+    assert judges.figures(blank, face, "happy") == {"faces_judged": 0.0}
     assert "identity" not in judges.figures(face, blank, "happy")
     assert judges.missing() == []
 
@@ -155,10 +155,11 @@ def test_evaluate_asks_them_of_every_way_to_make_a_video(
 ) -> None:
     keys = ClipReader.keys
     monkeypatch.setattr(ClipReader, "keys", lambda *given, **named: keys(*given, **named)[:2])
-    found = run_evaluation(demo / "talker.safetensors", demo / "data", split="val", out=None, emotion=None, faces=True)
+    asked = {"split": "val", "out": None, "emotion": None}
+    found = run_evaluation(demo / "talker.safetensors", demo / "data", **asked, faces=True, tracked_clips=0)
     for row, figures in found["videos"].items():
-        assert 0 <= figures["faces_found"] <= 1, row
-    assert found["videos"]["true frames"]["faces_found"] > 0.5
+        assert 0 <= figures["faces_judged"] <= 1, row
+    assert found["videos"]["true frames"]["faces_judged"] > 0.5
     assert found["videos"]["portrait"]["identity"] == pytest.approx(1.0)
     told = capsys.readouterr().out
     assert "identity" in told

@@ -1,6 +1,7 @@
 """Parts that the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -8,7 +9,11 @@ from ...datamodules.dataset.reader import ClipReader
 from ...models.errors import UserError
 
 Advance = Callable[[int], None]
+Interval = tuple[float, float]  # its lower and upper end
 ClipFigures = tuple[str | None, dict[str, float]]  # the emotion that a clip is labelled with, its figures by name
+
+CONFIDENCE, RESAMPLES = 0.95, 1000
+BOOTSTRAP = 2  # names the random numbers of resampling; any other would do
 
 
 def no_advance(n: int) -> None:
@@ -33,6 +38,37 @@ def averages(clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Se
     With emotions named in `unseen`, the figures named in `apart` are also given as `seen_…` and `unseen_…`: over the
     clips labelled with another emotion, and over those labelled with one of these. If either has no clip, neither is.
     """
+    return {name: float(np.mean(values)) for name, values in of_clips(clips, unseen, apart).items()}
+
+
+def intervals(
+    clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Sequence[str] = (), *, seed: int = 0
+) -> dict[str, Interval]:
+    """Where the averages lie with 95 % of confidence, see `interval`; none for a figure that one clip alone has."""
+    return {name: interval(values, seed) for name, values in of_clips(clips, unseen, apart).items() if len(values) > 1}
+
+
+def interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Ends of the middle 95 % of the means of RESAMPLES bootstrap samples (Efron 1979) of values (n,), n > 1.
+
+    The clips are taken for independent: with few people, whose clips are alike, the truth is less certain.
+    """
+    means = shares_drawn(len(values), seed) @ np.asarray(values, np.float64)
+    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def shares_drawn(count: int, seed: int) -> np.ndarray:
+    """How often each of `count` clips is drawn in each bootstrap sample, over `count` (RESAMPLES, count)."""
+    drawn = np.random.default_rng([seed, BOOTSTRAP]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return drawn.astype(np.float32) / np.float32(count)
+
+
+def of_clips(
+    clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """The values of each figure, clip by clip; see `averages`."""
     found: dict[str, list[float]] = {}
     for _, figures in clips:
         for name, value in figures.items():
@@ -44,4 +80,4 @@ def averages(clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Se
                 groups["unseen_" if emotion in unseen else "seen_"].append(figures[name])
         if all(groups.values()):
             found |= {f"{group}{name}": values for group, values in groups.items()}
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return found

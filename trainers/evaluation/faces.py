@@ -8,7 +8,6 @@ networks can be believed on films of acting people is measured by benchmarks/jud
 Shapes: F frames, S pixels.
 """
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ...datamodules.tracking.tracker import FaceTracker
 from ...models.errors import UserError
 from ...models.face import to_pictures
 from ...models.face_judges import EXPRESSIONS, ExpressionJudge, IdentityJudge, square
+from .tracked import TRACKER, tracker_installed
 
 GLOBAL = ("/usr/local/lib/node_modules", "/usr/lib/node_modules")
 PACKAGES = {"expression": "@vladmandic/face-api", "identity": "@vladmandic/human"}
@@ -32,8 +32,8 @@ class FaceJudges:
         found = {figure: installed(package) for figure, package in PACKAGES.items()}
         if not any(found.values()):
             raise UserError("--judges", "no judge is installed", f"npm install {' '.join(PACKAGES.values())}")
-        if importlib.util.find_spec("ai_edge_litert") is None:
-            raise UserError("--judges", "faces cannot be found in frames", "pip install 'emohead[prepare]'")
+        if not tracker_installed():
+            raise UserError("--judges", "faces cannot be found in frames", TRACKER)
         self.expression = ExpressionJudge(found["expression"]) if found["expression"] else None
         self.identity = IdentityJudge(found["identity"]) if found["identity"] else None
         self.tracker = FaceTracker(video=False, max_faces=1)
@@ -46,13 +46,13 @@ class FaceJudges:
     def figures(self, frames: Tensor, portrait: Tensor, emotion: str | None) -> dict[str, float]:
         """Figures of frames (F, 3, S, S) of one clip, and its portrait (1, 3, S, S), in [-1, 1].
 
-        `faces_found`: share of the frames in which the tracker finds a face; the others are of those. `expression`: 1
+        `faces_judged`: share of the frames in which the tracker finds a face; the others are of those. `expression`: 1
         if the label's is the most probable of seven, averaged over the frames, else 0; `expression_rank`: its place
         among the seven, 1 being the best; both need a label that is one of the seven. `identity`: mean likeness of the
         faces to the portrait's, if a face is found there.
         """
         shown, points = self.faces(frames)
-        figures = {"faces_found": len(shown) / len(frames)}
+        figures = {"faces_judged": len(shown) / len(frames)}
         if not len(shown):
             return figures
         if self.expression and emotion in EXPRESSIONS:

@@ -3,62 +3,33 @@
 Shapes: T frames, S pixels, D values of motion, F frames that are looked at, E width of the emotion space.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import label_prompts
-from ...datamodules.sample import EMOTIONS, ClipInfo
+from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
-from ...models.face import FaceGenerator, PortraitFeatures, to_bytes, to_float
+from ...models.face import to_bytes
 from ...models.face_model import POSE_DIM, FaceModel
-from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MotionCritics
-from ...models.talker import anchor, motion_windows
 from ..metrics import correlation, landmark_distances, psnr
-from .common import Advance, ClipFigures, averages, keys_of, no_advance
+from .common import Advance, ClipFigures, Interval, averages, intervals, keys_of, no_advance
 from .face import ssim
 from .faces import FaceJudges
+from .films import Film, compare_films, drawn, film, spread
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
+from .landmarks import blinks_per_minute
+from .makers import PORTRAIT, TRUE_FRAMES, Maker, TrueClip, from_speech, true_clip, ways
 from .motion import acted_emotions, sync_figures
-
-FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip
-TRUE_FRAMES, PORTRAIT = "true frames", "portrait"  # rows that nothing is made for
-TRUE_MOTION, SPEECH = "true motion", "speech"  # ways of making a video that are shown, too
+from .tracked import refitted
 
 Table = dict[str, dict[str, float]]  # figures by name, for each way of making the video
-Draw = Callable[[Sequence[int]], Tensor]  # frames of a video by their numbers -> (F, 3, S, S) in [-1, 1]
-
-
-@dataclass
-class Maker:
-    """The network that draws videos, and those that drive it from speech, if any."""
-
-    face: FaceGenerator
-    motion: AudioTo3DMM | None = None
-    emotion: EmotionEncoder | None = None
-
-    def motions(self, speech: Tensor, truth: Tensor, features: PortraitFeatures) -> Iterator[tuple[str, Tensor]]:
-        """Motion (T, D) by its name, for speech (1, N) and the true motion (T, D)."""
-        mean = self.face.motion_mean
-        yield "mean motion", anchor(mean.expand_as(truth), features.motion[0], mean)
-        yield TRUE_MOTION, truth
-        if self.motion is None or self.emotion is None:
-            return
-        motion = self.motion.generate(speech, self.emotion.encode_speech(speech), features.identity)[0, : len(truth)]
-        yield SPEECH, anchor(motion, features.motion[0], self.motion.motion_mean)
-        yield "speech, true pose", torch.cat([motion[:, :-POSE_DIM], truth[:, -POSE_DIM:]], dim=1)
-
-    def draw(self, features: PortraitFeatures, motion: Tensor, at: Sequence[int]) -> Tensor:
-        """The frames `at` of motion (T, D) -> (F, 3, S, S) in [-1, 1]."""
-        return torch.cat(list(self.face.draw(features, motion_windows(motion)[list(at)])))
 
 
 class Judges:
@@ -91,18 +62,13 @@ class Judges:
 
 
 @dataclass
-class TrueClip:
-    """A clip of the split, as the figures want it."""
+class Compared:
+    """The table of videos, and how sure it is."""
 
-    info: ClipInfo
-    read: Draw  # the frames themselves
-    frames: Tensor  # (F, 3, S, S) in [-1, 1]
-    at: list[int]  # which of the T frames they are
-    speech: Tensor  # (1, N)
-    motion: Tensor  # (T, D)
-    identity: Tensor  # (I,)
-    portrait: Tensor  # (1, 3, S, S) in [-1, 1]
-    portrait_landmarks: Tensor  # (68, 2), pixels of S
+    table: Table = field(default_factory=dict)
+    intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)  # of 95 %, by row and figure
+    tracked: list[str] = field(default_factory=list)  # clips all of whose frames were looked at
+    faceless: dict[str, list[str]] = field(default_factory=dict)  # those of them without a face, by row
 
 
 @torch.inference_mode()
@@ -113,92 +79,93 @@ def evaluate_videos(
     judges: Judges,
     *,
     unseen: Sequence[str] = (),
+    tracked_clips: int = 0,
     advance: Advance = no_advance,
-) -> Table:
+) -> Compared:
     """Each clip made anew from its first frame, in several ways, and compared with the clip.
 
-    Rows: "true frames" are the clip's own, which only those figures judge that need no truth, and "portrait" copies the
-    first; for each maker, its name in front, "mean motion" of the training data, "true motion" (what the face stage
-    alone can do), "speech" (all from speech, emotion too, the head still) and "speech, true pose". The head of "mean
-    motion" and "speech" stays where it is in the portrait. A row without a figure is left out.
-    Figures, averaged over clips: see `row_figures`; `fid` over the frames of all clips. Pictures are judged at eight
-    frames of each clip, the first left out, and SyncNet sees all of them. With emotions named in `unseen`,
-    `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
+    Rows: "true frames" are the clip's own, of which only those figures are given that need no truth; "true frames,
+    again" are those from JPEG files of them, whose figures are the noise of each; "portrait" copies the first. For each
+    maker, its name in front, "mean motion" of the training data, "true motion" (what the face stage alone can do),
+    "speech" (all from speech, emotion too, the head still) and "speech, true pose". The head of "mean motion" and
+    "speech" stays where it is in the portrait. A row without a figure is left out.
+
+    Figures, averaged over clips: `row_figures` are of eight frames of each clip, the first left out; `fid` is of the
+    frames of all clips, and has no interval; SyncNet sees all frames. `whole_figures` are those of all frames, of at
+    most `tracked_clips` clips. With emotions named in `unseen`, `emotion_accuracy` stands there as `seen_…` and
+    `unseen_…` too (see `averages`). All makers have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
     found: dict[str, list[ClipFigures]] = {}
     collections: dict[str, FidCollection] = {}
-    for key in keys_of(reader, split, heard=from_speech(makers)):
+    keys, face_model = keys_of(reader, split, heard=from_speech(makers)), reader.face_model
+    result = Compared(tracked=spread(reader, keys, tracked_clips))
+    for key in keys:
         clip = true_clip(reader, key, size)
+        truth = film(drawn(clip.read, len(clip.motion))) if key in result.tracked else None
         true_features = judges.fid.features(clip.frames) if judges.fid else None
         for row, motion, draw in ways(makers, clip):
             frames = draw(clip.at)
-            figures = row_figures(row, reader.face_model, clip, motion, frames, judges)
+            figures = row_figures(row, face_model, clip, motion, frames, judges)
             if judges.syncnet:
                 figures |= judges.syncnet(draw(range(len(clip.motion))), clip.speech[0])
             if judges.fid and true_features is not None and row != TRUE_FRAMES:
                 if row not in collections:
                     collections[row] = judges.fid.collect()
                 collections[row].update(true_features, judges.fid.features(frames))
+            if truth is not None:
+                made = truth if row == TRUE_FRAMES else film(drawn(draw, len(clip.motion)))
+                figures |= whole_figures(face_model, clip, motion, made, truth, judges)
+                if made.face is not None and made.face.points is None:
+                    result.faceless.setdefault(row, []).append(key)
             found.setdefault(row, []).append((clip.info.emotion, figures))
         advance(1)
-    table = {row: averages(clips, unseen, apart=["emotion_accuracy"]) for row, clips in found.items()}
-    for row, collection in collections.items():
-        table[row]["fid"] = collection.compute()
-    return {row: figures for row, figures in table.items() if figures}
+    for row, clips in found.items():
+        if table := averages(clips, unseen, apart=["emotion_accuracy"]):
+            fid = {"fid": collections[row].compute()} if row in collections else {}
+            result.table[row] = table | fid
+            result.intervals[row] = intervals(clips, unseen, apart=["emotion_accuracy"])
+    return result
 
 
-def from_speech(makers: dict[str, Maker]) -> bool:
-    """Whether any of them makes motion from speech, so that clips without sound cannot be compared."""
-    return any(maker.motion for maker in makers.values())
+def whole_figures(
+    face_model: FaceModel, clip: TrueClip, motion: Tensor, made: Film, truth: Film, judges: Judges
+) -> dict[str, float]:
+    """Figures of all frames of a video that motion (T, D) drives; `made is truth` if it is the clip itself.
 
-
-def ways(makers: dict[str, Maker], clip: TrueClip) -> Iterator[tuple[str, Tensor, Draw]]:
-    """Each way of making the clip: its row of the table, its motion (T, D), and what draws it."""
-    yield TRUE_FRAMES, clip.motion, clip.read
-    yield PORTRAIT, clip.motion[:1].expand_as(clip.motion), lambda at: clip.portrait.expand(len(at), -1, -1, -1)
-    for name, maker in makers.items():
-        features = maker.face.encode_portrait(clip.portrait)
-        for way, motion in maker.motions(clip.speech, clip.motion, features):
-            yield f"{name}: {way}", motion, partial(maker.draw, features, motion)
-
-
-def true_clip(reader: ClipReader, key: str, size: int) -> TrueClip:
-    motion, info = torch.from_numpy(reader.motion(key)), reader.info(key)
-    last = len(motion) - 1
-    at = np.unique(np.linspace(min(1, last), last, FRAMES_PER_CLIP).round()).astype(int).tolist()
-    read = partial(true_frames, reader, key, size)
-    frames = read([0, *at])
-    return TrueClip(
-        info=info,
-        read=read,
-        frames=frames[1:],
-        at=at,
-        speech=torch.from_numpy(reader.speech(key))[None],
-        motion=motion,
-        identity=torch.from_numpy(reader.identity(key)),
-        portrait=frames[:1],
-        portrait_landmarks=torch.from_numpy(reader.landmarks(key)[0]).float() * (size / reader.info(key).size),
-    )
-
-
-def true_frames(reader: ClipReader, key: str, size: int, at: Sequence[int]) -> Tensor:
-    """Frames of a clip by their numbers (F, 3, S, S) in [-1, 1]."""
-    return to_float(torch.from_numpy(reader.frames(key, list(at), size=size)))
+    `temporal`, `flicker`, `sharpness`: see `compare_pixels`. All others need the tracker. `faces_found`: share of the
+    frames in which it finds a face. `blinks_per_minute`: see `blinks`. Those of `compare_faces` are against the true
+    film, `pose_error` and `place_error` only if the motion has the true pose. `model_residual`: how far the face model,
+    fitted to the tracked points, lies from them, in pixels of 256. `judge_motion` is of the motion of that fit, in
+    which the true and the made clip have one identity.
+    """
+    own = made is truth
+    follows = torch.equal(motion[:, -POSE_DIM:], clip.motion[:, -POSE_DIM:])
+    figures = {} if own else compare_films(made, truth, follows=follows)
+    if made.face is None or truth.face is None:
+        return figures
+    figures["faces_found"] = made.face.found
+    if made.face.points is None or truth.face.points is None:
+        return figures
+    figures["blinks_per_minute"] = blinks_per_minute(made.face.points)
+    fit = refitted(face_model, [truth.face.points, *([] if own else [made.face.points])])
+    figures["model_residual"] = fit.residuals[-1]
+    return figures | judge_motion(clip, fit.motions[-1], judges)
 
 
 def row_figures(
     row: str, face_model: FaceModel, clip: TrueClip, motion: Tensor, frames: Tensor, judges: Judges
 ) -> dict[str, float]:
-    """One row of the table: figures of motion (T, D) and the frames (F, 3, S, S) that show it, by the functions below.
+    """Figures of the frames (F, 3, S, S) that show motion (T, D), and of that motion, by the functions below.
 
-    The portrait does not move, so the jury has nothing to judge. True frames are not compared with themselves.
+    True frames are not compared with themselves. The motion of the portrait does not move, so the jury has nothing to
+    judge. `driving_…`: figures of what drives a video, whatever the video shows of it.
     """
-    figures = compare_motions(face_model, clip, motion)
+    driving = compare_motions(face_model, clip, motion)
     if row != PORTRAIT:
-        figures |= judge_motion(clip, motion, judges)
-    if row != TRUE_FRAMES:
-        figures |= compare_pictures(clip, frames, judges)
+        driving |= judge_motion(clip, motion, judges)
+    figures = {} if row == TRUE_FRAMES else compare_pictures(clip, frames, judges)
+    figures |= {f"driving_{name.removeprefix('motion_')}": value for name, value in driving.items()}
     return figures | judge_pictures(face_model, clip, motion, frames, judges)
 
 

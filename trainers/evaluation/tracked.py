@@ -1,0 +1,73 @@
+"""Faces as the tracker finds them again in every frame of a video, made or true, whatever moved them.
+
+Shapes: T frames, S pixels, N points of the tracker: 468, and 10 of the irises if it finds them; D values of motion.
+Points are (x, y, z) in pixels of a picture of 256, z away from the viewer on the same scale.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datamodules.tracking.tracker import FaceTracker
+from ...models.face_model import FaceModel
+from ...models.face_model_fit import MEDIAPIPE_IBUG_68, NUM_TRACKED, fit_face
+from ..metrics import PIXELS
+
+LEAST_FOUND = 0.75  # share of the frames that must show a face, so that the others can be filled in
+TRACKER = "pip install 'emohead[prepare]'"  # brings what the tracker needs
+
+
+class Tracked(NamedTuple):
+    """A face in all frames of a video."""
+
+    points: np.ndarray | None  # float32 (T, N, 3), frames without a face filled in; None: they are too many
+    found: float  # share of the frames in which there is a face
+
+
+def tracker_installed() -> bool:
+    return importlib.util.find_spec("ai_edge_litert") is not None
+
+
+def track(video: np.ndarray) -> Tracked:
+    """The face in a video uint8 (T, S, S, 3), followed from its first frame on by a tracker of its own."""
+    tracker = FaceTracker(video=True, max_faces=1)
+    faces = [tracker.faces(np.ascontiguousarray(frame)) for frame in video]
+    found = np.array([bool(face) for face in faces])
+    if found.mean() < LEAST_FOUND:
+        return Tracked(None, float(found.mean()))
+    points = np.stack([face[0] for face in faces if face]) * np.float32(PIXELS / video.shape[1])
+    return Tracked(filled(points, found), float(found.mean()))
+
+
+def filled(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Points (n, N, 3) of the n frames that are `found` (T,) -> those of all (T, N, 3): linear in time between two,
+    and before the first or after the last as there."""
+    number = np.interp(np.arange(len(found)), np.flatnonzero(found), np.arange(len(points)))  # among those found
+    before = number.astype(int)
+    after = np.minimum(before + 1, len(points) - 1)
+    share = (number - before).astype(points.dtype)[:, None, None]
+    return points[before] * (1 - share) + points[after] * share
+
+
+class Refitted(NamedTuple):
+    """Motion that shows what is seen in videos, in a face model."""
+
+    motions: list[Tensor]  # (T, D) each
+    residuals: list[float]  # mean distance of the model's 68 landmarks from the tracked ones in pixels of 256
+
+
+def refitted(model: FaceModel, clips: Sequence[np.ndarray]) -> Refitted:
+    """Fit the face model to clips (T, N, 3) of one person, who has one identity in all of them."""
+    shift = np.array([1, 1, 0], np.float32)
+    units = [clip[:, :NUM_TRACKED] * np.float32(2 / PIXELS) - shift for clip in clips]
+    identity, motions = fit_face(model, units)
+    found = Refitted([torch.from_numpy(motion) for motion in motions], [])
+    for motion, track in zip(found.motions, units, strict=True):
+        landmarks = model.landmarks(torch.from_numpy(identity), motion).numpy()
+        apart = np.linalg.norm(landmarks - track[:, MEDIAPIPE_IBUG_68, :2], axis=-1)
+        found.residuals.append(float(apart.mean()) * PIXELS / 2)
+    return found
