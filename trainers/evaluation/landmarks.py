@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...models.face_model import EYES, MOUTH, OUTER_EYE_CORNERS
-from ...models.face_model_fit import MEDIAPIPE_IBUG_68, NUM_TRACKED, similarity
+from ...models.face_model_fit import MEDIAPIPE_IBUG_68, IRISES, similarity
 from ...models.timing import FPS
 from ..metrics import correlation
 
@@ -19,7 +19,7 @@ LEAST_FRAMES = 8  # of a clip: figures over time mean nothing in shorter ones
 MOST_LAG = 5  # frames by which lips are looked for, early and late
 LEAST_LIKENESS = 0.5  # correlation of mouths at the best lag, without which a lag means nothing
 SHUT, OPEN = 0.65, 0.8  # share of the eyes' usual opening below which they shut, above which they are open again
-CORNERS_AND_IRIS = (((33, 133), slice(468, 473)), ((362, 263), slice(473, 478)))  # of each eye, the left in the picture
+CORNERS_AND_IRIS = (((33, 133), IRISES[0]), ((362, 263), IRISES[1]))  # of each eye, the left in the picture
 
 
 def compare_faces(made: np.ndarray, true: np.ndarray, *, follows: bool) -> dict[str, float]:
@@ -150,9 +150,7 @@ def eye_opening(points: np.ndarray) -> np.ndarray:
 
 
 def gaze(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """`gaze_error`: mean absolute difference of where irises stand, see `iris_places`; none without irises."""
-    if made.shape[1] <= NUM_TRACKED:
-        return {}
+    """`gaze_error`: mean absolute difference of where irises stand, see `iris_places`."""
     return {"gaze_error": float(np.abs(iris_places(made) - iris_places(true)).mean())}
 
 

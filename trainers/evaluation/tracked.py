@@ -1,11 +1,10 @@
 """Faces as the tracker finds them again in every frame of a video, made or true, whatever moved them.
 
-Shapes: T frames, S pixels, N points of the tracker: 468, and 10 of the irises if it finds them; D values of motion.
+Shapes: T frames, S pixels, N = 478 points of the tracker; D values of motion.
 Points are (x, y, z) in pixels of a picture of 256, z away from the viewer on the same scale.
 """
 
 import importlib.util
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ...datamodules.tracking.tracker import FaceTracker
 from ...models.face_model import FaceModel
-from ...models.face_model_fit import MEDIAPIPE_IBUG_68, NUM_TRACKED, fit_face
+from ...models.face_model_fit import MEDIAPIPE_IBUG_68, fit_motion, person_of
 from ..metrics import PIXELS
 
 LEAST_FOUND = 0.75  # share of the frames that must show a face, so that the others can be filled in
@@ -54,20 +53,21 @@ def filled(points: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 class Refitted(NamedTuple):
-    """Motion that shows what is seen in videos, in a face model."""
+    """Motion that shows what is seen in a video, in a face model."""
 
-    motions: list[Tensor]  # (T, D) each
-    residuals: list[float]  # mean distance of the model's 68 landmarks from the tracked ones in pixels of 256
+    motion: Tensor  # (T, D)
+    residual: float  # mean distance of the model's 68 landmarks from the tracked ones in pixels of 256
 
 
-def refitted(model: FaceModel, clips: Sequence[np.ndarray]) -> Refitted:
-    """Fit the face model to clips (T, N, 3) of one person, who has one identity in all of them."""
-    shift = np.array([1, 1, 0], np.float32)
-    units = [clip[:, :NUM_TRACKED] * np.float32(2 / PIXELS) - shift for clip in clips]
-    identity, motions = fit_face(model, units)
-    found = Refitted([torch.from_numpy(motion) for motion in motions], [])
-    for motion, track in zip(found.motions, units, strict=True):
-        landmarks = model.landmarks(torch.from_numpy(identity), motion).numpy()
-        apart = np.linalg.norm(landmarks - track[:, MEDIAPIPE_IBUG_68, :2], axis=-1)
-        found.residuals.append(float(apart.mean()) * PIXELS / 2)
-    return found
+def refitted(model: FaceModel, made: np.ndarray, truth: np.ndarray, true_motion: Tensor) -> Refitted:
+    """Fit the face model to a video's points (T, N, 3), beside those of the true clip, whose motion (T', D) is known.
+
+    So the rest pose that both are measured from is that of the true motion: what the tracker sees differently in a
+    whole film is no expression.
+    """
+    made, truth = (points * np.float32(2 / PIXELS) - np.array([1, 1, 0], np.float32) for points in (made, truth))
+    person = person_of(model, truth, true_motion.numpy())
+    motion = fit_motion(model, person, made)
+    landmarks = model.landmarks(torch.from_numpy(person.identity), torch.from_numpy(motion)).numpy()
+    apart = np.linalg.norm(landmarks - made[:, MEDIAPIPE_IBUG_68, :2], axis=-1).mean()
+    return Refitted(torch.from_numpy(motion), float(apart) * PIXELS / 2)

@@ -137,7 +137,7 @@ def whole_figures(
     frames in which it finds a face. `blinks_per_minute`: see `blinks`. Those of `compare_faces` are against the true
     film, `pose_error` and `place_error` only if the motion has the true pose. `model_residual`: how far the face model,
     fitted to the tracked points, lies from them, in pixels of 256. `judge_motion` is of the motion of that fit, in
-    which the true and the made clip have one identity.
+    which the true and the made clip have one rest pose.
     """
     own = made is truth
     follows = torch.equal(motion[:, -POSE_DIM:], clip.motion[:, -POSE_DIM:])
@@ -148,9 +148,9 @@ def whole_figures(
     if made.face.points is None or truth.face.points is None:
         return figures
     figures["blinks_per_minute"] = blinks_per_minute(made.face.points)
-    fit = refitted(face_model, [truth.face.points, *([] if own else [made.face.points])])
-    figures["model_residual"] = fit.residuals[-1]
-    return figures | judge_motion(clip, fit.motions[-1], judges)
+    fit = refitted(face_model, made.face.points, truth.face.points, clip.motion)
+    figures["model_residual"] = fit.residual
+    return figures | judge_motion(clip, fit.motion, judges)
 
 
 def row_figures(
