@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...models.face_model import EYES, MOUTH, OUTER_EYE_CORNERS
-from ...models.face_model_fit import MEDIAPIPE_IBUG_68, IRISES, similarity
+from ...models.face_model_fit import IRISES, MEDIAPIPE_IBUG_68, similarity
 from ...models.timing import FPS
 from ..metrics import correlation
 
