@@ -35,14 +35,14 @@ def mead(source: Path, out: Path, options: PrepareOptions, *, views: str, split:
     from ..datamodules.corpora.mead import read_mead
 
     names = tuple(name.strip() for name in views.split(",") if name.strip())
-    _prepare(read_mead(source, views=names, split=split), source, out, options)
+    _prepare(read_mead(source, views=names, split=split, keep_silent=options.silent == "keep"), source, out, options)
 
 
 def hdtf(source: Path, out: Path, options: PrepareOptions, *, annotations: Path | None) -> None:
     """Prepare HDTF."""
     from ..datamodules.corpora.hdtf import read_hdtf
 
-    _prepare(read_hdtf(source, annotations=annotations), source, out, options)
+    _prepare(read_hdtf(source, annotations=annotations, keep_silent=options.silent == "keep"), source, out, options)
 
 
 def _prepare(listing: SourceList, source: Path, out: Path, options: PrepareOptions) -> None:

@@ -95,6 +95,9 @@ def test_every_file_that_is_left_out_is_named(hdtf: Path, film: Callable[[Path],
         "WDA/AnnLee1_0.mp4": f"begins at 65 s, but {late} ends at 3 s",
         "WDA/Jo-Ann": f"{mute}: holds no sound",
     }
+    kept = read_hdtf(hdtf, keep_silent=True)
+    assert not [rejected for rejected in kept.rejected if rejected.code == "no_audio"]
+    assert len(kept.sources) + len(kept.rejected) > len(found.sources) + len(found.rejected) - 1
 
 
 def test_annotations_may_lie_elsewhere(hdtf: Path, film: Callable[[Path], Path]) -> None:

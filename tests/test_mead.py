@@ -191,6 +191,11 @@ def test_every_file_that_is_left_out_is_named(tmp_path: Path) -> None:
         "and none in the video",
         "W017": "no take from front; there is down",
     }
+    kept = read_mead(tmp_path, keep_silent=True)
+    assert len(kept.sources) == 42
+    assert not [rejected for rejected in kept.rejected if rejected.code == "no_audio"]
+    (note,) = (note for note in kept.notes if "sound" in note)
+    assert "without sound, for the face stage only: 2 (M003/video/front/sad/level_1/001.mp4: no sound: no file" in note
 
 
 def test_wrong_use_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -58,15 +58,15 @@ class Video:
         return ALIASES.get(person, person)
 
 
-def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
+def read_hdtf(folder: Path, *, annotations: Path | None = None, keep_silent: bool = False) -> SourceList:
     """Every annotated interval of the videos that were downloaded, in the order of the annotations.
 
     The videos are `NAME.mp4` or `GROUP_NAME.mp4` (or .mkv, .webm, …) anywhere below `folder`; `annotations` is the
     folder of the text files, by default sought inside it. Only headers are read. A crop is used if it fits the file
     (`fit_crop`); if it does not, or has no line, the interval is kept without a crop, and a note says so.
     Clips that were cut and cropped already (`NAME_0.mp4`, `RD_NAME_000.mp4`) are for `read_folder`.
-    Rejected, each by name: videos that are not downloaded, have no interval or cannot be read, intervals beyond their
-    end, files that the annotations do not know.
+    Rejected, each by name: videos that are not downloaded, have no interval, cannot be read or, unless `keep_silent`,
+    hold no sound, intervals beyond their end, files that the annotations do not know.
     Raises UserError if the annotations are missing or damaged, or if no video is there.
     """
     videos = read_annotations(annotations or _find_annotations(folder))
@@ -74,7 +74,7 @@ def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
     sources: list[Source] = []
     notes: list[str] = []
     for video in videos:
-        for found in _intervals(video, files.get(video.name)):
+        for found in _intervals(video, files.get(video.name), keep_silent):
             if isinstance(found, Rejected):
                 rejected.append(found)
                 continue
@@ -92,7 +92,7 @@ def read_hdtf(folder: Path, *, annotations: Path | None = None) -> SourceList:
     return SourceList("hdtf", sources, rejected, notes=notes)
 
 
-def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] | Rejected]:
+def _intervals(video: Video, path: Path | None, keep_silent: bool) -> Iterator[tuple[Source, str] | Rejected]:
     """The sources of one video, each with a note ("" if it is as annotated)."""
     label = f"{video.group}/{video.name}"
     if not video.intervals:
@@ -106,7 +106,7 @@ def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] |
     except UserError as error:
         yield Rejected(label, str(error), "unreadable")
         return
-    if not info.has_video or not info.has_audio:
+    if not info.has_video or not (info.has_audio or keep_silent):
         lacking, code = ("sound", "no_audio") if info.has_video else ("picture", "unreadable")
         yield Rejected(label, f"{path}: holds no {lacking}", code)
         return
@@ -117,6 +117,7 @@ def _intervals(video: Video, path: Path | None) -> Iterator[tuple[Source, str] |
             yield Rejected(name, f"begins at {start} s, but {path} ends at {end:.0f} s", "beyond_end")
             continue
         crop, note = fit_crop(video.crops.get(number), video.height, info)
+        note = note if info.has_audio else "; ".join(filter(None, (note, "no sound: for the face stage only")))
         yield Source(path, name, video.identity, start=float(start), stop=min(float(stop), end), crop=crop), note
 
 

@@ -94,14 +94,17 @@ def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Ta
 # -- the data set ----------------------------------------------------------------------------------------------------
 
 
-def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "official") -> SourceList:
+def read_mead(
+    folder: Path, *, views: Sequence[str] = ("front",), split: str = "official", keep_silent: bool = False
+) -> SourceList:
     """The takes of `folder` from the given views, in the order of actor, view, number, emotion and level.
 
     So the emotions of a person lie side by side, and a shard holds several (what `data.cross_clip` is for).
     `split` is one of `SPLIT_RULES`; what it says does not depend on `views`. Takes of other views are counted in the
-    notes; files that name no take, that name one again, and takes without sound are rejected, each by name. No video
-    is decoded; the header of one is read only if there is no sound file, to see whether it holds sound itself.
-    Raises UserError if the folder holds no take, none with sound, or none of one of the views.
+    notes; files that name no take, that name one again, and takes without sound are rejected, each by name;
+    `keep_silent` keeps the latter, and a note counts them. No video is decoded; the header of one is read only if there
+    is no sound file, to see whether it holds sound itself.
+    Raises UserError if the folder holds no take, none that is kept, or none of one of the views.
     """
     _check(views, split)
     takes, sounds, rejected = _find_takes(folder)
@@ -114,7 +117,7 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
     splits, notes = _split(takes, split)
     if others := Counter(take.view for take in takes if take.view not in views):
         notes.append(f"takes of views not asked for: {', '.join(f'{others[v]} {v}' for v in VIEWS if others[v])}")
-    sources = []
+    sources, silent = [], []
     for take, path in sorted(takes.items(), key=lambda item: _place(item[0])):
         if take.view not in views:
             continue
@@ -124,11 +127,18 @@ def read_mead(folder: Path, *, views: Sequence[str] = ("front",), split: str = "
         source.emotion, source.level, source.view = take.emotion, take.level, take.view
         if sound is None and not _holds_sound(path):
             where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
-            rejected.append(
+            silent.append(
                 Rejected(source.name, f"no sound: no file such as {where}, and none in the video", "no_audio")
             )
-            continue
+            if not keep_silent:
+                continue
         sources.append(source)
+    if silent and keep_silent:
+        notes.append(
+            f"takes without sound, for the face stage only: {len(silent)} ({silent[0].source}: {silent[0].reason})"
+        )
+    else:
+        rejected += silent
     if not sources:
         raise UserError(folder, "no take has sound", "unpack audio.tar of each actor beside its videos")
     rejected += _absent_actors(takes, views)
