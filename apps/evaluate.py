@@ -86,9 +86,10 @@ def run_evaluation(
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
     _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, notes)
-    content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
-    content |= {"metrics": metrics, "videos": videos.table, "ci": videos.intervals, "tracked": videos.tracked}
-    content |= {"faceless": videos.faceless, "not_measured": ", ".join(missing), "clips": clips, "silent": silent}
+    content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256}
+    content |= {"split": split, "unseen": names, "metrics": metrics, "videos": videos.table, "ci": videos.intervals}
+    content |= {"tracked": videos.tracked, "faceless": videos.faceless, "not_measured": ", ".join(missing)}
+    content |= {"clips": clips, "silent": silent}
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
@@ -128,7 +129,7 @@ def _print_tables(title: str, metrics: dict[str, float], videos: Compared, notes
     for table in video_tables(videos):
         console.print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
 
 
 def _write_files(
