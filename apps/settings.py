@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from ..trainers.all_stages import find_stage
 from ..trainers.config import as_yaml, load_config
 from ..trainers.keys import Key, keys_below, keys_of
-from ..trainers.run.train import find_stage
 from .tables import print_table
 
 

@@ -96,13 +96,19 @@ def doctor(
         raise UserError("doctor", f"{wrong} settings are wrong" if wrong > 1 else "1 setting is wrong")
 
 
-@training.command(epilog=examples("emohead export runs/face face.safetensors"))
+@training.command(
+    epilog=examples("emohead export runs/face face.safetensors", "emohead export runs/face face.safetensors --last")
+)
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    last: Annotated[bool, typer.Option("--last", help="The newest checkpoint instead of the best on val.")] = False,
 ) -> None:
-    """Export the last checkpoint of a run."""
-    from ..trainers.run.train import export_run
+    """Export the best checkpoint of a run by its stage's metric on val; the newest if it was never validated."""
+    from ..trainers.run.export import export_run
+    from ..trainers.run.train import quieten
 
-    export_run(run, out)
-    typer.echo(f"exported {out}")
+    quieten()
+    told = export_run(run, out, last=last)
+    why = f"the best {told['metric']}, {told['value']:.5g}" if told["chosen"] == "best" else "the newest"
+    typer.echo(f"exported {out}: step {told['step']}, {why}")

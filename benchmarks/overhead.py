@@ -104,7 +104,7 @@ class BareLoop:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.stage.config.optimizer.clip_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, self.stage.clip_norm(list(self.stage.trained())[index]))
         optimizer.step()
 
     def plain_step(self, batch: Batch) -> None:
@@ -187,7 +187,7 @@ def compare(name: str, folder: Path, blocks: int) -> dict[str, Any]:
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
-        strategy=EngineStrategy(c, stage.config.optimizer.clip_norm, environment(c)),
+        strategy=EngineStrategy(c, environment(c)),
         max_epochs=-1,
         limit_val_batches=0,
         enable_progress_bar=False,

@@ -65,8 +65,9 @@ class TalkingFaceData(pl.LightningDataModule):
         self.train_source = ClipSource(
             self.readers, config, config.train_splits, heard=heard, cross_clip=config.cross_clip
         )
-        # Validation has pairs of one clip, whatever training has, so that runs compare.
-        self.val_source = ClipSource(self.readers, config, config.val_splits, heard=heard)
+        # Portraits of validation are of another clip where there is one, whatever training has, so that runs compare:
+        # in two frames of a clip too much is alike.
+        self.val_source = ClipSource(self.readers, config, config.val_splits, heard=heard, cross_clip=1.0)
         check_selection(self.train_source, config)
         self._planned = False
 

@@ -150,18 +150,27 @@ class EmotionSpace(Exported):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [0, 255], uint8 or float, any S -> (B, E)."""
-        side = round(image.shape[-1] * self.config.image_crop)
-        start = (image.shape[-1] - side) // 2
-        pixels = image[..., start : start + side, start : start + side].to(self.image_mean.dtype) / 255
+        features = self.image_tower(self.tower_input(image))
+        return F.normalize(self.image_adapter(features).float(), dim=-1)
+
+    def tower_input(self, image: Tensor) -> Tensor:
+        """The pixels of `encode_image` as the image tower sees them: cropped, resized, normalised."""
+        pixels = central(image, self.config.image_crop).to(self.image_mean.dtype) / 255
         if pixels.shape[-1] != self.image_size:
             size = (self.image_size, self.image_size)
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-        features = self.image_tower((pixels - self.image_mean) / self.image_std)
-        return F.normalize(self.image_adapter(features).float(), dim=-1)
+        return (pixels - self.image_mean) / self.image_std
 
     def encode_speech(self, speech: Tensor, keep: Tensor | None = None) -> Tensor:
         """Speech (B, N) in [-1, 1] -> (B, E). For `keep` see SpeechEncoder."""
         return F.normalize(self.speech_encoder(speech, keep).float(), dim=-1)
+
+
+def central(image: Tensor, share: float) -> Tensor:
+    """The central share of a picture (B, 3, S, S), as a view."""
+    side = round(image.shape[-1] * share)
+    start = (image.shape[-1] - side) // 2
+    return image[..., start : start + side, start : start + side]
 
 
 def blend(emotions: Tensor, weights: Tensor) -> Tensor:

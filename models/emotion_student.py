@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder
+from .emotion import EmotionSpace, EmotionSpaceConfig, SpeechEncoder, central
 from .ranges import number
 from .sent import sent
 from .tiny_tower import IMAGE_SIZE, WIDTHS, TinyTower
@@ -108,9 +108,7 @@ class ImageStudent(nn.Module):
         self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        side = round(images.shape[-1] * self.crop)
-        start = (images.shape[-1] - side) // 2
-        x = images[..., start : start + side, start : start + side].float() / 255
+        x = central(images, self.crop).float() / 255
         x = F.interpolate(x, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False)
         return self.trunk((x - self.mean) / self.std)
 

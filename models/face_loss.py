@@ -145,7 +145,6 @@ class EmotionFeatures(nn.Module):
         self.space = space.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        pixels = shrink((image + 1) / 2, self.space.image_size)
-        pixels = (pixels - self.space.image_mean) / self.space.image_std
+        pixels = self.space.tower_input((image + 1) * 127.5)
         tower: Any = self.space.image_tower  # open_clip's, any of which gives its maps
         return tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]

@@ -141,12 +141,14 @@ class Talker(Exported):
         yield from map(to_bytes, self.face.draw(features, motion_windows(motion), batch_size))
 
 
-def copy_matching(student: nn.Module, teacher: nn.Module) -> int:
-    """Start a student from the teacher's tensors of equal name and shape; returns how many matched.
+def copy_matching(student: nn.Module, teacher: nn.Module) -> bool:
+    """Start a student from its teacher, if that has all of the student's tensors; returns whether it has.
 
-    As DistilBERT (Sanh et al. 2019) does for a student that has fewer layers of the same width.
+    So the student may have fewer layers of the same width, as DistilBERT (Sanh et al. 2019). Of any other student
+    nothing is copied: what a layer has learned to do is of no use behind layers that are random.
     """
     own, given = student.state_dict(), teacher.state_dict()
-    matching = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
-    student.load_state_dict(own | matching)
-    return len(matching)
+    alike = all(name in given and given[name].shape == tensor.shape for name, tensor in own.items())
+    if alike:
+        student.load_state_dict({name: given[name] for name in own})
+    return alike

@@ -41,5 +41,5 @@ def make_stage(config: FaceStageConfig | None = None) -> FaceStage:
     facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), **statistics)
     stage = FaceStage(config, facts)
     for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
+        stage.engines[name] = PlainEngine(module, optimizer, clip_norm=stage.clip_norm(name), scale=LossScale(False))
     return stage

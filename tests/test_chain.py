@@ -13,7 +13,8 @@ from emohead.datamodules.sample import EMOTIONS, SAMPLE_RATE
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
 from emohead.trainers.all_stages import STAGES
-from emohead.trainers.run.train import export_run, train
+from emohead.trainers.run.export import export_run
+from emohead.trainers.run.train import train
 
 from .conftest import emohead, refused
 from .onnx_networks import save_colours, save_pixels, save_squared, save_sync
@@ -41,7 +42,7 @@ def test_demo_leaves_what_it_promises(demo: Path):
 
 def test_exports_know_where_they_come_from(demo: Path):
     talker = load_checkpoint(demo / "talker.safetensors", kind="talker")
-    assert talker.provenance["steps"] == 2
+    assert talker.provenance["steps"] == talker.provenance["checkpoint"]["step"] in (1, 2), "the better of the two"
     for stage in ("emotion", "motion", "face"):
         teacher = load_checkpoint(demo / stage / "export" / f"{stage}.safetensors", kind=stage)
         assert talker.provenance["inputs"][stage] == teacher.sha256

@@ -36,7 +36,8 @@ def curves(name: str, folder: Path) -> dict[str, list[float | None]]:
     for (network, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
         for group in optimizer.param_groups:
             group["eps"] = EPS.get(name, group["eps"])
-        stage.engines[network] = PlainEngine(module, optimizer, clip_norm=1.0, scale=LossScale(False))
+        clip_norm, scale = stage.clip_norm(network), LossScale(False)
+        stage.engines[network] = PlainEngine(module, optimizer, clip_norm=clip_norm, scale=scale)
     steps = []
     for step in range(STEPS):
         batch = made_up_batch(name, batch_size=CLIPS.get(name, 4), size=32, seed=step % 3)

@@ -69,12 +69,33 @@ def test_each_loss_falls_when_it_is_optimised_alone(part: str, untaught: Distill
         assert values[-1] < 0.8 * values[0], (name, values)
 
 
-def test_portraits_are_taught_by_the_identity_of_their_own_clip(setting: tuple[DistillStage, dict]):
+def test_both_pictures_are_taught_by_what_is_known_of_their_own_clips(setting: tuple[DistillStage, dict]):
     stage, batch = setting
     with torch.no_grad():
-        features = stage.network.face.encode_portrait(batch["portrait"])
-        known = batch | {"portrait_identity": features.identity, "portrait_motion": features.motion}
-        assert stage.face_losses(known)["portrait_loss"] == 0
+        both = stage.network.face.encode_portrait(torch.cat([batch["portrait"], batch["target"]]))
+        (portrait, identity), (portrait_motion, motion) = both.identity.chunk(2), both.motion.chunk(2)
+        known = {"portrait_identity": portrait, "portrait_motion": portrait_motion, "identity": identity}
+        known["target_motion"] = motion[:, None].expand_as(batch["target_motion"])
+        losses = stage.face_losses(batch | known)
+    assert losses["coefficients_loss"] == losses["points_loss"] == 0
+    assert losses["places_loss"] > 0
+
+
+@pytest.mark.parametrize("name", ["places_loss", "points_loss", "coefficients_loss"])
+def test_the_students_encoder_learns_where_a_face_is_and_what_is_drawn_does_not_change_it(
+    name: str, untaught: DistillStage
+):
+    batch, encoder = made_up_batch("distill", batch_size=2, size=32), untaught.network.face.encoder
+    reading = [*encoder.find.parameters(), *([] if name == "places_loss" else encoder.looks.parameters())]
+    losses = untaught.face_losses(batch)
+    found = torch.autograd.grad(losses[name], reading, retain_graph=True, allow_unused=True)
+    assert all(gradient is not None for gradient in found)
+    assert sum(float(gradient.abs().sum()) for gradient in found) > 0
+    drawn = torch.autograd.grad(
+        losses["frame_loss"] + losses["true_frame_loss"], [*reading, encoder.stem.weight], allow_unused=True
+    )
+    assert all(gradient is None for gradient in drawn[:-1]), "coefficients are as found, while a frame is drawn"
+    assert drawn[-1].abs().sum() > 0, "and maps are for drawing, too"
 
 
 def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
@@ -86,6 +107,19 @@ def test_draws_are_a_function_of_the_step(setting: tuple[DistillStage, dict]):
         stage.num_batches -= 1
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert one["text_loss"] != other["text_loss"]
+
+
+def test_validations_draw_alike_at_every_step(setting: tuple[DistillStage, dict]):
+    """Else the best of them would be that with the easiest draws."""
+    stage, batch = setting
+    stage.eval()
+    found = []
+    for stage.num_batches in (0, 7):
+        with torch.no_grad():
+            found.append(stage.validate(batch))
+    stage.num_batches = 0
+    stage.train()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_a_student_of_another_shape_gets_what_it_must_know_of_faces(setting: tuple[DistillStage, dict]):

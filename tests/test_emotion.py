@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
 from emohead.datamodules.emotion_words import emotion_sentences
+from emohead.datamodules.prompts import UNLABELLED
+from emohead.datamodules.sample import NO_LABEL
 from emohead.models.audio import SAMPLES_PER_FRAME, Block, LogMel, MelStem
 from emohead.models.checkpoint import save_checkpoint
 from emohead.models.clip import TINY, build_towers, import_open_clip
@@ -18,7 +20,7 @@ from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig, blend, with
 from emohead.models.errors import UserError
 from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.contrast import contrastive_loss, match_weights
+from emohead.trainers.contrast import contrastive_loss, described, match_weights
 from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig, relation_loss
 from emohead.trainers.engines.draws import Draws
 from emohead.trainers.metrics import emotion_retrieval
@@ -225,6 +227,86 @@ def test_contrastive_loss_is_least_where_classes_coincide():
     best = contrastive_loss(classes, classes, weights, temperature)
     assert best == pytest.approx(0.693, abs=1e-3)  # ln 2: two matches each
     assert contrastive_loss(classes, classes.roll(1, dims=0), weights, temperature) > best + 1
+
+
+COUNTED = torch.tensor([True, False, True, True, False, False, True, False])
+
+
+def contrast_of(counted: torch.Tensor, rows: slice = slice(None)) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss of rows of eight clips, of which some count, and its gradients."""
+    draws = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(8, 4, generator=draws).requires_grad_() for _ in range(2))
+    labels, levels = torch.tensor([0, -1, 0, 3, -1, -1, -1, -1]), torch.tensor([1, -1, 2, 1, -1, -1, -1, -1])
+    return part_of(a, b, labels, levels, counted, rows)
+
+
+def part_of(a, b, labels, levels, counted, rows=slice(None)) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    weights = match_weights(labels, levels, 0.5, rows)
+    loss = contrastive_loss(F.normalize(a), F.normalize(b), weights, torch.tensor(0.1), rows, counted=counted)
+    return loss.detach(), list(torch.autograd.grad(loss, (a, b)))
+
+
+def test_clips_that_take_no_part_in_a_contrast_change_nothing():
+    """As many of them as there may be: neither the loss nor a gradient."""
+    loss, gradients = contrast_of(COUNTED)
+    draws = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(8, 4, generator=draws)[COUNTED].requires_grad_() for _ in range(2))
+    labels, levels = torch.tensor([0, 0, 3, -1]), torch.tensor([1, 2, 1, -1])
+    alone, wanted = part_of(a, b, labels, levels, None)
+    torch.testing.assert_close(loss, alone)
+    for found, expected in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(found[COUNTED], expected)
+        assert not found[~COUNTED].any()
+
+
+@pytest.mark.parametrize("cut", [4, 2])
+def test_ranks_with_more_and_fewer_clips_that_count_average_to_the_whole(cut: int):
+    loss, gradients = contrast_of(COUNTED)
+    parts = [contrast_of(COUNTED, slice(first, first + cut)) for first in range(0, 8, cut)]
+    torch.testing.assert_close(sum(part for part, _ in parts) / len(parts), loss)
+    for number, expected in enumerate(gradients):
+        torch.testing.assert_close(sum(found[number] for _, found in parts) / len(parts), expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_contrast_without_clips_is_nothing(precision: torch.dtype):
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss, gradients = contrast_of(torch.zeros(8, dtype=torch.bool))
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_clips_without_a_label_or_words_of_their_own_take_no_part_in_contrasts_with_text():
+    stage, batch = make_stage().eval(), distinct_batch()
+    batch["prompt"][2], batch["prompt"][5], batch["prompt"][6] = UNLABELLED, UNLABELLED, "a raised brow"
+    batch["emotion"][[2, 5, 6]] = batch["level"][[2, 5, 6]] = NO_LABEL
+    told = described(batch)
+    assert told.tolist() == [True, True, False, True, True, False, True, True]
+    with torch.no_grad():
+        losses, fewer = stage.losses(batch), stage.losses(picked(batch, told.nonzero()[:, 0]))
+        none = stage.losses(picked(batch, torch.tensor([2, 5])))
+    for name in ("text_image_loss", "text_audio_loss"):
+        torch.testing.assert_close(losses[name], fewer[name])
+        assert none[name] == 0
+    assert losses["image_audio_loss"] != fewer["image_audio_loss"]
+    assert none["image_audio_loss"] > 0, "an image and a voice of one clip belong together"
+
+
+def picked(batch: dict, rows: torch.Tensor) -> dict:
+    return {n: v[rows] if isinstance(v, torch.Tensor) else [v[i] for i in rows.tolist()] for n, v in batch.items()}
+
+
+def test_a_validation_is_the_mean_over_the_clips_that_take_part():
+    stage, batch = make_stage().eval(), distinct_batch()
+    stage.validate(batch)
+    whole = stage.metrics()
+    silent = batch | {"prompt": [UNLABELLED] * 8, "emotion": torch.full((8,), NO_LABEL)}
+    for part in (batch, silent):
+        stage.validate(part)
+    both = stage.metrics()
+    assert both["text_image_loss"] == pytest.approx(whole["text_image_loss"], rel=1e-5)
+    stage.validate(silent)
+    assert stage.metrics()["text_image_loss"] == 0
 
 
 def test_relation_loss_ignores_rotations():

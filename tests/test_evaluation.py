@@ -63,7 +63,12 @@ def test_retrieval_of_one_who_knows(tmp_path: Path, wrong: bool):
     emotions = [*EMOTIONS, "happy"]
     reader = write_grey(tmp_path / "data", *(("a", emotion, "front", 100) for emotion in emotions))
     labels = [EMOTIONS.index(emotion) for emotion in emotions]
+    asked, frames = [], reader.frames
+    reader.frames = lambda key, wanted: asked.append((key, *wanted)) or frames(key, wanted)  # type: ignore[method-assign]
     found = evaluate_emotion(Oracle(labels, wrong), reader, "test", unseen=["happy", "sad"])
+    middle = [place / reader.info(key).frames for key, place in asked if reader.info(key).emotion != "neutral"]
+    assert len(middle) == 8
+    assert all(0.2 <= place < 0.8 for place in middle), "where actors show an emotion"
     right = 0.0 if wrong else 1.0
     for group in ("", "seen_", "unseen_"):
         assert found[f"{group}text_image_top1"] == found[f"{group}image_audio_top1"] == right

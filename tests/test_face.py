@@ -4,6 +4,7 @@ import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,17 @@ from emohead.models.discriminator import Discriminator, DiscriminatorConfig
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig, StyledConv, to_float
-from emohead.models.face_loss import VGGFeatures, boxes_mask, gradient_penalty, perceptual_loss
+from emohead.models.face_loss import EmotionFeatures, VGGFeatures, boxes_mask, gradient_penalty, perceptual_loss
 from emohead.models.flow import identity_grid, landmark_flow, resize, sample, warp
 from emohead.trainers.config import as_dict, load_config
-from emohead.trainers.face import FaceStage, FaceStageConfig
+from emohead.trainers.engines.plain import PlainEngine
+from emohead.trainers.face import FaceStage, FaceStageConfig, score
 from emohead.trainers.face_augmentation import FaceAugmentationConfig, similarity, transform_motion, transform_picture
+from emohead.trainers.metrics import psnr, sharpness
+from emohead.trainers.portrait import portrait_losses
+from emohead.trainers.run import strategy
 from emohead.trainers.run.meter import WorkCounter
+from emohead.trainers.run.train import train
 from torch import nn
 
 from .face_stage import DIMS, SMALL, face_model, make_generator, make_stage, small_config
@@ -190,7 +196,7 @@ def test_coefficients_are_taught_and_judged_by_those_of_the_clip_that_a_frame_is
     identity = torch.cat([batch["portrait_identity"], batch["identity"]])
     motion = torch.cat([batch["portrait_motion"], batch["target_motion"][:, 13]])
     both = stage.network.encode_portrait(torch.cat([batch["portrait"], batch["target"]]))
-    losses = stage._portrait_losses(both._replace(identity=identity, motion=motion), batch)
+    losses = portrait_losses(stage.network, both._replace(identity=identity, motion=motion), batch)
     assert losses["coefficients_loss"] == losses["points_loss"] == 0
     features = stage.average.encode_portrait(batch["portrait"])
     right = features._replace(identity=batch["portrait_identity"], motion=batch["portrait_motion"])
@@ -259,6 +265,51 @@ def test_the_average_is_what_is_exported():
     assert stage.preview(batch)["frames"].dtype == np.uint8
 
 
+def test_statistics_of_the_average_are_averaged_as_its_weights():
+    stage = make_stage()
+    stage.num_batches, decay = 10**6, stage.config.ema_decay
+    current, kept = (dict(network.named_buffers()) for network in (stage.network, stage.average))
+    name, counted = "encoder.find.1.running_mean", "encoder.find.1.num_batches_tracked"
+    current[name].fill_(1.0)
+    current[counted].fill_(7)
+    stage._update_average()
+    torch.testing.assert_close(kept[name], torch.full_like(kept[name], 1 - decay))
+    assert kept[counted] == 7
+    assert torch.equal(kept["face.expression_basis"], current["face.expression_basis"])
+
+
+def test_the_penalty_of_the_discriminator_counts_in_full():
+    """Cut down to clip_norm, its step would be the same at any weight above some. An untrained one has a flat logit."""
+    moved = {}
+    for weight in (1e8, 1e10):
+        config = small_config()
+        config.adversary.r1, config.adversary.r1_every, config.optimizer.warmup_steps = weight, 1, 0
+        stage, batch = make_stage(config), made_up_batch("face", batch_size=4)
+        weights = list(stage.discriminator.parameters())
+        stage.engines["discriminator"].optimizer = torch.optim.SGD(weights, lr=1e-6, fused=True)
+        before = [p.detach().clone() for p in weights]
+        stage.training_step(batch, 0)
+        assert stage.norms["gradient_penalty"].read() > stage.config.optimizer.clip_norm
+        moved[weight] = sum(float((p - b).abs().sum()) for p, b in zip(weights, before, strict=True))
+    assert moved[1e10] > 10 * moved[1e8]
+
+
+def test_each_network_of_a_run_is_clipped_as_its_stage_says(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clipped = []
+
+    class Watched(PlainEngine):
+        def __init__(self, *given: Any, clip_norm: float, **named: Any) -> None:
+            super().__init__(*given, clip_norm=clip_norm, **named)
+            clipped.append(clip_norm)
+
+    monkeypatch.setattr(strategy, "PlainEngine", Watched)
+    settings = ["trainer.max_steps=1", "optimizer.clip_norm=0.5", "tracking.wandb=disabled", f"run={tmp_path / 'run'}"]
+    train("face", [demo / "face" / "config.yaml"], settings)
+    assert clipped == [0.5, math.inf]
+
+
 def test_boxes_are_around_mouth_and_eyes_only():
     landmarks = torch.zeros(1, 68, 2)
     landmarks[:, 36:42], landmarks[:, 42:48], landmarks[:, 48:] = (
@@ -270,6 +321,23 @@ def test_boxes_are_around_mouth_and_eyes_only():
     assert mask[48, 32] == mask[19, 19] == mask[19, 44] == 1
     assert mask[32, 32] == mask[0, 0] == 0
     assert mask.mean() < 0.05
+
+
+def test_a_score_likes_detail_that_cannot_be_known_better_than_a_blur():
+    draws = torch.Generator().manual_seed(0)
+    coarse = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8, generator=draws) - 0.5, size=64, mode="bilinear")
+    true, made = (0.1 * torch.randn(4, 3, 64, 64, generator=draws) for _ in range(2))
+    truth = coarse + true
+    frames = {"blurred": coarse, "drawn": coarse + made, "half": coarse + 0.5 * true, "noisy": coarse + true + 2 * made}
+    found = {name: (psnr(frame, truth).mean(), sharpness(frame, truth).mean()) for name, frame in frames.items()}
+    assert found["blurred"][0] == pytest.approx(found["drawn"][0] + 3, abs=0.1), "PSNR likes a blur"
+    scores = {name: score(*figures) for name, figures in found.items()}
+    assert max(scores["blurred"], scores["noisy"]) < scores["drawn"]
+    assert [round(float(found[name][1]), 1) for name in ("drawn", "half", "noisy")] == [1.0, 0.3, 5.0]
+    assert found["blurred"][1] < 0.01
+    assert sharpness(coarse, coarse).tolist() == [1] * 4
+    flat = torch.zeros(1, 3, 8, 8)
+    assert score(psnr(flat, flat), sharpness(flat, flat)).isfinite()
 
 
 def test_sizes_that_do_not_fit_are_named():
@@ -314,6 +382,16 @@ def test_a_perceptual_network_stays_as_it_came_and_out_of_checkpoints(tmp_path):
     assert same == 0
     assert 0 < 2 * little < much
     assert "perceptual_loss" in stage.losses(made_up_batch("face"))
+
+
+def test_a_perceptual_network_sees_that_part_of_a_picture_which_its_emotion_space_does():
+    torch.manual_seed(0)
+    space = EmotionSpace(EmotionSpaceConfig(towers=["image"], image_crop=0.5))
+    frame, target = torch.rand(2, 1, 3, 32, 32) * 2 - 1
+    (gradient,) = torch.autograd.grad(perceptual_loss(EmotionFeatures(space), frame.requires_grad_(), target), frame)
+    seen = torch.zeros(32, 32, dtype=torch.bool)
+    seen[8:24, 8:24] = True
+    assert torch.equal(gradient.abs().sum((0, 1)) > 0, seen)
 
 
 @pytest.mark.parametrize("name", ["face-debug", "face-small", "face-base", "face-base-512"])

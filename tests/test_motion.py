@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
 from emohead.datamodules.config import DataConfig
+from emohead.datamodules.prompts import UNLABELLED
+from emohead.datamodules.sample import NO_LABEL
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
@@ -288,6 +290,19 @@ def test_the_offset_of_lips_is_found():
         assert confidence > 0.3
     _, unsure = sync_offset(moments, F.normalize(torch.randn(60, 16, generator=generator), dim=-1))
     assert unsure < 0.2
+
+
+def test_clips_that_say_nothing_of_their_emotion_are_not_asked_for_it(stage):
+    batch, emotion = made_up_batch("motion", batch_size=6), torch.randn(6, 64)
+    batch["prompt"][4:], batch["emotion"][4:] = [UNLABELLED] * 2, NO_LABEL
+    with torch.no_grad():
+        losses = stage.judge(stage.critics, batch, batch["motion"], F.normalize(emotion, dim=-1))
+        fewer = {name: value[:4] for name, value in batch.items()}
+        alone = stage.judge(stage.critics, fewer, fewer["motion"], F.normalize(emotion[:4], dim=-1))
+        silent = {name: value[4:] for name, value in batch.items()}
+        none = stage.judge(stage.critics, silent, silent["motion"], F.normalize(emotion[4:], dim=-1))
+    torch.testing.assert_close(losses["emotion_loss"], alone["emotion_loss"])
+    assert none["emotion_loss"] == 0 < none["sync_loss"]
 
 
 def test_moments_loss_is_least_where_moments_meet():

@@ -49,12 +49,13 @@ DATA = dict.fromkeys(SAMPLE, SAMPLE) | {
     "module": STORED | {"config", "stream"},
 }
 PLAIN = {"config", "keys", "metrics", "contrast", "frozen", "lightning_private", "optimizer", "tracking"}
-LEARNING = PLAIN | {"engines", "stage", "augmentation", "face_augmentation"}
+LEARNING = PLAIN | {"engines", "stage", "augmentation", "face_augmentation", "portrait"}
 STAGE_FILES = {"emotion", "motion", "face", "distill"}
 TRAINING = dict.fromkeys(PLAIN, PLAIN) | {
     "engines": PLAIN,
     "augmentation": PLAIN | {"engines"},
     "face_augmentation": PLAIN | {"engines"},
+    "portrait": PLAIN,
     "stage": LEARNING,
     **dict.fromkeys(STAGE_FILES, LEARNING | STAGE_FILES),
     "all_stages": LEARNING | STAGE_FILES,

@@ -13,7 +13,7 @@ from emohead.datamodules.batch import BATCH, Batch, check_batch
 from emohead.datamodules.config import DataConfig
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.module import TalkingFaceData, pl
-from emohead.datamodules.sample import NO_LABEL, SAMPLES_PER_FRAME
+from emohead.datamodules.sample import EMOTIONS, NO_LABEL, SAMPLES_PER_FRAME
 from emohead.datamodules.stream.examples import draw_pair, motion_window
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, write_clips
@@ -159,6 +159,19 @@ def test_windows_and_pairs() -> None:
     pairs = {draw_pair(4, rng) for _ in range(500)}
     assert pairs == set(itertools.permutations(range(4), 2))
     assert draw_pair(1, rng) == (0, 0)
+
+
+def test_the_image_of_an_emotion_is_from_the_middle_of_its_clip(corpus: Path) -> None:
+    reader, calm = ClipReader(corpus), (NO_LABEL, EMOTIONS.index("neutral"))
+    frames = {key: reader.frames(key, range(30)) for key in reader.keys("train")}
+    acted, others = set(), set()
+    for batch in take(data_of(corpus, stage="emotion").train_dataloader(), 100):
+        for key, image, emotion in zip(batch["key"], batch["image"].numpy(), batch["emotion"].tolist(), strict=True):
+            place = int((frames[key] == image).all(axis=(1, 2, 3)).argmax())
+            (others if emotion in calm else acted).add(place)
+    assert acted == set(range(6, 24))
+    assert min(others) < 3
+    assert max(others) > 26
 
 
 def test_unlabelled_clips_have_no_class(corpus: Path) -> None:

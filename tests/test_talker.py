@@ -4,8 +4,11 @@ import numpy as np
 import torch
 from emohead.datamodules.stream.examples import motion_window
 from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, subword_buckets
+from emohead.models.face import FaceGenerator, FaceGeneratorConfig
+from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.models.talker import EASE_FRAMES, HEAD, anchor, copy_matching, motion_windows
-from torch import nn
+
+from .face_stage import DIMS, SMALL
 
 
 def test_word_forms_share_buckets():
@@ -49,13 +52,6 @@ def test_windows_are_those_that_training_cuts():
     assert np.array_equal(motion_windows(short)[1], motion_window(short.numpy(), 1))
 
 
-def test_student_starts_from_matching_tensors():
-    teacher = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 8))
-    student = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 6))
-    assert copy_matching(student, teacher) == 2
-    assert torch.equal(student[0].weight, teacher[0].weight)
-
-
 def test_a_video_begins_with_the_portrait_as_it_is():
     """Turned, smiling: the first frame is its own; the head stays about there, a smile gives way, or stays if asked."""
     torch.manual_seed(0)
@@ -68,3 +64,34 @@ def test_a_video_begins_with_the_portrait_as_it_is():
         torch.testing.assert_close(moved[EASE_FRAMES:, : HEAD.start], expected[EASE_FRAMES:, : HEAD.start])
         steps = (moved - motion).diff(dim=0).abs().amax(dim=0) / (portrait - motion[0]).abs().clamp(min=1e-3)
         assert steps.max() < 30 / EASE_FRAMES  # it eases: no frame takes more than its share
+
+
+def face(seed: int, **changes: object) -> FaceGenerator:
+    torch.manual_seed(seed)
+    return FaceGenerator(FaceGeneratorConfig(**SMALL | changes, **DIMS))
+
+
+def test_a_student_of_the_same_shape_starts_as_its_teacher():
+    student, teacher = face(1), face(0)
+    assert copy_matching(student, teacher)
+    given = teacher.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in student.state_dict().items())
+
+
+def test_a_student_of_other_widths_gets_no_part_of_a_chain_whose_rest_is_random():
+    """The corrections of a second look have the same shape at any width, but read what other layers have reduced."""
+    student, teacher = face(1, channels=[16, 16, 8]), face(0)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    alike = [name for name, tensor in before.items() if tensor.shape == teacher.state_dict()[name].shape]
+    assert any("correct" in name for name in alike)
+    assert not copy_matching(student, teacher)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+    assert copy_matching(face(1, style_dim=8).encoder, teacher.encoder), "it depends on nothing of the rest"
+
+
+def test_a_student_of_fewer_layers_gets_those_that_it_has():
+    sizes = {"motion_dim": 10, "identity_dim": 3, "emotion_dim": 8, "dim": 16, "heads": 2}
+    student, teacher = (AudioTo3DMM(AudioTo3DMMConfig(layers=layers, **sizes)) for layers in (2, 4))
+    assert copy_matching(student, teacher)
+    assert torch.equal(student.blocks[1].qkv.weight, teacher.blocks[1].qkv.weight)
+    assert not copy_matching(teacher, student)

@@ -4,7 +4,8 @@ Each of the student's parts learns from its teacher and, if the data knows the a
 
     emotion   the teacher's embedding of the same text, image and speech (cosine)
     motion    the teacher's motion for the same speech, with the student's own emotion; and the tracked motion
-    face      the teacher's frame for the same portrait and motion; and the true frame
+    face      the teacher's frame for the same portrait and motion; and the true frame. Its encoder learns what the
+              teacher's did: where the points of a portrait are, and which coefficients it has
 
 The abstract of arXiv:2305.02572 has no such stage: all of this is our own choice.
 Shapes: B clips, E embedding, T frames of speech, D values of motion.
@@ -34,6 +35,7 @@ from ..models.sent import sent
 from ..models.talker import Talker, TalkerConfig, anchor, copy_matching, motion_windows
 from .frozen import Frozen
 from .metrics import psnr
+from .portrait import of_portraits, portrait_losses
 from .stage import Film, Stage, StageConfig, Start
 
 Values = dict[str, Any]  # the configuration of a network, as its export has it
@@ -50,7 +52,9 @@ class DistillLoss:
     speech_loss: float = 1.0  # weight of the distance from the teacher's embedding of voices
     motion_loss: float = 1.0  # weight of the difference from the teacher's motion
     true_motion_loss: float = 0.5  # weight of the difference from the tracked expression
-    portrait_loss: float = 0.5  # weight of the error of the coefficients read from the portrait
+    places_loss: float = 1.0  # weight of the points that the encoder finds in a picture, cross entropy
+    points_loss: float = 20.0  # weight of the points that follow from the encoder's coefficients
+    coefficients_loss: float = 1.0  # weight of the coefficients that the encoder reads from a picture
     frame_loss: float = 5.0  # weight of the difference from the teacher's frame
     true_frame_loss: float = 5.0  # weight of the difference from the true frame
     region_loss: float = 1.0  # weight of the difference in mouth and eyes of the true frame
@@ -61,7 +65,7 @@ class DistillStageConfig(StageConfig):
     emotion: str = ""  # emotion.safetensors, the teacher of the emotion part
     motion: str = ""  # motion.safetensors, the teacher of the motion part
     face: str = ""  # face.safetensors, the teacher of the face part
-    start_from_teacher: bool = True  # copy the teachers' tensors of equal name and shape
+    start_from_teacher: bool = True  # copy what is of a teacher's width: of image, speech, motion, encoder, face
     network: TalkerConfig = field(default_factory=TalkerConfig)
     loss: DistillLoss = field(default_factory=DistillLoss)
 
@@ -83,7 +87,8 @@ class DistillStage(Stage[DistillStageConfig]):
     monitor = "-val/loss"
     figures = (
         *("loss", "text_loss", "image_loss", "speech_loss", "motion_loss", "true_motion_loss"),
-        *("portrait_loss", "frame_loss", "true_frame_loss", "region_loss", "student_psnr", "teacher_psnr"),
+        *("places_loss", "points_loss", "coefficients_loss", "frame_loss", "true_frame_loss", "region_loss"),
+        *("student_psnr", "teacher_psnr"),
     )
     network: Talker
 
@@ -109,6 +114,7 @@ class DistillStage(Stage[DistillStageConfig]):
             copy_matching(self.network.emotion.image, space.image_tower)
             copy_matching(self.network.emotion.speech, space.speech_encoder)
             copy_matching(self.network.motion, motion)
+            copy_matching(self.network.face.encoder, face.encoder)  # which depends on nothing of the rest
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
         # All sentences by which the teacher kept CLIP's knowledge of words, except those for held-out emotions.
@@ -166,12 +172,11 @@ class DistillStage(Stage[DistillStageConfig]):
         student = self.network.face
         with torch.no_grad():
             taught = drawn(self.teachers.face, batch["portrait"], batch["target_motion"])
-        features = student.encode_portrait(batch["portrait"])
-        frame = student(features, batch["target_motion"]).frame.float()
+        # As for its teacher: coefficients are read from both pictures and known of both, and the drawing teaches none.
+        both = student.encode_portrait(torch.cat([batch["portrait"], batch["target"]]))
+        frame = student(of_portraits(both), batch["target_motion"]).frame.float()
         target = to_float(batch["target"])
-        motion = student.normalise(features.motion) - student.normalise(batch["portrait_motion"])
-        return {
-            "portrait_loss": motion.abs().mean() + (features.identity - batch["portrait_identity"]).abs().mean(),
+        return portrait_losses(student, both, batch) | {
             "frame_loss": pyramid_distance(frame, taught),
             "true_frame_loss": pyramid_distance(frame, target),
             "region_loss": region_loss(frame, target, batch["target_landmarks"]),

@@ -8,6 +8,7 @@ Shapes: B clips of the global batch, E width of the space.
 """
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..models.emotion import EmotionSpace, EmotionSpaceConfig
 from ..models.ranges import number
 from ..models.sent import sent
 from .augmentation import augment_image, augment_speech
-from .contrast import ALL, contrastive_loss, match_weights
+from .contrast import ALL, contrastive_loss, described, match_weights
 from .engines.ranks import all_objects, all_rows, own_rows
 from .metrics import emotion_retrieval
 from .optimizer import decay_groups
@@ -61,13 +62,17 @@ class Contrast(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))  # (1,): DeepSpeed has no scalars
 
     def forward(
-        self, text: Tensor, image: Tensor, audio: Tensor, weights: Tensor, rows: slice = ALL
+        self, text: Tensor, image: Tensor, audio: Tensor, described: Tensor, weights: Tensor, rows: slice = ALL
     ) -> dict[str, Tensor]:
-        """Embeddings (B, E) of the global batch and `weights` (rows, B) -> three losses."""
+        """Embeddings (B, E) of the global batch and `weights` (rows, B) -> three losses.
+
+        described: which clips (B,) have a text. The others take part in the contrast of images and voices only, where
+        each matches itself: so voices learn from what a pretrained image tower sees in films without labels.
+        """
         temperature = self.log_temperature.float().exp().clamp(min=MIN_TEMPERATURE)
         return {
-            "text_image_loss": contrastive_loss(text, image, weights, temperature, rows),
-            "text_audio_loss": contrastive_loss(text, audio, weights, temperature, rows),
+            "text_image_loss": contrastive_loss(text, image, weights, temperature, rows, counted=described),
+            "text_audio_loss": contrastive_loss(text, audio, weights, temperature, rows, counted=described),
             "image_audio_loss": contrastive_loss(image, audio, weights, temperature, rows),
         }
 
@@ -140,9 +145,10 @@ class EmotionStage(Stage[EmotionStageConfig]):
     def pair_losses(self, batch: Batch, text: Tensor, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """The losses of embeddings (B, E) of this rank's share of the batch, in contrast to those of all ranks."""
         rows = own_rows(len(text))
-        text, image, audio, emotion, level = all_rows(text, image, audio, batch["emotion"], batch["level"])
+        own = (text, image, audio, described(batch), batch["emotion"], batch["level"])
+        text, image, audio, told, emotion, level = all_rows(*own)
         weights = match_weights(emotion, level, self.config.other_level, rows)
-        return self.contrast(text, image, audio, weights, rows)
+        return self.contrast(text, image, audio, told, weights, rows)
 
     def prior_loss(self, picks: Tensor) -> Tensor:
         """How far the similarities among some sentences of the bank, by number (B,), have drifted from CLIP's."""
@@ -159,7 +165,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
             "image": self.network.encode_image(batch["image"]),
             "audio": self.network.encode_speech(batch["speech"]),
         }
-        found |= {name: batch[name] for name in ("emotion", "level")}
+        found |= {"emotion": batch["emotion"], "level": batch["level"], "described": described(batch)}
         self.validated.append({name: value.cpu() for name, value in found.items()})
         return {}
 
@@ -169,20 +175,26 @@ class EmotionStage(Stage[EmotionStageConfig]):
         batches = [
             {k: torch.cat([share[k] for share in shares]) for k in shares[0]} for shares in zip(*validated, strict=True)
         ]
-        count = sum(len(batch["emotion"]) for batch in batches)
-        terms: dict[str, float] = {}
+        return self.contrasts(batches) | self.retrieval(batches)
+
+    def contrasts(self, batches: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Each loss as the mean over those clips of all batches that take part in it, and their total."""
+        sums, counts = defaultdict[str, float](float), defaultdict[str, int](int)
         for batch in batches:
+            told, clips = int(batch["described"].sum()), len(batch["described"])
             for name, value in self.contrast_of(batch).items():
-                terms[name] = terms.get(name, 0.0) + float(value) * len(batch["emotion"]) / count
-        return terms | self.retrieval(batches)
+                count = told if "text" in name else clips
+                sums[name] += float(value) * count
+                counts[name] += count
+        terms = {name: torch.tensor(total / max(1, counts[name])) for name, total in sums.items()}
+        return {name: float(value) for name, value in (terms | {"loss": self.total(terms)}).items()}
 
     @torch.no_grad()
     def contrast_of(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one whole batch of embeddings."""
         batch = {name: value.to(self.device) for name, value in batch.items()}
         weights = match_weights(batch["emotion"], batch["level"], self.config.other_level)
-        losses = self.contrast(batch["text"], batch["image"], batch["audio"], weights)
-        return losses | {"loss": self.total(losses)}
+        return self.contrast(batch["text"], batch["image"], batch["audio"], batch["described"], weights)
 
     @torch.no_grad()
     def retrieval(self, batches: list[dict[str, Tensor]]) -> dict[str, float]:

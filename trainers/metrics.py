@@ -10,6 +10,7 @@ from ..models.face_model import MOUTH, POSE_DIM, FaceModel
 GALLERIES = 8  # names the random numbers that retrieval draws; any other would do
 PIXELS = 256  # of the pictures in which landmark distances are counted
 LEAST_ERROR = 1e-10  # mean square of a picture in [-1, 1]: with less, PSNR would be infinite
+LEAST_DETAIL = 1.25 * (2 / 255) ** 2 / 12  # mean square of the detail that rounding to 256 steps makes
 
 
 def psnr(frames: Tensor, truth: Tensor) -> Tensor:
@@ -21,6 +22,24 @@ def psnr(frames: Tensor, truth: Tensor) -> Tensor:
     """
     error = (frames.float().clamp(-1, 1) - truth.float()).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp(min=LEAST_ERROR))
+
+
+def sharpness(frames: Tensor, truth: Tensor) -> Tensor:
+    """Energy of the finest detail of pictures (B, 3, S, S) in [-1, 1] over that of the true ones, each (B,).
+
+    1 is ideal; blurred pictures have less, noisy ones more. Detail is what a pixel differs from the mean of its four
+    neighbours by (the discrete Laplacian); noise of a picture's 256 steps is added to both, so that a picture without
+    any detail has a figure too.
+    """
+    found, wanted = (detail(part.float().clamp(-1, 1)).square().flatten(1).mean(1) for part in (frames, truth))
+    return (found + LEAST_DETAIL) / (wanted + LEAST_DETAIL)
+
+
+def detail(pictures: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H - 2, W - 2): each pixel less the mean of its neighbours above, below, left and right."""
+    above, below = pictures[..., :-2, 1:-1], pictures[..., 2:, 1:-1]
+    left, right = pictures[..., 1:-1, :-2], pictures[..., 1:-1, 2:]
+    return pictures[..., 1:-1, 1:-1] - (above + below + left + right) / 4
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from ..models.ranges import number
 from ..models.sent import sent
 from .augmentation import augment_mel
 from .config import as_dict
-from .contrast import contrastive_loss, match_weights
+from .contrast import contrastive_loss, described, match_weights
 from .engines.draws import Draws
 from .engines.ranks import all_rows, own_rows
 from .frozen import Frozen
@@ -158,16 +158,19 @@ class MotionStage(Stage[MotionStageConfig]):
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
     def judge(self, critics: MotionCritics, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
-        """The critics' losses of motion (B, T, D), made or true, for its speech and emotion (B, E)."""
+        """The critics' losses of motion (B, T, D), made or true, for its speech and emotion (B, E).
+
+        Which emotion it has is asked of clips only that say so: see `described`.
+        """
         expression = critics.normalise(motion)
         heard, seen = critics.sync(batch["speech"], expression)
         rows = own_rows(len(emotion))
-        own = (critics.emotion(expression), emotion, batch["emotion"], batch["level"])
-        shown, meant, labels, levels = all_rows(*own)
+        own = (critics.emotion(expression), emotion, described(batch), batch["emotion"], batch["level"])
+        shown, meant, told, labels, levels = all_rows(*own)
         weights = match_weights(labels, levels, OTHER_LEVEL, rows)
         return {
             "sync_loss": moments_loss(heard, seen),
-            "emotion_loss": contrastive_loss(shown, meant, weights, TEMPERATURE, rows),
+            "emotion_loss": contrastive_loss(shown, meant, weights, TEMPERATURE, rows, counted=told),
         }
 
     def network_losses(self, batch: Batch, emotion: Tensor, draws: Draws) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ class OptimizerConfig:
     beta2: float = number(0.98, most=0.99999)  # decay of the mean of squared gradients
     warmup_steps: int = 50  # steps in which the learning rate rises from 0
     final_lr: float = number(0.05, most=1)  # share of lr left at the last step (cosine)
-    clip_norm: float = number(1.0, above=0)  # norm that a gradient is cut down to
+    clip_norm: float = number(1.0, above=0)  # norm that a gradient is cut down to; not the discriminator's
 
 
 def learning_rate_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:

@@ -55,7 +55,7 @@ class TrainerConfig:
     val_every: int = number(200, least=1)  # steps between two validations
     checkpoint_every: int = number(200, least=1)  # steps between two checkpoints
     keep_last: int = number(2, least=1)  # newest checkpoints that are kept
-    keep_best: int = 1  # best checkpoints that are kept, by the stage's metric on val
+    keep_best: int = 1  # best checkpoints that are kept, by the stage's metric on val; the best of them is exported
     save_before: int = 120  # seconds before the end of a SLURM job's time at which a run saves and is requeued
     timeout: int = number(600, least=1)  # seconds that a rank may stand still before the job is ended
     max_skipped: int = number(10, least=1)  # steps in a row without a finite loss and gradient before the run stops
@@ -218,15 +218,24 @@ class Stage(pl.LightningModule, Generic[Config]):
         for name, engine in self.engines.items():
             engine.set_lr_scale(self.lr_scale(name))
 
+    @property
+    def position(self) -> int:
+        """What draws follow from beside the seed: the step; of a validation 0, so that all validations compare."""
+        return self.num_batches if self.training else 0
+
     def step_seed(self) -> int:
         """A seed for this step: a function of the run's seed and the position only."""
-        return self.config.seed * SEED_STRIDE + self.num_batches
+        return self.config.seed * SEED_STRIDE + self.position
 
     def lr_scale(self, name: str) -> float:
         """The share of its learning rate that an engine has at this step."""
         c = self.config
         steps = {"warmup_steps": c.optimizer.warmup_steps, "max_steps": c.trainer.max_steps}
         return learning_rate_scale(self.num_batches, **steps, final=c.optimizer.final_lr)
+
+    def clip_norm(self, name: str) -> float:
+        """The norm that the gradient of an engine is cut down to; math.inf: it stays as it is."""
+        return self.config.optimizer.clip_norm
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """A rank's share of a batch, cut into the parts that are worked on at once."""
@@ -256,7 +265,7 @@ class Stage(pl.LightningModule, Generic[Config]):
 
     def draws(self, batch: Batch, *seeds: int, device: torch.device | str = "cpu") -> Draws:
         """Random numbers of this step for the samples of (a part of) the batch."""
-        seeds = (self.config.seed, self.num_batches, *seeds)
+        seeds = (self.config.seed, self.position, *seeds)
         size = len(batch["key"])
         if self.rows is None:
             return Draws(*seeds, rows=range(size), total=size, device=device)

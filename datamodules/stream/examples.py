@@ -15,11 +15,12 @@ import numpy as np
 from ..batch import EMOTION, FACE, MOTION
 from ..dataset.clip import StoredClip
 from ..prompts import draw_prompt
-from ..sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME
+from ..sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME, ClipInfo
 from .memory import Slot
 
 Sample = dict[str, Any]
 Room = Callable[[str], np.ndarray]  # the name of a picture in the batch -> uint8 (S, S, 3) to decode it into
+ACTED = 3 / 5  # the middle share of a clip in which its emotion shows: actors, those of MEAD too, begin and end neutral
 
 
 class Pictures:
@@ -60,7 +61,7 @@ def draw_sample(
 
 
 def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
-    """A frame from anywhere in the clip, a window of its speech, its label and a description."""
+    """A frame that shows the clip's emotion, a window of its speech, its label and a description."""
     start = draw_start(clip.num_frames, window_frames, rng)
     return _condition(clip, rng, start, window_frames, room)
 
@@ -118,6 +119,12 @@ def draw_start(num_frames: int, window_frames: int, rng: np.random.Generator) ->
     return int(rng.integers(max(0, num_frames - window_frames) + 1))
 
 
+def draw_acted(info: ClipInfo, num_frames: int, rng: np.random.Generator) -> int:
+    """A frame that shows the emotion of a clip: of its middle part, or of all of it if it is neutral or unlabelled."""
+    outside = 0 if info.emotion in (None, "neutral") else int(num_frames * (1 - ACTED) / 2)
+    return int(rng.integers(outside, num_frames - outside))
+
+
 def draw_pair(num_frames: int, rng: np.random.Generator) -> tuple[int, int]:
     """Two different frames; the same one twice if there is only one."""
     first = int(rng.integers(num_frames))
@@ -147,7 +154,7 @@ def collate(samples: Sequence[Sample], slot: Slot) -> None:
 def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, room: Room) -> Sample:
     info = clip.info()
     image = room("image")
-    clip.decode_frames([int(rng.integers(clip.num_frames))], [image])
+    clip.decode_frames([draw_acted(info, clip.num_frames, rng)], [image])
     speech = clip.speech(start, min(window_frames, clip.num_frames - start))
     return {
         "key": clip.key,

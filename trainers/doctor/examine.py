@@ -12,10 +12,10 @@ from typing import Any
 
 from ...datamodules.module import DataFacts
 from ...models.errors import UserError
+from ..all_stages import find_stage
 from ..config import load_config
 from ..run.checkpoints import Checkpoints
 from ..run.settings import CHECKPOINTS, check_same_run, run_folder, settle_devices, wrong_settings
-from ..run.train import find_stage
 from ..stage import Stage, StageConfig
 from .disk import checkpoint_bytes
 from .finding import Finding, refusal

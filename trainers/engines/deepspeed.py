@@ -9,6 +9,7 @@ that a checkpoint of any ZeRO stage and number of ranks can be read by any other
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -277,7 +278,7 @@ def configuration(zero_stage: int, offload: bool, clip_norm: float, size: int, n
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": clip_norm,  # without the key it clips to 1.0
+        "gradient_clipping": clip_norm if clip_norm < math.inf else 0.0,  # 0: none; without the key 1.0
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -2,8 +2,8 @@
 
 A stage calls `engine.backward(loss)` for each part of its batch and then `engine.step()`. Its forward passes go through
 its own modules, so that several networks can be trained on one batch. Two kinds: `PlainEngine` here, and
-`DeepSpeedEngine` in deepspeed.py. Both average gradients over the ranks, clip them by their global norm, and
-leave the weights alone if that norm is not finite; so their updates are the same.
+`DeepSpeedEngine` in deepspeed.py. Both average gradients over the ranks, clip them by their global norm (to none if
+`clip_norm` is infinite), and leave the weights alone if that norm is not finite; so their updates are the same.
 """
 
 import math

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import class_prompt
 from ...datamodules.sample import EMOTIONS, NO_LABEL
+from ...datamodules.stream.examples import draw_acted
 from ...models.emotion_student import MODALITIES, EmotionEncoder
 from ..metrics import emotion_retrieval
 from .common import Advance, keys_of, no_advance
@@ -32,7 +33,8 @@ def evaluate_emotion(
 ) -> dict[str, float]:
     """Top-1 emotion retrieval in all six directions; chance is 1 / the number of emotions in the split.
 
-    The text of an emotion is its canonical prompt without a level. A clip gives one random frame and its whole speech.
+    The text of an emotion is its canonical prompt without a level. A clip gives one frame and its whole speech; the
+    frame is drawn as in training, of the middle part of a clip that shows an emotion.
     Galleries hold one item of each emotion, drawn by `seed`. With emotions named in `unseen`, queries of those and of
     the others are reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions.
     `description_image_top1` and `description_audio_top1`, if clips have descriptions of their own: those of every other
@@ -75,7 +77,7 @@ def encode_clips(
     for key in keys_of(reader, split):
         info = reader.info(key)
         if info.emotion is not None:
-            frame = reader.frames(key, [int(rng.integers(info.frames))])
+            frame = reader.frames(key, [draw_acted(info, info.frames, rng)])
             (image,) = encoder.encode_image(torch.from_numpy(frame))
             (audio,) = encoder.encode_speech(torch.from_numpy(reader.speech(key))[None])
             text = encoder.encode_text(info.prompts).mean(dim=0) if info.prompts else None

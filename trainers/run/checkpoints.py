@@ -94,14 +94,24 @@ class Checkpoints:
     # ------------------------------------------------------------------------------------------ reading
 
     def newest(self, report: Report) -> Stored | None:
-        """The newest one that matches its manifest. Damaged ones are reported and renamed `….damaged`.
+        """The newest sound one, as of `sound`."""
+        return self.sound(reversed(from_first(self.steps())), report)
 
+    def kept_best(self) -> list[tuple[float, int]]:
+        """Those of `best` whose checkpoint is there. For all ranks together."""
+        steps = self.steps()
+        return from_first([(score, step) for score, step in self.best() if step in steps])
+
+    def sound(self, steps: Iterable[int], report: Report) -> Stored | None:
+        """The first of some steps whose checkpoint matches its manifest.
+
+        Damaged ones are reported and renamed `….damaged`.
         For all ranks together: each verifies its share of the files.
 
         Raises:
             UserError: it is of another format, or its frozen weights, which the older ones share, are damaged.
         """
-        for step in reversed(from_first(self.steps())):
+        for step in steps:
             folder = self.path(step)
             manifest, wrong = from_first(read_manifest(folder) if rank() == 0 else ({}, None))
             if wrong is None and manifest["format"] != FORMAT:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...models.errors import UserError
 from ..engines.ranks import from_first, num_ranks, rank
 from ..engines.shares import Share, to_save
-from ..stage import Stage
+from ..stage import Stage, TrainerConfig
 from .background import Background, Save
 from .checkpoints import Checkpoints, Report
 from .part_file import HostMemory, Part
@@ -52,9 +52,7 @@ class Saver:
             self.checkpoints.sweep()
         stored = self.stored = self.checkpoints.newest(self.report)
         if stored is not None:
-            c = stage.config.trainer
-            sharded = set(stage.trained()) if c.strategy == "deepspeed" and c.zero_stage == 3 else set()
-            load_weights(stage, stored, sharded=sharded)
+            load_weights(stage, stored, left=stage.trained() if sharded(stage.config.trainer) else ())
             self.latest, self.background.frozen = stored.step, stored.frozen()
             self.frozen = set(self.background.frozen["pieces"]) if self.background.frozen else set()
 
@@ -143,18 +141,23 @@ def state_of(stage: Stage) -> dict[str, Any]:
     return {"scales": scales, "skipped": stage.skipped, "world_size": stage.num_ranks}
 
 
-def load_weights(stage: Stage, stored: Stored, *, sharded: Collection[str] = ()) -> None:
-    """Put saved weights into a stage without engines. Raises UserError if they are those of another network.
+def sharded(config: TrainerConfig) -> bool:
+    """Whether each rank holds a part of the networks that are trained."""
+    return config.strategy == "deepspeed" and config.zero_stage == 3
 
-    sharded: networks whose parameters are left to their engines, which read no more than their ranks hold.
+
+def load_weights(stage: Stage, stored: Stored, *, left: Collection[str] = ()) -> None:
+    """Put saved weights into a stage that holds its networks. Raises UserError if they are those of other networks.
+
+    left: networks whose parameters are left to their engines, which read no more than their ranks hold.
     """
     path = stored.folder
     if stored.stage != stage.name:
         raise UserError(path, f"is of stage {stored.stage}, this run is of {stage.name}", "set run= to another folder")
     for name, module in stage.saved().items():
-        left = {key for key, _ in module.named_parameters(remove_duplicate=False)} if name in sharded else set()
+        own = {key for key, _ in module.named_parameters(remove_duplicate=False)} if name in left else set()
         try:
-            module.load_state_dict(weights_of(stored, name, left))
+            module.load_state_dict(weights_of(stored, name, own))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(path, f"does not fit the network of this emohead ({reason})", "start a new run") from None

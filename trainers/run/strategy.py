@@ -43,11 +43,10 @@ def look_after(launcher: Launcher) -> None:
 class EngineStrategy(DDPStrategy):
     """Gives a stage an engine for each network that it trains."""
 
-    def __init__(self, config: TrainerConfig, clip_norm: float, environment: ClusterEnvironment) -> None:
+    def __init__(self, config: TrainerConfig, environment: ClusterEnvironment) -> None:
         timeout = timedelta(seconds=config.timeout + 60)  # the watchdog has more to say, so it comes first
         super().__init__(cluster_environment=environment, timeout=timeout)
         self.config = config
-        self.clip_norm = clip_norm
         self.starter: Launcher | None = None
 
     @property
@@ -91,7 +90,7 @@ class EngineStrategy(DDPStrategy):
                 shard(module, device=self.root_device, local_rank=self.local_rank)
         self.model_to_device()
         optimizers = zip(stage.trained().items(), self.optimizers, strict=True)
-        stage.engines = {name: self.engine(module, optimizer) for (name, module), optimizer in optimizers}
+        stage.engines = {name: self.engine(m, optimizer, stage.clip_norm(name)) for (name, m), optimizer in optimizers}
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         with beside_the_work(self.root_device) as arrived:
@@ -102,14 +101,14 @@ class EngineStrategy(DDPStrategy):
             begin_graphs()
         return super().training_step(*arguments, **keywords)
 
-    def engine(self, module: nn.Module, optimizer: Any) -> Engine:
+    def engine(self, module: nn.Module, optimizer: Any, clip_norm: float) -> Engine:
         scale = LossScale(self.config.precision == "16-mixed")
         if self.config.strategy == "ddp":
-            return PlainEngine(module, optimizer, clip_norm=self.clip_norm, scale=scale)
+            return PlainEngine(module, optimizer, clip_norm=clip_norm, scale=scale)
         return DeepSpeedEngine(
             module,
             optimizer,
-            clip_norm=self.clip_norm,
+            clip_norm=clip_norm,
             scale=scale,
             zero_stage=self.config.zero_stage,
             offload=self.config.offload,

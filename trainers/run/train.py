@@ -1,11 +1,10 @@
 """One training run: config -> data -> stage -> Lightning -> export. To resume, call it again the same way."""
 
 import logging
-import platform
 import sys
 import traceback
 import warnings
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -15,20 +14,20 @@ import pytorch_lightning as pl
 import torch
 
 from ...datamodules.module import TalkingFaceData
-from ...models.errors import Failure, UserError
+from ...models.errors import Failure
 from ...models.lock import locked
-from ...models.versions import version_of
-from ..all_stages import STAGES
+from ..all_stages import find_stage
 from ..config import as_dict, load_config, save_config
 from ..lightning_private import leave_signals_alone, rank_zero_only
 from ..stage import Stage, StageConfig
 from .checkpoints import Checkpoints
 from .cluster import end_of_job, environment, forget_leftovers, requeue
 from .cpu import spare_cpu
+from .export import export_trained
 from .gpu import settle_gpus
 from .guards import SkippedSteps
 from .journal import Journal
-from .legs import begin_leg, ending_leg, seconds_so_far
+from .legs import begin_leg, ending_leg
 from .loop import Loop
 from .lost_nodes import note_lost, own_node
 from .memory_error import explain
@@ -36,7 +35,7 @@ from .origin import origin, public
 from .preemption import Notice, Preempted
 from .progress_bar import ProgressLine, Show
 from .pruning import Pruned, Watch
-from .save_and_resume import Saver, load_weights
+from .save_and_resume import Saver
 from .settings import (
     CHECKPOINTS,
     check,
@@ -50,8 +49,6 @@ from .settings import (
 from .strategy import EngineStrategy
 from .wandb_run import Say
 from .watchdog import Watchdog
-
-PACKAGES = ("emohead", "torch", "pytorch-lightning", "deepspeed", "open_clip_torch")
 
 
 def train(
@@ -128,7 +125,7 @@ def _train_in(
     checkpoints = Checkpoints(run / CHECKPOINTS, keep_last=config.trainer.keep_last, keep_best=config.trainer.keep_best)
     check_same_run(config, run)
     settle_gpus(config.trainer, run)
-    strategy = EngineStrategy(config.trainer, config.optimizer.clip_norm, environment(config.trainer))
+    strategy = EngineStrategy(config.trainer, environment(config.trainer))
     if rank_zero_only.rank == 0:
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml")
@@ -143,56 +140,9 @@ def _train_in(
     except Pruned:
         strategy.leave()
         raise
-    path = export_path(run, stage_type)
-    export(stage, path, provenance(stage, data, seconds=seconds_so_far(run)))
+    path = export_trained(stage, data, run, checkpoints)
     strategy.leave()
-    return path if stage.global_rank == 0 else None
-
-
-def find_stage(name: str) -> type[Stage]:
-    """Raises UserError if there is no such stage."""
-    if name not in STAGES:
-        raise UserError(f"'{name}'", "no such stage", f"one of {', '.join(STAGES)}")
-    return STAGES[name]
-
-
-def export_path(run: Path, stage_type: type[Stage]) -> Path:
-    return run / "export" / f"{stage_type.kind}.safetensors"
-
-
-def export_run(run: Path, out: Path) -> None:
-    """Export the newest sound checkpoint of a run folder, finished or not."""
-    checkpoints = Checkpoints(run / CHECKPOINTS)
-    stored = checkpoints.newest(report) if (run / "config.yaml").is_file() else None
-    if stored is None:
-        raise UserError(run, "no run folder with a checkpoint", f"wanted are config.yaml and {CHECKPOINTS}/step-…")
-    stage_type = find_stage(stored.stage)
-    config: Any = load_config(stage_type.config_type, [run / "config.yaml"], [])
-    quieten()
-    data = TalkingFaceData(stored.stage, config.data, seed=config.seed)
-    stage = stage_type(config, data.facts)
-    load_weights(stage, stored)
-    stage.export(out, provenance(stage, data, seconds=seconds_so_far(run)))
-
-
-def export(stage: Stage, path: Path, where_from: dict[str, Any]) -> None:
-    """Export a stage whose networks may be sharded. For all ranks together."""
-    with ExitStack() as stack:
-        for engine in stage.engines.values():
-            stack.enter_context(engine.whole())
-        if stage.global_rank == 0:
-            stage.export(path, where_from)
-
-
-def provenance(stage: Stage, data: TalkingFaceData, *, seconds: float) -> dict[str, Any]:
-    """The origin of weights: data, steps, seed, seconds of all legs, the checkpoints they were made from, versions."""
-    return {
-        "steps": stage.num_batches,
-        "seed": stage.config.seed,
-        "seconds": round(seconds, 1),
-        "config": public(as_dict(stage.config)),
-        "versions": {package: version_of(package) for package in PACKAGES} | {"python": platform.python_version()},
-    } | origin(stage.inputs, data.provenance())
+    return path
 
 
 def _fit(

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from ...models.errors import UserError
+from ..all_stages import find_stage
 from ..config import CONFIGS, find_shipped, load_config
-from ..run.train import find_stage
 from ..stage import Stage, StageConfig
 from .early_end import EarlyEnd
 from .parameters import Parameter, grid, read_parameters

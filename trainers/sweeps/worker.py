@@ -6,7 +6,6 @@ trial that fails, also for want of memory, is told as failed with its reason, an
 
 import contextlib
 import ctypes
-import json
 import math
 import os
 import signal
@@ -24,8 +23,10 @@ from optuna.trial import TrialState
 
 from ...models.errors import Failure, UserError
 from ...models.lock import held
+from ..run.checkpoints import Checkpoints
+from ..run.curves import read_metrics
 from ..run.preemption import EXIT_CODE, INTERRUPTED, SIGNALS
-from ..run.settings import report
+from ..run.settings import CHECKPOINTS, report
 from .leases import Lease, Leases
 from .study import REASON, Folder, best, claim, resume
 from .trial import verdict
@@ -144,7 +145,7 @@ class Worker:
         if verdict(folder) is not None:
             self.tell(number, TrialState.PRUNED)
         else:
-            value = last_value(folder / "metrics.jsonl", self.folder.sweep.metric)
+            value = value_of(folder, self.folder.sweep.metric)
             if value is None:
                 self.tell(number, TrialState.FAIL, reason=f"no validation with a finite {self.folder.sweep.metric}")
             else:
@@ -253,10 +254,11 @@ def shown(settings: dict[str, Any]) -> str:
     )
 
 
-def last_value(path: Path, metric: str) -> float | None:
-    """The figure of a run's last validation; None if there is none, or it is not finite."""
-    value = None
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            value = json.loads(line).get(metric, value)
-    return value if value is not None and math.isfinite(value) else None
+def value_of(run: Path, metric: str) -> float | None:
+    """The figure of what a run has exported: of its best checkpoint by the stage's metric; of its last validation if it
+    kept none. None if there is none, or it is not finite."""
+    path = run / "metrics.jsonl"
+    curve = read_metrics(path).get(metric, []) if path.exists() else []
+    best = [step for _, step in Checkpoints(run / CHECKPOINTS).best()][:1]
+    found = [value for step, value in curve if [step] == best] or [value for _, value in curve[-1:]]
+    return found[-1] if found and math.isfinite(found[-1]) else None
