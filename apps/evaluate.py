@@ -17,46 +17,19 @@ from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
-from ..models.face_model import POSE_DIM
 from ..models.files import write_json, written_aside
 from ..models.motion import AudioTo3DMM
-from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.faces import FaceJudges
+from ..trainers.evaluation.jury import Jury
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Judges, Maker, Table, evaluate_videos, from_speech
 from ..trainers.run.cpu import spare_cpu
-from .evaluation_page import metric_table, video_table, write_page, write_videos
+from .evaluation_page import metric_table, retrieval_table, video_table, write_page, write_videos
+from .evaluation_tables import COMPARED, JUDGED, notes, plain_metrics, retrieval_grid
 from .progress import progress_bar
-
-NOT_MEASURED = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
-COMPARED = {  # columns of the table of videos against the true ones, in this order
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "fid": "FID",
-    "csim": "CSIM",
-    "identity": "identity",
-    "sync_net_confidence": "LSE-C",
-    "sync_net_distance": "LSE-D",
-    "sync_net_offset": "AV offset",
-    "m_lmd": "M-LMD",
-    "f_lmd": "F-LMD",
-    "mouth_correlation": "mouth",
-}
-JUDGED = {  # and of the table by the chain's own judges: both in one would be too wide for a terminal
-    "emotion_accuracy": "emotion",
-    "seen_emotion_accuracy": "seen",
-    "unseen_emotion_accuracy": "unseen",
-    "sync_confidence": "sync",
-    "sync_offset": "offset",
-    "motion_emotion": "acted",
-    "expression": "expression",
-    "expression_rank": "its rank",
-    "faces_found": "faces",
-}
 
 
 def run_evaluation(
@@ -66,7 +39,6 @@ def run_evaluation(
     split: str,
     out: Path | None,
     emotion: Path | None,
-    jury: Path | None = None,
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
@@ -77,7 +49,6 @@ def run_evaluation(
 
     Returns the content of metrics.json.
 
-    jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
@@ -97,22 +68,22 @@ def run_evaluation(
     makers = _makers(parts, checkpoint, teachers)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    own_jury, judges_of_faces = _jury(jury, reader, space) if jury else None, FaceJudges() if faces else None
-    judges = Judges(**weights, space=space, jury=own_jury, faces=judges_of_faces)
-    metrics = _metrics(parts, reader, split, judges.jury, names)
+    jury = _jury(reader, loaded) if parts.motion else None
+    judges = Judges(**weights, space=space, jury=jury, faces=FaceJudges() if faces else None)
+    metrics = _metrics(parts, reader, split, jury, names)
     videos = _videos(makers, reader, split, judges, names)
-    missing = ", ".join(judges.missing()) if makers else ""
-    note = f"{missing}: {NOT_MEASURED}" if missing else ""
+    of_others, of_jury = judges.missing() if makers else [], jury.missing() if jury else []
+    missing, told = ", ".join([*of_others, *of_jury]), notes(metrics, of_others, of_jury)
     clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
-    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, told)
     found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
     content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
-        _write_files(out, content, shown, note)
+        _write_files(out, content, shown, told)
         if wandb:
             log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
@@ -124,24 +95,28 @@ def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, ma
         raise UserError(asked[0], f"judges videos, and a checkpoint of the kind '{kind}' draws none")
 
 
-def _print_tables(title: str, metrics: dict[str, float], videos: Table, note: str) -> None:
+def _print_tables(title: str, metrics: dict[str, float], videos: Table, told: list[str]) -> None:
     console = Console()
     console.print(_table(title, metrics))
+    if (found := retrieval_grid(metrics)).rows:
+        console.print(_retrieval_table(*found))
     for heading, columns in (("videos against the true ones", COMPARED), ("emotion and sync of videos", JUDGED)):
         if any(name in figures for figures in videos.values() for name in columns):
             console.print(_video_table(heading, videos, columns))
-    if note:
-        console.print(note, highlight=False)
+    for sentence in told:
+        console.print(sentence, highlight=False, markup=False)
 
 
-def _write_files(out: Path, content: dict[str, Any], shown: dict[Path, str], note: str) -> None:
+def _write_files(out: Path, content: dict[str, Any], shown: dict[Path, str], told: list[str]) -> None:
     """metrics.json with all of `content`, its figures as metrics.csv, and the page that shows them beside videos."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", content)
     metrics, videos = content["metrics"], content["videos"]
     write_csv(out / "metrics.csv", _flat(content))
-    tables = {"Figures": metric_table(metrics), "Videos compared": video_table(videos, COMPARED | JUDGED)}
-    write_page(out / "evaluation.html", f"{content['checkpoint']} on {content['split']}", metrics, tables, shown, note)
+    tables = {"Figures": metric_table(metrics), "Emotions retrieved": retrieval_table(metrics)}
+    tables["Videos compared"] = video_table(videos, COMPARED | JUDGED)
+    title = f"{content['checkpoint']} on {content['split']}"
+    write_page(out / "evaluation.html", title, metrics, tables, shown, " ".join(told))
     Console().print(f"page: {out / 'evaluation.html'}", highlight=False)
 
 
@@ -229,33 +204,30 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
     return Maker(face, motion, emotion)
 
 
-def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
-    """The jury at `path`; raises UserError if it judges other motion or another emotion space."""
-    jury = MotionCritics.from_checkpoint(path).eval()
-    its, coefficients = jury.config, reader.dims[0] - POSE_DIM
-    if its.num_expression != coefficients:
-        raise UserError(
-            f"--jury {path}",
-            f"judges {its.num_expression} expression coefficients, {reader.folder} has {coefficients}",
-            "give the jury of a motion run on such data",
-        )
-    if space is not None and its.emotion_dim != space.config.embed_dim:
-        raise UserError(
-            f"--jury {path}",
-            f"judges {its.emotion_dim} values of an emotion, the emotion space has {space.config.embed_dim}",
-            "give the jury of a motion run with that space",
-        )
-    return jury
+def _jury(reader: ClipReader, checkpoint: Checkpoint) -> Jury:
+    """A jury of the people of the splits that the checkpoint was not trained on."""
+    trained = checkpoint.provenance.get("config", {}).get("data", {}).get("train_splits", ["train"])
+    splits = [split for split in SPLITS if split not in {"train", *trained}]
+    with progress_bar("jury", sum(len(reader.keys(split)) for split in splits)) as advance:
+        return Jury.fit(reader, splits, advance=advance)
 
 
 def _table(title: str, metrics: dict[str, float]) -> RichTable:
-    """All but the accuracies of single emotions and levels, which the files hold."""
     table = RichTable(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        if "_accuracy_" not in name:
-            table.add_row(name, f"{value:.4f}")
+    for name, value in plain_metrics(metrics).items():
+        table.add_row(name, f"{value:.4f}")
+    return table
+
+
+def _retrieval_table(head: list[str], rows: dict[str, list[float | None]]) -> RichTable:
+    table = RichTable(title="emotions retrieved, top-1")
+    table.add_column("asked by → found")
+    for name in head:
+        table.add_column(name, justify="right")
+    for row, values in rows.items():
+        table.add_row(row, *("–" if value is None else f"{value:.3f}" for value in values))
     return table
 
 
@@ -272,9 +244,7 @@ def _video_table(title: str, videos: Table, columns: dict[str, str]) -> RichTabl
     return table
 
 
-def _metrics(
-    parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
-) -> dict[str, float]:
+def _metrics(parts: Parts, reader: ClipReader, split: str, jury: Jury | None, unseen: list[str]) -> dict[str, float]:
     """The figures that fit what the checkpoint holds."""
     num_clips = len(reader.keys(split, heard=True))
     metrics: dict[str, float] = {}
@@ -285,7 +255,7 @@ def _metrics(
         with progress_bar("motion", num_clips) as advance:
             metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
         if jury:
-            with progress_bar("jury", num_clips) as advance:
+            with progress_bar("jury's verdict", num_clips) as advance:
                 metrics |= evaluate_jury(jury, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
     if parts.face:
         with progress_bar("face", len(reader.keys(split))) as advance:

@@ -12,6 +12,7 @@ from ..datamodules.sample import EMOTIONS
 from ..models.face import to_pictures
 from ..models.talker import PROVENANCE, motion_windows
 from ..trainers.evaluation.video import SPEECH, TRUE_FRAMES, TRUE_MOTION, Maker, from_speech
+from .evaluation_tables import plain_metrics, retrieval_grid
 from .page import write_html
 from .report_parts import data_uri
 
@@ -70,10 +71,26 @@ def write_page(
 def metric_table(metrics: dict[str, float]) -> str:
     rows = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td class='n'>{value:.4f}</td></tr>"
-        for name, value in metrics.items()
-        if "_accuracy_" not in name
+        for name, value in plain_metrics(metrics).items()
     )
     return f"<table class='narrow'><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def retrieval_table(metrics: dict[str, float]) -> str:
+    """Top-1 by names, by descriptions and without words; empty if there are none."""
+    head, found = retrieval_grid(metrics)
+    if not found:
+        return ""
+    columns = "".join(f"<th class='n'>{escape(name)}</th>" for name in head)
+    rows = "".join(
+        f"<tr><th>{escape(row)}</th>"
+        + "".join(f"<td class='n'>{'–' if value is None else f'{value:.3f}'}</td>" for value in values)
+        + "</tr>"
+        for row, values in found.items()
+    )
+    told = "Share of queries whose nearest item, of one of each emotion, has their emotion."
+    table = f"<table><thead><tr><th>asked by → found</th>{columns}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<p class='small'>{told}</p><div class='scroll'>{table}</div>"
 
 
 def video_table(videos: dict[str, dict[str, float]], columns: dict[str, str]) -> str:
