@@ -16,25 +16,23 @@ from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
 from ..models.face import FaceGenerator
-from ..models.face_model import POSE_DIM
 from ..models.files import write_json, written_aside
 from ..models.motion import AudioTo3DMM
-from ..models.motion_critics import MotionCritics
 from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.faces import FaceJudges
+from ..trainers.evaluation.jury import Jury
 from ..trainers.evaluation.makers import Maker, from_speech
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
-from ..trainers.evaluation.tracked import TRACKER, tracker_installed
 from ..trainers.evaluation.video import Compared, Judges, evaluate_videos
 from ..trainers.run.cpu import spare_cpu
 from .arguments import TRACKED_CLIPS
+from .evaluation_notes import notes, of_videos
 from .evaluation_page import write_page, write_videos
+from .evaluation_retrieval import retrieval_html, retrieval_table
 from .evaluation_tables import metric_html, metric_table, video_html, video_tables
 from .progress import progress_bar
-
-NOT_MEASURED = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
 
 
 def run_evaluation(
@@ -44,7 +42,6 @@ def run_evaluation(
     split: str,
     out: Path | None,
     emotion: Path | None,
-    jury: Path | None = None,
     unseen: Sequence[str] | None = None,
     teachers: Sequence[Path] = (),
     weights: Mapping[str, Path | None] = MappingProxyType({}),
@@ -56,7 +53,6 @@ def run_evaluation(
 
     Returns the content of metrics.json.
 
-    jury: what a motion run exports beside its network; judges sync and emotion of motion. None: left out.
     unseen: emotions that are reported apart; None: those that the checkpoint's training held out.
     teachers: exports of the three stages, whose videos stand in the same table as the talker's.
     weights: networks that the user brings, by what they measure: lpips, fid, csim, syncnet.
@@ -77,15 +73,17 @@ def run_evaluation(
     makers = _makers(parts, checkpoint, teachers)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
-    own_jury, judges_of_faces = _jury(jury, reader, space) if jury else None, FaceJudges() if faces else None
-    judges = Judges(**weights, space=space, jury=own_jury, faces=judges_of_faces)
-    metrics = _metrics(parts, reader, split, judges.jury, names)
+    jury = _jury(reader, loaded) if parts.motion else None
+    judges = Judges(**weights, space=space, jury=jury, faces=FaceJudges() if faces else None)
+    metrics = _metrics(parts, reader, split, jury, names)
     videos = _videos(makers, reader, split, judges, names, tracked_clips)
-    missing, notes = _not_measured(judges, videos) if makers else ([], [])
+    of_jury = jury.missing() if jury else []
+    missing, told = of_videos(videos, judges.missing()) if makers else ([], [])
+    missing, told = [*missing, *of_jury], [*notes(metrics, of_jury), *told]
     clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
-    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, notes)
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, told)
     content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256}
     content |= {"split": split, "unseen": names, "metrics": metrics, "videos": videos.table, "ci": videos.intervals}
     content |= {"tracked": videos.tracked, "faceless": videos.faceless, "not_measured": ", ".join(missing)}
@@ -93,28 +91,10 @@ def run_evaluation(
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
-        _write_files(out, content, videos, shown, notes)
+        _write_files(out, content, videos, shown, told)
         if wandb:
             log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
-
-
-def _not_measured(judges: Judges, videos: Compared) -> tuple[list[str], list[str]]:
-    """Names of figures of videos that are not measured; sentences that say why, and what the others are of."""
-    missing = judges.missing()
-    notes = [f"{', '.join(missing)}: {NOT_MEASURED}"] if missing else []
-    if not videos.tracked:
-        notes.append(
-            "tracked faces, temporal, flicker, sharpness: not measured, for no clip was tracked (--tracked-clips)"
-        )
-        return [*missing, "tracked faces"], notes
-    notes.append(f"all frames of {len(videos.tracked)} clips: temporal, flicker, sharpness, and all of tracked faces")
-    if not tracker_installed():
-        notes.append(f"tracked faces: not measured, for the tracker is not installed: {TRACKER}")
-        return [*missing, "tracked faces"], notes
-    for row, keys in videos.faceless.items():
-        notes.append(f"{row}: no face in {len(keys)} of {len(videos.tracked)} clips, left out there: {', '.join(keys)}")
-    return missing, notes
 
 
 def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, makers: dict[str, Maker]) -> None:
@@ -123,26 +103,30 @@ def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, ma
         raise UserError(asked[0], f"judges videos, and a checkpoint of the kind '{kind}' draws none")
 
 
-def _print_tables(title: str, metrics: dict[str, float], videos: Compared, notes: list[str]) -> None:
+def _print_tables(title: str, metrics: dict[str, float], videos: Compared, told: list[str]) -> None:
     console = Console()
-    console.print(metric_table(title, metrics))
-    for table in video_tables(videos):
-        console.print(table)
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
+    for table in (metric_table(title, metrics), retrieval_table(metrics), *video_tables(videos)):
+        if table is not None:
+            console.print(table)
+    for sentence in told:
+        console.print(sentence, highlight=False, markup=False)
 
 
-def _write_files(
-    out: Path, content: dict[str, Any], videos: Compared, shown: dict[Path, str], notes: list[str]
-) -> None:
+def _write_files(out: Path, content: dict[str, Any], videos: Compared, shown: dict[Path, str], told: list[str]) -> None:
     """metrics.json with all of `content`, its figures as metrics.csv, and the page that shows them beside videos."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", content)
     write_csv(out / "metrics.csv", _flat(content))
     metrics, title = content["metrics"], f"{content['checkpoint']} on {content['split']}"
-    tables = {"Figures": metric_html(metrics), "Videos compared": video_html(videos)}
-    write_page(out / "evaluation.html", title, metrics, tables, shown, ". ".join(notes))
+    tables = {"Figures": metric_html(metrics), "Emotions retrieved": retrieval_html(metrics)}
+    tables["Videos compared"] = video_html(videos)
+    write_page(out / "evaluation.html", title, metrics, tables, shown, " ".join(ended(told)))
     Console().print(f"page: {out / 'evaluation.html'}", highlight=False)
+
+
+def ended(sentences: Sequence[str]) -> list[str]:
+    """Sentences with a full stop each."""
+    return [sentence if sentence.endswith(".") else f"{sentence}." for sentence in sentences]
 
 
 def _flat(content: dict[str, Any]) -> dict[str, float]:
@@ -229,28 +213,15 @@ def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
     return Maker(face, motion, emotion)
 
 
-def _jury(path: Path, reader: ClipReader, space: EmotionEncoder | None) -> MotionCritics:
-    """The jury at `path`; raises UserError if it judges other motion or another emotion space."""
-    jury = MotionCritics.from_checkpoint(path).eval()
-    its, coefficients = jury.config, reader.dims[0] - POSE_DIM
-    if its.num_expression != coefficients:
-        raise UserError(
-            f"--jury {path}",
-            f"judges {its.num_expression} expression coefficients, {reader.folder} has {coefficients}",
-            "give the jury of a motion run on such data",
-        )
-    if space is not None and its.emotion_dim != space.config.embed_dim:
-        raise UserError(
-            f"--jury {path}",
-            f"judges {its.emotion_dim} values of an emotion, the emotion space has {space.config.embed_dim}",
-            "give the jury of a motion run with that space",
-        )
-    return jury
+def _jury(reader: ClipReader, checkpoint: Checkpoint) -> Jury:
+    """A jury of the people of the splits that the checkpoint was not trained on."""
+    trained = checkpoint.provenance.get("config", {}).get("data", {}).get("train_splits", ["train"])
+    splits = [split for split in SPLITS if split not in {"train", *trained}]
+    with progress_bar("jury", sum(len(reader.keys(split)) for split in splits)) as advance:
+        return Jury.fit(reader, splits, advance=advance)
 
 
-def _metrics(
-    parts: Parts, reader: ClipReader, split: str, jury: MotionCritics | None, unseen: list[str]
-) -> dict[str, float]:
+def _metrics(parts: Parts, reader: ClipReader, split: str, jury: Jury | None, unseen: list[str]) -> dict[str, float]:
     """The figures that fit what the checkpoint holds."""
     num_clips = len(reader.keys(split, heard=True))
     metrics: dict[str, float] = {}
@@ -261,7 +232,7 @@ def _metrics(
         with progress_bar("motion", num_clips) as advance:
             metrics |= evaluate_motion(parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
         if jury:
-            with progress_bar("jury", num_clips) as advance:
+            with progress_bar("jury's verdict", num_clips) as advance:
                 metrics |= evaluate_jury(jury, parts.motion, parts.hears, reader, split, unseen=unseen, advance=advance)
     if parts.face:
         with progress_bar("face", len(reader.keys(split))) as advance:

@@ -7,6 +7,7 @@ from rich.table import Table as RichTable
 
 from ..trainers.evaluation.common import Interval
 from ..trainers.evaluation.video import Compared
+from .evaluation_retrieval import RETRIEVED
 
 NARROW = 6  # characters of a column at least
 
@@ -52,6 +53,7 @@ VIDEO_TABLES = {
         "emotion_accuracy": "emotion",
         "seen_emotion_accuracy": "seen",
         "unseen_emotion_accuracy": "unseen",
+        "harmonic_emotion_accuracy": "harmonic",
         "expression": "expression",
         "expression_rank": "its rank",
         "faces_judged": "judged",
@@ -86,14 +88,17 @@ def cell(value: float | None, interval: Interval | None) -> str:
     return f"{value:.{digits}f}" + (f" ±{(interval[1] - interval[0]) / 2:.{digits}f}" if interval else "")
 
 
+def plain_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those with a row each: not retrieval, which has a table, nor single emotions and levels, which the files hold."""
+    return {name: value for name, value in metrics.items() if "_accuracy_" not in name and RETRIEVED not in name}
+
+
 def metric_table(title: str, metrics: dict[str, float]) -> RichTable:
-    """All but the accuracies of single emotions and levels, which the files hold."""
     table = RichTable(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        if "_accuracy_" not in name:
-            table.add_row(name, f"{value:.4f}")
+    for name, value in plain_metrics(metrics).items():
+        table.add_row(name, f"{value:.4f}")
     return table
 
 
@@ -114,8 +119,7 @@ def video_tables(found: Compared) -> Iterator[RichTable]:
 def metric_html(metrics: dict[str, float]) -> str:
     rows = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td class='n'>{value:.4f}</td></tr>"
-        for name, value in metrics.items()
-        if "_accuracy_" not in name
+        for name, value in plain_metrics(metrics).items()
     )
     return f"<table class='narrow'><tbody>{rows}</tbody></table>" if rows else ""
 

@@ -21,9 +21,6 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[File, typer.Option(help="Folder for metrics.json, metrics.csv and evaluation.html.")] = None,
     emotion: Annotated[File, typer.Option(help="Emotion checkpoint; needed for a motion stage.")] = None,
-    jury: Annotated[
-        File, typer.Option("--jury", "--critics", help="jury.safetensors of a motion run: sync and emotion of motion.")
-    ] = None,
     unseen: Annotated[
         Word, typer.Option(help="Emotions to report apart, as fear,sad; default: those held out.")
     ] = None,
@@ -66,7 +63,6 @@ def evaluate(
             split=split,
             out=out,
             emotion=emotion,
-            jury=jury,
             unseen=names,
             teachers=teacher or [],
             weights={"lpips": lpips, "fid": fid, "csim": csim, "syncnet": syncnet},

@@ -118,8 +118,7 @@ class BareLoop:
         emotion = stage.draw_emotion(batch, draws)
         self.update(0, stage.total(stage.network_losses(batch, emotion, draws)))
         stage.critics.requires_grad_(True)
-        judged = [stage.judge(critics, batch, batch["motion"], emotion) for critics in (stage.critics, stage.jury)]
-        self.update(1, torch.stack([value for found in judged for value in found.values()]).sum())
+        self.update(1, torch.stack(list(stage.judge(batch, batch["motion"], emotion).values())).sum())
         stage.num_batches += 1
 
     def adversarial_step(self, batch: Batch) -> None:

@@ -1,6 +1,6 @@
 """Whether the figures of whole videos catch cheats, and by how much.
 
-    python benchmarks/video_judges.py CHECKPOINT DATA [--jury FILE --emotion FILE] [--number 24] [--results]
+    python benchmarks/video_judges.py CHECKPOINT DATA [--number 24] [--results]
     python benchmarks/video_judges.py --clips FOLDER [--results]
 
 CHECKPOINT is a talker or a face stage, which makes clips of the test split of DATA anew from their true motion, as they
@@ -21,15 +21,14 @@ from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.media.read import read_video
 from emohead.datamodules.tracking.region import Region
 from emohead.models.checkpoint import load_checkpoint
-from emohead.models.emotion import EmotionSpace
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, to_float, to_pictures
 from emohead.models.face_model import MOUTH, POSE_DIM, FaceModel
 from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
-from emohead.models.motion_critics import MotionCritics
 from emohead.models.talker import Talker
 from emohead.trainers.evaluation.common import interval
 from emohead.trainers.evaluation.films import compare_films, drawn, film, spread
+from emohead.trainers.evaluation.jury import Jury
 from emohead.trainers.evaluation.landmarks import RIGID
 from emohead.trainers.evaluation.makers import AGAIN, TRUE_MOTION, Maker, again, true_clip
 from emohead.trainers.evaluation.tracked import track
@@ -208,8 +207,6 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="a folder of films, for cheats without a generator")
     parser.add_argument("--split", default="test")
     parser.add_argument("--number", type=int, default=24, help="clips, spread over people and emotions")
-    parser.add_argument("--jury", type=Path, help="what a motion run exports beside its network")
-    parser.add_argument("--emotion", type=Path, help="the emotion space that the jury was trained with")
     parser.add_argument("--results", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
     if (options.clips is None) is (options.data is None):
@@ -217,9 +214,8 @@ def main() -> None:
     if options.clips is not None:
         rows = of_films(options.clips)
     else:
-        jury = MotionCritics.from_checkpoint(options.jury).eval() if options.jury else None
-        space = EmotionSpace.from_checkpoint(options.emotion).eval() if options.emotion else None
-        reader, judges = ClipReader(options.data), Judges(jury=jury, space=space)
+        reader = ClipReader(options.data)
+        judges = Judges(jury=Jury.fit(reader, ["val", "test"]))
         rows = of_generator(face_of(options.checkpoint), reader, options.split, options.number, judges)
     table = "\n".join(lines(rows))
     print(table)

@@ -4,7 +4,11 @@ Fine-tuning on eight labels would let a text tower forget how all other feelings
 loss of stage 1 holds it to what it knew of these. The selection is this project's own.
 """
 
-from .prompts import prompts_for, with_article
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from .prompts import ACTIONS, LABELS, SYNONYMS, prompts_for, with_article
 from .sample import EMOTIONS, LEVELS
 
 ADJECTIVES = """
@@ -34,6 +38,50 @@ teasing tempted tender tense terrified thankful thoughtful thrilled timid tired 
 trusting uncertain uncomfortable uneasy unhappy upset vengeful vigilant vulnerable wary weary weeping whimsical
 wistful worried yearning zealous
 """.split()  # noqa: SIM905
+# Which of them mean which emotion, generously: a word may belong to several, and many belong to none.
+MEANINGS = {
+    "angry": """
+    aggravated aggressive agitated angry annoyed betrayed bitter defiant disapproving discontented enraged exasperated
+    fierce frustrated furious grumpy hateful hostile impatient indignant insulted irritated mad moody offended outraged
+    rebellious resentful sour spiteful stern sulking upset vengeful
+    """,
+    "contempt": """
+    aloof arrogant cold contemptuous cynical disapproving disdainful dismissive distant hateful indifferent mocking
+    sarcastic sceptical scornful smug sneering teasing
+    """,
+    "disgusted": "appalled disapproving disgusted hateful horrified nauseated offended repulsed revolted sour",
+    "fear": """
+    afraid agitated alarmed anxious apprehensive cautious concerned defensive desperate distraught distressed fearful
+    frantic frightened helpless hesitant horrified hysterical insecure nervous overwhelmed panicked petrified powerless
+    restless scared shaken shocked shy startled stressed suspicious tense terrified timid tormented troubled uncertain
+    uncomfortable uneasy upset vigilant vulnerable wary worried
+    """,
+    "happy": """
+    amused blissful bright carefree cheeky cheerful content delighted ecstatic elated enchanted energetic enthusiastic
+    euphoric excited flattered giddy glad gleeful grateful happy hopeful jolly jovial joyful jubilant merry mischievous
+    optimistic overjoyed playful pleased proud relieved satisfied smitten thankful thrilled whimsical
+    """,
+    "neutral": """
+    apathetic assured calm comfortable composed detached dull indifferent neutral numb peaceful relaxed reserved serene
+    serious stoic tranquil
+    """,
+    "sad": """
+    agonised anguished bereaved bitter bleak brooding crushed defeated dejected depressed desperate despondent
+    devastated disappointed discouraged disheartened disillusioned dismayed distraught distressed empty forlorn gloomy
+    grieving grim heartbroken helpless homesick hopeless humiliated hurt lonely longing melancholic miserable moody
+    mournful nostalgic numb pained pensive pessimistic powerless regretful rejected remorseful resigned sad solemn
+    sombre sorrowful tormented troubled unhappy upset weary weeping wistful yearning
+    """,
+    "surprised": """
+    alarmed alert amazed astonished awed awestruck baffled bewildered breathless confused curious dazed disbelieving
+    expectant fascinated impressed inquisitive intrigued mystified overwhelmed perplexed puzzled quizzical shaken
+    shocked startled stunned surprised
+    """,
+}
+# Of words, longest first.
+ENDINGS = "ened ified iness ness ated ious able ish ive ied ing ful ked ous ed er y e".split()  # noqa: SIM905
+SHORT = 4  # letters: shorter words and stems say too little by themselves
+MODIFIERS = {"deeply", "utterly", "openly", "mildly", "off", "out", "put", "taken"}  # of a synonym's several words
 FRAMES = (
     "a person talking with {a_word} face",
     "the speaker looks {word}",
@@ -51,3 +99,30 @@ def emotion_sentences() -> list[str]:
     ]
     described = [prompt for emotion in EMOTIONS for level in LEVELS for prompt in prompts_for(emotion, level)]
     return list(dict.fromkeys(sentences + described))
+
+
+def sentences_without(held_out: Sequence[str]) -> list[str]:
+    """Those of `emotion_sentences` that tell nothing of the emotions held out, by name, meaning or looks."""
+    return [sentence for sentence in emotion_sentences() if not mentions(sentence, held_out)]
+
+
+def mentions(text: str, emotions: Sequence[str]) -> bool:
+    """Whether a text has a word of the same stem as a name or synonym of one of the emotions, an adjective that means
+    it (MEANINGS), or one of its facial actions as a whole."""
+    return any(telling(emotion).search(text.lower()) for emotion in emotions)
+
+
+@cache
+def telling(emotion: str) -> re.Pattern[str]:
+    """Finds what tells of an emotion."""
+    phrases = [*LABELS[emotion], *(synonym for level in SYNONYMS[emotion] for synonym in level)]
+    words = {word for phrase in phrases for word in phrase.split()} - MODIFIERS
+    whole = [*phrases, *ACTIONS[emotion], *MEANINGS[emotion].split(), *(word for word in words if len(word) < SHORT)]
+    stems = {stem(word) for word in words if len(word) >= SHORT}
+    return re.compile(rf"\b(?:un|dis|in)?(?:{'|'.join(sorted(stems))})|\b(?:{'|'.join(map(re.escape, whole))})\b")
+
+
+def stem(word: str) -> str:
+    """What a word shares with those made from it: "fear" of "fearful", "horr" of "horrified"."""
+    fitting = (word.removesuffix(end) for end in ENDINGS if word.endswith(end))
+    return next((rest for rest in fitting if len(rest) >= SHORT), word)

@@ -4,7 +4,7 @@ The third tier follows the facial action coding system: brows, lids, cheeks, nos
 level only, so all wording here is this project's own. Levels 1, 2, 3 are worded slightly, plainly and extremely.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -117,6 +117,15 @@ ACTIONS = {  # each takes an adverb of strength in front
 LABEL_ADVERBS = (("slightly", "mildly", "faintly"), ("", "clearly"), ("extremely", "very", "intensely"))
 ACTION_ADVERBS = ("slightly", "", "strongly")
 NOUN_STRENGTHS = ("a hint of", "", "intense")
+# Of evaluation alone: a text that training has shown would say nothing of how well an emotion's name is understood.
+EVALUATION_FRAMES = (
+    "{a_adjective} person who talks",
+    "talking with {a_adjective} expression",
+    "someone talking, whose face shows {noun}",
+    "a voice and a face of {noun}",
+    "the speaker feels {noun}",
+    "this speaker is {adjective}",
+)
 
 
 def class_prompt(emotion: str | None, level: int | None = None) -> str:
@@ -130,6 +139,13 @@ def class_prompt(emotion: str | None, level: int | None = None) -> str:
 def label_prompts() -> list[str]:
     """The canonical description of every emotion, in the order of EMOTIONS: the classes of a zero-shot classifier."""
     return [class_prompt(emotion) for emotion in EMOTIONS]
+
+
+def evaluation_prompts(emotion: str) -> list[str]:
+    """The name of an emotion in wordings that no training text has: their mean stands for it in evaluations."""
+    adjective, noun = _label(emotion)
+    words = {"adjective": adjective, "noun": noun, "a_adjective": with_article(adjective)}
+    return [frame.format(**words) for frame in EVALUATION_FRAMES]
 
 
 def prompts_for(emotion: str | None, level: int | None = None) -> list[str]:
@@ -147,12 +163,15 @@ def tiers(emotion: str | None, level: int | None = None) -> list[list[str]]:
     return [_by_label(emotion, level), _by_synonym(emotion, level), _by_action(emotion, level)]
 
 
-def draw_prompt(info: ClipInfo, rng: np.random.Generator) -> str:
-    """One description of a clip: of its label and level, each tier as often, or one of its own if it has any."""
-    found = tiers(info.emotion, info.level)
-    choices = found[rng.integers(len(found))]
-    if info.prompts and (info.emotion is None or rng.random() < 0.5):  # few, but they describe this very clip
-        choices = info.prompts
+def draw_prompt(info: ClipInfo, rng: np.random.Generator, hidden: Callable[[str], bool] = lambda text: False) -> str:
+    """One description of a clip: of its label and level, each tier as often, or one of its own if it has any.
+
+    hidden: which texts are never drawn; some of each emotion that is trained must be left.
+    """
+    found = [tier for every in tiers(info.emotion, info.level) if (tier := [t for t in every if not hidden(t)])]
+    choices, own = found[rng.integers(len(found))], [text for text in info.prompts if not hidden(text)]
+    if own and (info.emotion is None or rng.random() < 0.5):  # few, but they describe this very clip
+        choices = own
     return choices[rng.integers(len(choices))]
 
 

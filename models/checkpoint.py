@@ -19,11 +19,9 @@ FORMAT = "1"
 COMMANDS = {  # that export a kind; an export of another stage is described by its kind
     "emotion": "emohead train emotion",
     "motion": "emohead train motion",
-    "jury": "emohead train motion",
     "face": "emohead train face",
     "talker": "emohead train distill",
 }
-OLD_KINDS = {"critics": "jury"}  # kinds that earlier exports say, and their names of today
 
 
 def command(kind: str) -> str:
@@ -34,7 +32,7 @@ def command(kind: str) -> str:
 @dataclass
 class Checkpoint:
     path: Path
-    kind: str  # emotion, motion, jury, face or talker
+    kind: str  # emotion, motion, face or talker
     config: dict[str, Any]  # rebuilds the network
     provenance: dict[str, Any]  # data, steps, versions, the checkpoints it was made from
     tensors: dict[str, Tensor]
@@ -152,7 +150,6 @@ def read_header(path: Path | str, *, kind: str | None = None) -> dict[str, str]:
             f"checkpoint format {metadata.get('format')}, this emohead reads {FORMAT}",
             "export it again",
         )
-    metadata["kind"] = OLD_KINDS.get(metadata["kind"], metadata["kind"])
     if kind is not None and metadata["kind"] != kind:
         raise UserError(
             path,

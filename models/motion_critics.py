@@ -5,12 +5,11 @@
     expression ── convolutions, pooling ──── a point of the emotion space            (emotion of a motion)
 
 The first is a SyncNet (Chung & Zisserman 2016) on face-model coefficients instead of pictures; both are our own choice.
-One such pair teaches the network. Another, the jury, teaches nobody: it is exported, and evaluation asks it.
+They teach the network and are not exported: evaluation asks a jury of another kind (trainers/evaluation/jury.py).
 Shapes: B batch, T frames, N = 640 T samples, K expression coefficients, S width of the sync space, E emotion space.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .audio import AttentionPool, LogMel, MelStem
-from .checkpoint import Exported
 from .ranges import number
 
 SYNC_FRAMES = 5  # that one vector sees, as in SyncNet
-MAX_LAG = 15  # frames to either side that speech and lips are compared at
 
 
 @dataclass
@@ -69,10 +66,9 @@ class MotionEmotion(nn.Module):
         return F.normalize(self.project(self.pool(rearrange(x, "b c t -> b t c"))).float(), dim=-1)
 
 
-class MotionCritics(Exported):
+class MotionCritics(nn.Module):
     """Both critics. `normalise` their input: raw motion has units of the data set."""
 
-    kind = "jury"  # the only ones that are exported
     expression_mean: Tensor  # (K,)
     expression_std: Tensor
 
@@ -83,28 +79,9 @@ class MotionCritics(Exported):
         self.register_buffer("expression_mean", torch.zeros(config.num_expression))
         self.register_buffer("expression_std", torch.ones(config.num_expression))
 
-    @staticmethod
-    def config_of(values: dict[str, Any]) -> MotionCriticsConfig:
-        return MotionCriticsConfig(**values)
-
     def normalise(self, motion: Tensor) -> Tensor:
         """Raw motion (B, T, K + 6) -> normalised expression (B, T, K)."""
         return (motion[..., : len(self.expression_mean)].float() - self.expression_mean) / self.expression_std
-
-
-def sync_by_lag(heard: Tensor, seen: Tensor) -> Tensor:
-    """Mean likeness of a_t and v_(t + lag), both (T, S), for lags of -15 to 15 frames -> (31,).
-
-    Positive lags: the lips come late. Needs T > 15.
-    """
-    likeness = heard @ seen.T  # (T, T)
-    return torch.stack([likeness.diagonal(lag).mean() for lag in range(-MAX_LAG, MAX_LAG + 1)])
-
-
-def sync_offset(heard: Tensor, seen: Tensor) -> tuple[int, float]:
-    """By how many frames the lips are late, and the confidence as in SyncNet: the best lag's value less the median."""
-    by_lag = sync_by_lag(heard, seen)
-    return int(by_lag.argmax()) - MAX_LAG, float(by_lag.max() - by_lag.median())
 
 
 def _local(inputs: int, outputs: int) -> nn.Module:

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import check_batch, made_up_batch
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.emotion_words import sentences_without
 from emohead.datamodules.module import TalkingFaceData
-from emohead.datamodules.prompts import class_prompt
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
@@ -132,11 +133,14 @@ def test_a_student_of_another_shape_gets_what_it_must_know_of_faces(setting: tup
     assert student.encoder.fit.any()
 
 
-def test_a_student_hears_of_many_emotions_but_not_how_held_out_ones_are_asked_for(
-    demo: Path, setting: tuple[DistillStage, dict]
-):
-    assert any("jealous" in sentence for sentence in setting[0].sentences)
-    assert class_prompt("fear") in setting[0].sentences
+def test_a_student_hears_of_many_emotions_but_of_none_that_is_held_out(untaught: DistillStage):
+    assert untaught.sentences == sentences_without([])
+    data = DataConfig(holdout_emotions=["fear", "sad"])
+    without = DistillStage(replace(untaught.config, data=data), untaught.facts)
+    assert without.sentences == sentences_without(data.holdout_emotions)
+
+
+def test_a_student_holds_out_what_its_teachers_did(demo: Path, setting: tuple[DistillStage, dict]):
     config = load_config(DistillStageConfig, [demo / "distill" / "config.yaml"], ["data.holdout_emotions=[fear]"])
     with pytest.raises(UserError, match="all stages of a chain must hold out the same"):
         DistillStage(config, setting[0].facts)

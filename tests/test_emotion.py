@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emohead.datamodules.batch import made_up_batch
-from emohead.datamodules.emotion_words import emotion_sentences
+from emohead.datamodules.config import DataConfig
+from emohead.datamodules.emotion_words import sentences_without
 from emohead.datamodules.prompts import UNLABELLED
 from emohead.datamodules.sample import NO_LABEL
 from emohead.models.audio import SAMPLES_PER_FRAME, Block, LogMel, MelStem
@@ -154,11 +155,12 @@ def test_blocks_of_a_pretrained_tower_have_a_rate_of_their_own():
     assert {rate for name, (rate, _) in rates.items() if name not in towers} == {config.optimizer.lr}
 
 
-def test_the_bank_of_sentences_is_wide():
-    sentences = emotion_sentences()
-    assert len(sentences) == len(set(sentences)) > 600
-    assert "an ecstatic voice" in sentences
-    assert not [sentence for sentence in sentences if " a a" in f" {sentence}" or " a e" in f" {sentence}"]
+def test_the_bank_is_without_the_emotions_held_out():
+    assert make_stage().bank == sentences_without([])
+    data = DataConfig(holdout_emotions=["fear", "disgusted"])
+    stage = make_stage(data=data, loss=EmotionLossConfig(prior_loss=1.0))
+    assert stage.bank == sentences_without(["fear", "disgusted"])
+    assert len(stage.original) == len(stage.bank)
 
 
 def test_a_rank_sees_its_own_rows_of_the_contrast():

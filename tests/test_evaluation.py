@@ -10,27 +10,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from emohead.apps.evaluation_notes import UNSEEN, notes
 from emohead.apps.evaluation_page import draw_rows
+from emohead.apps.evaluation_retrieval import retrieval_grid
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.writer import ShardWriter
-from emohead.datamodules.prompts import class_prompt, label_prompts
+from emohead.datamodules.prompts import class_prompt, evaluation_prompts
 from emohead.datamodules.sample import EMOTIONS
 from emohead.models.emotion import EmotionSpace
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, to_pictures
 from emohead.models.face_model import POSE_DIM
 from emohead.models.motion import AudioTo3DMM
-from emohead.models.motion_critics import MotionCritics
 from emohead.models.talker import PLACE
-from emohead.trainers.evaluation.common import averages
+from emohead.trainers.evaluation.common import averages, harmonic_means, name_embeddings
 from emohead.trainers.evaluation.emotion import evaluate_emotion
 from emohead.trainers.evaluation.face import evaluate_face, relatives_of, ssim
+from emohead.trainers.evaluation.jury import Jury
 from emohead.trainers.evaluation.makers import AGAIN, PORTRAIT, TRUE_FRAMES, Maker, true_clip, ways
-from emohead.trainers.evaluation.motion import (
-    evaluate_jury,
-    evaluate_motion,
-    loudness,
-)
+from emohead.trainers.evaluation.motion import evaluate_jury, evaluate_motion, loudness
 from emohead.trainers.evaluation.video import Judges, evaluate_videos, judge_pictures
 from emohead.trainers.metrics import correlation, landmark_distances, psnr
 from emohead.trainers.optimizer import learning_rate_scale
@@ -38,6 +36,8 @@ from torch import nn
 
 from .face_stage import make_generator
 from .shard_clips import SIZE, face_model, make_clip
+
+NAMED = {t: n for n, name in enumerate(EMOTIONS) for t in (class_prompt(name), *evaluation_prompts(name))}
 
 
 class Oracle(nn.Module):
@@ -48,8 +48,7 @@ class Oracle(nn.Module):
         self.images, self.voices, self.wrong = iter(labels), iter(labels), wrong
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        classes = [class_prompt(e) for e in EMOTIONS]
-        return torch.stack([torch.eye(8)[classes.index(text)] if text in classes else torch.ones(8) for text in texts])
+        return torch.stack([torch.eye(8)[NAMED[text]] if text in NAMED else torch.ones(8) for text in texts])
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         return torch.eye(8)[(next(self.images) + self.wrong) % 8][None]
@@ -75,8 +74,59 @@ def test_retrieval_of_one_who_knows(tmp_path: Path, wrong: bool):
         assert found[f"{group}text_audio_top1"] == found[f"{group}audio_text_top1"] == 1
     assert found["image_accuracy"] == right
     assert found["audio_accuracy"] == 1
+    directions = [("image", "prompt"), ("prompt", "image"), ("prompt", "audio"), ("text", "image"), ("image", "audio")]
+    for a, b in directions:
+        assert found[f"harmonic_{a}_{b}_top1"] == (1 if "image" not in (a, b) else right), (a, b)
+    assert not [name for name in found if "description" in name], "these clips have none"
     of_levels = {name: figure for name, figure in found.items() if name.startswith("audio_accuracy_")}
     assert of_levels == {f"audio_accuracy_{emotion}_1": 1 for emotion in emotions}
+
+
+class Describer(Oracle):
+    """Sees and hears an emotion, and reads it in descriptions, which are its number, but knows no name."""
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        numbers = [int(text) if text.isdigit() else (NAMED[text] + 1) % 8 for text in texts]
+        return torch.eye(8)[numbers]
+
+
+def test_unseen_emotions_are_asked_for_by_name_and_by_description_in_every_direction(tmp_path: Path):
+    emotions = [emotion for emotion in EMOTIONS for _ in range(2)]  # one of each lends a description, one is found
+    clips = [("a", emotion, "front", 100) for emotion in emotions]
+    reader = write_grey(tmp_path / "data", *clips, prompts=[[str(EMOTIONS.index(emotion))] for emotion in emotions])
+    labels = [EMOTIONS.index(emotion) for emotion in emotions]
+    found = evaluate_emotion(Describer(labels, False), reader, "test", unseen=["happy", "sad"])
+    for group in ("", "seen_", "unseen_", "harmonic_"):
+        for signal in ("image", "audio"):
+            for text, right in (("text", 0), ("prompt", 0), ("description", 1)):
+                assert found[f"{group}{text}_{signal}_top1"] == found[f"{group}{signal}_{text}_top1"] == right
+    assert len([name for name in found if name.endswith("_top1")]) == 4 * (3 * 4 + 2)
+    shown = retrieval_grid(found)
+    assert shown.head == ["all", "seen", "unseen", "harmonic mean"]
+    assert len(shown.rows) == 14
+    assert shown.rows["name → image"] == [0, 0, 0, 0]
+    assert shown.rows["voice → description"] == [1, 1, 1, 1]
+    assert notes(found, []) == [UNSEEN]
+    plain = evaluate_emotion(Describer(labels, False), reader, "test")
+    assert retrieval_grid(plain).head == ["all"]
+    assert notes(plain, []) == []
+
+
+def test_a_harmonic_mean_is_of_shares_and_high_only_if_both_are():
+    figures = {"seen_a_top1": 0.9, "unseen_a_top1": 0.1, "seen_m_lmd": 1.0, "unseen_m_lmd": 2.0, "seen_b_top1": 1.0}
+    assert harmonic_means(figures) == {"harmonic_a_top1": pytest.approx(0.18)}
+    assert harmonic_means({"seen_accuracy": 0.0, "unseen_accuracy": 0.0}) == {"harmonic_accuracy": 0}
+
+
+def test_a_name_is_the_mean_of_its_wordings():
+    class Lengths(nn.Module):
+        def encode_text(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    found = name_embeddings(Lengths(), ["happy", "sad"])
+    for row, emotion in zip(found, ("happy", "sad"), strict=True):
+        mean = sum(map(len, evaluation_prompts(emotion))) / len(evaluation_prompts(emotion))
+        torch.testing.assert_close(row, F.normalize(torch.tensor([mean, 1.0]), dim=0))
 
 
 def test_empty_split_is_named(demo: Path, tmp_path: Path):
@@ -111,11 +161,11 @@ class Networks:
     """The stages of the demo."""
 
     def __init__(self, demo: Path) -> None:
-        export = lambda stage, name="": demo / stage / "export" / f"{name or stage}.safetensors"  # noqa: E731
+        export = lambda stage: demo / stage / "export" / f"{stage}.safetensors"  # noqa: E731
         self.space = EmotionSpace.from_checkpoint(export("emotion")).eval()
         self.motion = AudioTo3DMM.from_checkpoint(export("motion")).eval()
         self.face = FaceGenerator.from_checkpoint(export("face")).eval()
-        self.jury = MotionCritics.from_checkpoint(export("motion", "jury")).eval()
+        self.jury = Jury.fit(ClipReader(demo / "data"), ["val", "test"])
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +187,10 @@ def test_the_jury_of_each_emotion(few: ClipReader, networks: Networks):
     plain, apart = evaluate_jury(*asked), evaluate_jury(*asked, unseen=["happy"])
     single = [plain[f"emotion_accuracy_{emotion}"] for emotion in EMOTIONS]
     assert sum(single) / len(single) == pytest.approx(plain["emotion_accuracy"])
-    assert apart.keys() - plain.keys() == {"seen_true_emotion_accuracy", "unseen_true_emotion_accuracy"}
+    groups = ("seen_", "unseen_", "harmonic_")
+    assert apart.keys() - plain.keys() == {f"{group}true_emotion_accuracy" for group in groups}
     assert apart.items() >= plain.items()
+    assert plain.items() >= networks.jury.figures().items(), "how far it can be believed stands beside what it says"
 
 
 def test_videos_are_judged_by_whom_is_given(few: ClipReader, networks: Networks):
@@ -149,9 +201,9 @@ def test_videos_are_judged_by_whom_is_given(few: ClipReader, networks: Networks)
     assert plain[AGAIN]["psnr"] > plain[PORTRAIT]["psnr"]
 
     heard = evaluate_videos(makers, few, "test", Judges(jury=networks.jury)).table
-    sync = {"driving_sync_confidence", "driving_sync_offset"}
+    sync = {"driving_sync_confidence", "driving_sync_offset", "driving_emotion"}
     assert heard == {row: heard[row] for row in (TRUE_FRAMES, *plain)}
-    assert heard[TRUE_FRAMES].keys() == sync, "an emotion of motion is nothing without a space"
+    assert heard[TRUE_FRAMES].keys() == sync
     assert heard[PORTRAIT] == plain[PORTRAIT]
     assert heard["face: true motion"] == plain["face: true motion"] | heard[TRUE_FRAMES]
 
@@ -163,8 +215,10 @@ def test_videos_are_judged_by_whom_is_given(few: ClipReader, networks: Networks)
         of_clips = [figures[name] for name in figures if name.startswith("emotion_accuracy_")]
         assert len(of_clips) == 3, "one for each emotion and level"
         assert sum(of_clips) / 3 == pytest.approx(figures["emotion_accuracy"])
-        groups = [figures[f"{group}emotion_accuracy"] for group in ("seen_", "unseen_")]
-        assert (2 * groups[0] + groups[1]) / 3 == pytest.approx(figures["emotion_accuracy"])
+        seen, unseen = (figures[f"{group}emotion_accuracy"] for group in ("seen_", "unseen_"))
+        assert (2 * seen + unseen) / 3 == pytest.approx(figures["emotion_accuracy"])
+        harmonic = 2 * seen * unseen / max(seen + unseen, 1e-9)
+        assert figures["harmonic_emotion_accuracy"] == pytest.approx(harmonic)
         assert all(math.isfinite(value) for value in figures.values())
     assert not {"psnr", "ssim", "driving_m_lmd"} & judged[TRUE_FRAMES].keys()
 
@@ -184,7 +238,7 @@ def test_the_page_shows_what_the_table_judges(few: ClipReader, networks: Network
 @torch.no_grad()
 def test_true_frames_are_judged_as_they_are(few: ClipReader, networks: Networks):
     size = networks.face.config.size
-    texts, right = networks.space.encode_text(label_prompts()), []
+    texts, right = name_embeddings(networks.space), []
     for key in few.keys("test"):
         at = true_clip(few, key, size).at
         seen = networks.space.encode_image(torch.from_numpy(few.frames(key, at, size=size)))  # (F, E)
@@ -198,7 +252,7 @@ class Colours(nn.Module):
     """Sees the emotion whose number is the colour of the picture."""
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        return torch.eye(8)[[label_prompts().index(text) for text in texts]]
+        return torch.eye(8)[[NAMED[text] for text in texts]]
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         assert images.dtype == torch.uint8
@@ -249,12 +303,15 @@ def test_correlation_of_known_tracks():
     assert correlation(track, torch.ones(50)) == 0
 
 
-def write_grey(folder: Path, *clips: tuple[str, str | None, str, int]) -> ClipReader:
+def write_grey(
+    folder: Path, *clips: tuple[str, str | None, str, int], prompts: list[list[str]] | None = None
+) -> ClipReader:
     """Clips of a person, an emotion and a view, all of whose frames have one shade of grey."""
     with ShardWriter(folder, size=SIZE, codec="mjpeg", clips_per_shard=2) as writer:
         for number, (identity, emotion, view, grey) in enumerate(clips):
             clip, level = make_clip(number, "test"), None if emotion is None else 1
-            clip.info = replace(clip.info, identity=identity, emotion=emotion, level=level, view=view)
+            own = prompts[number] if prompts else []
+            clip.info = replace(clip.info, identity=identity, emotion=emotion, level=level, view=view, prompts=own)
             writer.write(replace(clip, frames=np.full_like(clip.frames, grey), motion=clip.motion / 100))
         writer.close(face_model())
     return ClipReader(folder)

@@ -13,7 +13,7 @@ from emohead.datamodules.sample import NO_LABEL
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.errors import UserError
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
-from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig, sync_offset
+from emohead.models.motion_critics import MotionCritics, MotionCriticsConfig
 from emohead.trainers.augmentation import augment_mel
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.engines.draws import Draws
@@ -140,7 +140,6 @@ def test_gradients_reach_every_trainable_parameter(stage):
     assert not stage.teacher.space.training
     batch = made_up_batch("motion", batch_size=4, size=64)
     stage.total(stage.losses(batch)).backward()
-    torch.stack(list(stage.judge(stage.jury, batch, batch["motion"], torch.randn(4, 64)).values())).sum().backward()
     without = [n for n, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
     assert all(p.grad is None for p in stage.teacher.space.parameters())
@@ -202,24 +201,11 @@ def test_an_export_is_what_was_trained(stage, tmp_path):
     stage.eval()
     batch = made_up_batch("motion", batch_size=2)
     stage.export(tmp_path / "motion.safetensors", {})
-    jury, motion = MotionCritics.from_checkpoint(tmp_path / "jury.safetensors").eval(), batch["motion"]
-    with torch.no_grad():
-        shown = jury.emotion(jury.normalise(motion))
-        assert torch.equal(shown, stage.jury.emotion(stage.jury.normalise(motion)))
-        assert not torch.allclose(shown, stage.critics.emotion(stage.critics.normalise(motion)), atol=0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["motion.safetensors"], "critics teach, and are not kept"
     again = AudioTo3DMM.from_checkpoint(tmp_path / "motion.safetensors").eval()
     emotion = torch.randn(2, again.config.emotion_dim)
     arguments = (batch["speech"], emotion, batch["identity"])
     assert torch.equal(again(*arguments), stage.network(*arguments))
-
-
-def test_a_jury_of_an_earlier_export_is_read(tmp_path):
-    """Its file was called critics.safetensors, and its kind critics."""
-    jury = MotionCritics(MotionCriticsConfig(num_expression=4, emotion_dim=16))
-    path = tmp_path / "critics.safetensors"
-    save_checkpoint(path, jury.state_dict(), kind="critics", config=as_dict(jury.config))
-    again = MotionCritics.from_checkpoint(path)
-    assert all(torch.equal(a, b) for a, b in zip(jury.parameters(), again.parameters(), strict=True))
 
 
 def test_the_teacher_stays_as_it_came_and_out_of_checkpoints(stage):
@@ -245,27 +231,7 @@ def test_critics_learn_from_true_motion_only(tmp_path):
         assert values[-1][name] < 0.95 * values[0][name], name
     stage.critics.requires_grad_(False)
     stage.total(stage.losses(batch)).backward()
-    judges = [*stage.critics.parameters(), *stage.jury.parameters()]
-    assert all(p.grad is None or not p.grad.any() for p in judges)
-
-
-def test_the_jury_learns_beside_the_critics_and_teaches_nobody(tmp_path):
-    """Another jury would leave network and critics as they are, bit by bit, but for the norm that gradients share."""
-    found = []
-    for seed in (1, 2):
-        stage = make_stage(tmp_path, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=1, clip_norm=1e9))
-        torch.manual_seed(seed)
-        for p in stage.jury.parameters():
-            torch.nn.init.normal_(p, std=0.1)
-        first = [p.clone() for p in stage.jury.parameters()]
-        for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
-            stage.engines[name] = PlainEngine(module, optimizer, clip_norm=1e9, scale=LossScale(False))
-        for step in range(2):
-            stage.num_batches = step
-            stage.training_step(made_up_batch("motion", batch_size=4, size=32), 0)
-        assert not any(torch.equal(a, b) for a, b in zip(first, stage.jury.parameters(), strict=True))
-        found.append([p.clone() for p in (*stage.network.parameters(), *stage.critics.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(p.grad is None or not p.grad.any() for p in stage.critics.parameters())
 
 
 def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
@@ -281,26 +247,15 @@ def test_a_chain_holds_out_the_same_emotions_throughout(tmp_path):
     assert alike.inputs == {"emotion": load_checkpoint(path, kind="emotion").sha256}
 
 
-def test_the_offset_of_lips_is_found():
-    generator = torch.Generator().manual_seed(0)
-    moments = F.normalize(torch.randn(60, 16, generator=generator), dim=-1)
-    for late in (-6, 0, 4):
-        offset, confidence = sync_offset(moments, moments.roll(late, dims=0))
-        assert offset == late
-        assert confidence > 0.3
-    _, unsure = sync_offset(moments, F.normalize(torch.randn(60, 16, generator=generator), dim=-1))
-    assert unsure < 0.2
-
-
 def test_clips_that_say_nothing_of_their_emotion_are_not_asked_for_it(stage):
     batch, emotion = made_up_batch("motion", batch_size=6), torch.randn(6, 64)
     batch["prompt"][4:], batch["emotion"][4:] = [UNLABELLED] * 2, NO_LABEL
     with torch.no_grad():
-        losses = stage.judge(stage.critics, batch, batch["motion"], F.normalize(emotion, dim=-1))
+        losses = stage.judge(batch, batch["motion"], F.normalize(emotion, dim=-1))
         fewer = {name: value[:4] for name, value in batch.items()}
-        alone = stage.judge(stage.critics, fewer, fewer["motion"], F.normalize(emotion[:4], dim=-1))
+        alone = stage.judge(fewer, fewer["motion"], F.normalize(emotion[:4], dim=-1))
         silent = {name: value[4:] for name, value in batch.items()}
-        none = stage.judge(stage.critics, silent, silent["motion"], F.normalize(emotion[4:], dim=-1))
+        none = stage.judge(silent, silent["motion"], F.normalize(emotion[4:], dim=-1))
     torch.testing.assert_close(losses["emotion_loss"], alone["emotion_loss"])
     assert none["emotion_loss"] == 0 < none["sync_loss"]
 

@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from emohead.datamodules.prompts import class_prompt, draw_prompt, label_prompts, prompts_for, tiers
+from emohead.datamodules.emotion_words import emotion_sentences, mentions
+from emohead.datamodules.prompts import (
+    class_prompt,
+    draw_prompt,
+    evaluation_prompts,
+    label_prompts,
+    prompts_for,
+    tiers,
+)
 from emohead.datamodules.sample import EMOTIONS, ClipInfo
 from emohead.models.errors import UserError
 
@@ -62,6 +70,24 @@ def test_draws_follow_the_generator_and_use_the_clips_own_prompts() -> None:
     assert set(draws) - {"beaming"} <= set(prompts_for("happy", 3))
     assert draw_prompt(info(None), np.random.default_rng(0)) == "a person talking"
     assert draw_prompt(info(None, prompts=["a man speaks"]), np.random.default_rng(0)) == "a man speaks"
+
+
+def test_wordings_of_evaluation_are_no_text_of_training() -> None:
+    asked = [prompt for emotion in EMOTIONS for prompt in evaluation_prompts(emotion)]
+    assert len(asked) == len(set(asked)) >= 5 * len(EMOTIONS)
+    trained = {prompt for emotion in EMOTIONS for level in (1, 2, 3) for prompt in prompts_for(emotion, level)}
+    assert not set(asked) & (trained | set(emotion_sentences()) | set(label_prompts()))
+    assert "an angry person who talks" in evaluation_prompts("angry")
+
+
+def test_what_must_not_be_told_is_never_drawn() -> None:
+    hidden = lambda text: mentions(text, ["happy"])  # noqa: E731
+    own = ["beaming", "a smile"]
+    draws = {draw_prompt(info("sad", 2, own), np.random.default_rng(seed), hidden) for seed in range(300)}
+    assert draws == {prompt for prompt in prompts_for("sad", 2) if "unhappy" not in prompt} | {"beaming"}
+    plain = [draw_prompt(info("sad", 2, own), np.random.default_rng(seed)) for seed in range(300)]
+    assert any("unhappy" in prompt for prompt in plain)
+    assert draw_prompt(info(None, prompts=["a happy man"]), np.random.default_rng(0), hidden) == "a person talking"
 
 
 def test_an_unknown_emotion_is_refused() -> None:

@@ -332,6 +332,6 @@ def test_the_runs_of_a_chain(demo: Path) -> None:
         assert run.step == run.max_steps == 2
         assert sum(run.hours.values()) > 0
         assert run.best is not None
-        (export,) = [path for path in (run.folder / "export").glob("*.safetensors") if path.stem != "jury"]
+        (export,) = (run.folder / "export").glob("*.safetensors")
         trained = load_checkpoint(export).provenance["seconds"]
         assert trained == pytest.approx(sum(leg.seconds(0) for leg in read_legs(run.folder)), rel=0.5, abs=5)

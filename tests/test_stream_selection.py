@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.emotion_words import mentions
 from emohead.models.errors import UserError
 
 from .shard_clips import NUM_EXPRESSION, NUM_IDENTITY, SIZE, face_model, write_clips
@@ -36,6 +37,16 @@ def test_selections_need_no_rewriting(corpus: Path) -> None:
     assert {reader.info(key).level for key in keys_of(take(both.train_dataloader(), 6))} == {2}
     with pytest.raises(UserError, match="no clip for training is selected"):
         data_of(corpus, views=["left_60"])
+
+
+def test_descriptions_tell_nothing_of_what_is_held_out(corpus: Path) -> None:
+    """A surprised face may look startled, which is a word for fear as well."""
+    told = {}
+    for name, held_out in {"all": [], "without": ["fear"]}.items():
+        data = data_of(corpus, stage="emotion", emotions=["sad", "surprised"], holdout_emotions=held_out)
+        told[name] = {text for batch in take(data.train_dataloader(), 60) for text in batch["prompt"]}
+    assert "a person who looks startled while talking" in told["all"]
+    assert told["without"] == {text for text in told["all"] if not mentions(text, ["fear"])}
 
 
 def test_facts(corpus: Path) -> None:

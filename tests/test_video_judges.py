@@ -133,17 +133,18 @@ def test_lips_of_the_portrait_can_be_pasted_onto_a_film(bench: SimpleNamespace, 
 
 def test_the_jury_is_asked_about_what_is_seen(true: Film):
     """The motion that it is shown is that of the frames, whatever motion is said to have driven them."""
-    clip = SimpleNamespace(motion=torch.from_numpy(clip_of(EMOTION).motion), info=SimpleNamespace(emotion=None))
+    clip = SimpleNamespace(
+        motion=torch.from_numpy(clip_of(EMOTION).motion), info=SimpleNamespace(identity="ann", emotion=None)
+    )
     clip.speech = torch.zeros(1, 640 * len(clip.motion))
     shown = []
 
     class Jury:
-        def normalise(self, motion: torch.Tensor) -> torch.Tensor:
-            shown.append(motion[0])
-            return motion
-
-        def sync(self, speech: torch.Tensor, motion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return motion, motion
+        def judge(
+            self, identity: str, speech: torch.Tensor, motion: torch.Tensor, emotion: str | None
+        ) -> dict[str, float]:
+            shown.append(motion)
+            return {"sync_confidence": 0.5, "sync_offset": 0.0}
 
     frozen = film(np.repeat(true.frames[:1], len(true.frames), axis=0))
     for made in (true, frozen):

@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datamodules.batch import Batch
-from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.emotion_words import sentences_without
 from ..datamodules.module import DataFacts
-from ..datamodules.prompts import prompts_for
-from ..datamodules.sample import LEVELS, SAMPLES_PER_FRAME
+from ..datamodules.sample import SAMPLES_PER_FRAME
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import MODALITIES, EmotionEncoder
 from ..models.face import FaceGenerator, to_float, to_pictures
@@ -117,9 +116,8 @@ class DistillStage(Stage[DistillStageConfig]):
             copy_matching(self.network.face.encoder, face.encoder)  # which depends on nothing of the rest
             copy_matching(self.network.face, face)
         copy_buffers(self.network, motion, face)
-        # All sentences by which the teacher kept CLIP's knowledge of words, except those for held-out emotions.
-        hidden = {p for e in config.data.holdout_emotions for level in LEVELS for p in prompts_for(e, level)}
-        self.sentences = [sentence for sentence in emotion_sentences() if sentence not in hidden]
+        # Those by which the teacher kept CLIP's knowledge of words.
+        self.sentences = sentences_without(config.data.holdout_emotions)
 
     def on_fit_start(self) -> None:
         self.teachers.to(self.device)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datamodules.batch import Batch
-from ..datamodules.emotion_words import emotion_sentences
+from ..datamodules.emotion_words import sentences_without
 from ..datamodules.module import DataFacts
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
@@ -96,7 +96,7 @@ class EmotionStage(Stage[EmotionStageConfig]):
         super().__init__(config, facts)
         self.network = self.assemble(facts, {})["network"]
         self.contrast = Contrast(config.temperature)
-        self.bank = emotion_sentences()
+        self.bank = sentences_without(config.data.holdout_emotions)
         original = self.original_text() if config.loss.prior_loss else None
         self.register_buffer("original", original, persistent=False)
         self.validated: list[dict[str, Tensor]] = []  # embeddings of the validation clips seen so far

@@ -4,14 +4,13 @@ The emotion of a clip enters as text, as an image or as speech, drawn at random 
 drives the network. The losses are our own choice; the abstract of arXiv:2305.02572 names none.
 
 Beside the network two critics learn from true motion: whether lips go with speech, and which emotion a motion has. The
-network is then judged by them, as they are at that step (models/motion_critics.py). A jury of the same two, from other
-first weights, never teaches the network: evaluation asks the jury, since a network learns to please its own critics.
+network is then judged by them, as they are at that step (models/motion_critics.py). Evaluation asks others, since a
+network learns to please its own critics (evaluation/jury.py).
 
 Shapes: B clips, T frames, K expression coefficients, V vertices, E width of the emotion space, Z pose noise.
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from ..datamodules.batch import Batch
 from ..datamodules.module import DataFacts
-from ..models.checkpoint import save_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import MODALITIES
 from ..models.errors import UserError
@@ -31,7 +29,6 @@ from ..models.motion_critics import MotionCritics, MotionCriticsConfig
 from ..models.ranges import number
 from ..models.sent import sent
 from .augmentation import augment_mel
-from .config import as_dict
 from .contrast import contrastive_loss, described, match_weights
 from .engines.draws import Draws
 from .engines.ranks import all_rows, own_rows
@@ -84,7 +81,6 @@ class MotionStage(Stage[MotionStageConfig]):
     figures = ("loss", "expression_loss", "vertex_loss", "lip_loss", "velocity_loss", "pose_loss", "mouth_correlation")
     network: AudioTo3DMM
     critics: MotionCritics
-    jury: MotionCritics
     vertex_gram: Tensor  # (K, K)
     lip_gram: Tensor
 
@@ -94,8 +90,7 @@ class MotionStage(Stage[MotionStageConfig]):
         sizes = {"motion_dim": facts.motion_dim, "identity_dim": facts.identity_dim, "emotion_dim": emotion_dim}
         network = AudioTo3DMM(replace(config.network, **sizes))
         sizes = {"num_expression": facts.motion_dim - POSE_DIM, "emotion_dim": emotion_dim}
-        critics, jury = (MotionCritics(replace(config.critics, **sizes)) for _ in ("critics", "jury"))
-        return {"network": network, "critics": critics, "jury": jury}
+        return {"network": network, "critics": MotionCritics(replace(config.critics, **sizes))}
 
     def __init__(self, config: MotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
@@ -109,12 +104,11 @@ class MotionStage(Stage[MotionStageConfig]):
             )
         given = self.load_given()
         self.teacher = Teacher(EmotionSpace.rebuild(given["emotion"]))
-        self.network, self.critics, self.jury = self.assemble(facts, given).values()
+        self.network, self.critics = self.assemble(facts, given).values()
         self.network.set_statistics(torch.as_tensor(facts.motion_mean), torch.as_tensor(facts.motion_std))
         num_expression = facts.motion_dim - POSE_DIM
-        for critics in (self.critics, self.jury):
-            critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
-            critics.expression_std.copy_(self.network.motion_std[:num_expression])
+        self.critics.expression_mean.copy_(self.network.motion_mean[:num_expression])
+        self.critics.expression_std.copy_(self.network.motion_std[:num_expression])
         self.face_model: FaceModel = facts.face_model
         basis = self.face_model.expression_basis
         self.register_buffer("vertex_gram", gram(basis), persistent=False)
@@ -124,7 +118,7 @@ class MotionStage(Stage[MotionStageConfig]):
         self.teacher.to(self.device)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "critics": nn.ModuleDict({"critics": self.critics, "jury": self.jury})}
+        return {"network": self.network, "critics": self.critics}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.begin_step()
@@ -142,14 +136,13 @@ class MotionStage(Stage[MotionStageConfig]):
             self.backpropagate("network", total)
         self.update("network")
 
-        # The critics and the jury: true motion only, so that no trick of the network's teaches them anything.
+        # The critics: true motion only, so that no trick of the network's teaches them anything.
         self.critics.requires_grad_(True)
         for part, emotion in zip(self.parts(batch), emotions, strict=True):
             with self.autocast():
-                judged = self.judge(self.critics, part, part["motion"], emotion)
-                asked = self.judge(self.jury, part, part["motion"], emotion)
+                judged = self.judge(part, part["motion"], emotion)
             self.log_part({f"true_{name}": value for name, value in judged.items()})
-            self.backpropagate("critics", torch.stack([*judged.values(), *asked.values()]).sum())
+            self.backpropagate("critics", torch.stack(list(judged.values())).sum())
         self.update("critics")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -157,15 +150,15 @@ class MotionStage(Stage[MotionStageConfig]):
         draws = self.draws(batch)
         return self.network_losses(batch, self.draw_emotion(batch, draws), draws)
 
-    def judge(self, critics: MotionCritics, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
+    def judge(self, batch: Batch, motion: Tensor, emotion: Tensor) -> dict[str, Tensor]:
         """The critics' losses of motion (B, T, D), made or true, for its speech and emotion (B, E).
 
         Which emotion it has is asked of clips only that say so: see `described`.
         """
-        expression = critics.normalise(motion)
-        heard, seen = critics.sync(batch["speech"], expression)
+        expression = self.critics.normalise(motion)
+        heard, seen = self.critics.sync(batch["speech"], expression)
         rows = own_rows(len(emotion))
-        own = (critics.emotion(expression), emotion, described(batch), batch["emotion"], batch["level"])
+        own = (self.critics.emotion(expression), emotion, described(batch), batch["emotion"], batch["level"])
         shown, meant, told, labels, levels = all_rows(*own)
         weights = match_weights(labels, levels, OTHER_LEVEL, rows)
         return {
@@ -190,7 +183,7 @@ class MotionStage(Stage[MotionStageConfig]):
         swayed = self.network.add_sway(still, mean + noise * (log_variance / 2).exp(), start)
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
         found = self.motion_losses(still, swayed, batch["motion"]) | {"kl_loss": kl.mean()}
-        return found | self.judge(self.critics, batch, still, emotion)
+        return found | self.judge(batch, still, emotion)
 
     def motion_losses(self, still: Tensor, swayed: Tensor, motion: Tensor) -> dict[str, Tensor]:
         """Losses of motion (B, T, D), with the mean pose and with that of the posterior, against the true one."""
@@ -238,12 +231,6 @@ class MotionStage(Stage[MotionStageConfig]):
         openings = [self.face_model.mouth_opening(identity[:, None], m.float()) for m in (still, batch["motion"])]
         self.by_clip = {"mouth_correlation": correlation(*openings)}
         return losses | {"loss": self.total(losses), "mouth_correlation": self.by_clip["mouth_correlation"].mean()}
-
-    def export(self, path: Path, provenance: dict[str, Any]) -> str:
-        """The network, and beside it the jury (`jury.safetensors`) for evaluation."""
-        config, beside = as_dict(self.jury.config), path.with_name("jury.safetensors")
-        save_checkpoint(beside, self.jury.state_dict(), kind=self.jury.kind, config=config, provenance=provenance)
-        return super().export(path, provenance)
 
 
 def moments_loss(heard: Tensor, seen: Tensor) -> Tensor:

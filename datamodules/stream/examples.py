@@ -14,6 +14,7 @@ import numpy as np
 
 from ..batch import EMOTION, FACE, MOTION
 from ..dataset.clip import StoredClip
+from ..emotion_words import mentions
 from ..prompts import draw_prompt
 from ..sample import EMOTIONS, MOTION_WINDOW, NO_LABEL, SAMPLES_PER_FRAME, ClipInfo
 from .memory import Slot
@@ -47,30 +48,39 @@ def draw_sample(
     window_frames: int,
     cross_clip: float,
     room: Room,
+    held_out: Sequence[str] = (),
 ) -> Sample:
-    """A sample of a clip with the keys of a stage's batch: a union of EMOTION, MOTION and FACE of batch.py."""
+    """A sample of a clip with the keys of a stage's batch: a union of EMOTION, MOTION and FACE of batch.py.
+
+    held_out: emotions of which its description must not tell.
+    """
     wanted, sample = set(fields), Sample()
+    told: dict[str, Any] = {"window_frames": window_frames, "room": room, "held_out": held_out}
     if MOTION.keys() <= wanted:
-        sample |= motion_sample(clip, rng, window_frames=window_frames, room=room)
+        sample |= motion_sample(clip, rng, **told)
     elif EMOTION.keys() <= wanted:
-        sample |= emotion_sample(clip, rng, window_frames=window_frames, room=room)
+        sample |= emotion_sample(clip, rng, **told)
     if FACE.keys() <= wanted:
         sample |= face_sample(clip, rng, cross_clip=cross_clip, room=room)
     assert sample.keys() == wanted, f"no sample has the keys {sorted(wanted)}"
     return sample
 
 
-def emotion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
+def emotion_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room, held_out: Sequence[str] = ()
+) -> Sample:
     """A frame that shows the clip's emotion, a window of its speech, its label and a description."""
     start = draw_start(clip.num_frames, window_frames, rng)
-    return _condition(clip, rng, start, window_frames, room)
+    return _condition(clip, rng, start, window_frames, room, held_out)
 
 
-def motion_sample(clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room) -> Sample:
+def motion_sample(
+    clip: StoredClip, rng: np.random.Generator, *, window_frames: int, room: Room, held_out: Sequence[str] = ()
+) -> Sample:
     """The keys of `emotion_sample`, and the motion of the same window."""
     start = draw_start(clip.num_frames, window_frames, rng)
     frames = np.arange(start, start + window_frames).clip(max=clip.num_frames - 1)
-    return _condition(clip, rng, start, window_frames, room) | {
+    return _condition(clip, rng, start, window_frames, room, held_out) | {
         "motion": clip.motion()[frames],  # (T, D)
         "identity": clip.identity(),  # (I,)
     }
@@ -151,7 +161,9 @@ def collate(samples: Sequence[Sample], slot: Slot) -> None:
             slot.stack(name, values)
 
 
-def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, room: Room) -> Sample:
+def _condition(
+    clip: StoredClip, rng: np.random.Generator, start: int, window_frames: int, room: Room, held_out: Sequence[str]
+) -> Sample:
     info = clip.info()
     image = room("image")
     clip.decode_frames([draw_acted(info, clip.num_frames, rng)], [image])
@@ -162,5 +174,5 @@ def _condition(clip: StoredClip, rng: np.random.Generator, start: int, window_fr
         "speech": np.pad(speech, (0, window_frames * SAMPLES_PER_FRAME - len(speech))),  # (640 T,)
         "emotion": np.int64(NO_LABEL if info.emotion is None else EMOTIONS.index(info.emotion)),
         "level": np.int64(NO_LABEL if info.level is None else info.level),
-        "prompt": draw_prompt(info, rng),
+        "prompt": draw_prompt(info, rng, partial(mentions, emotions=held_out)),
     }

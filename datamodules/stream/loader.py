@@ -112,8 +112,16 @@ class BatchStream(IterableDataset):
     def _read(self, place: Place, attempt: int, room: Room) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, place.epoch, place.index] + [attempt] * bool(attempt))
         clip = self.source.clip(place.shard, place.clip)
-        frames, cross_clip = self.source.config.window_frames, self.source.cross_clip
-        return draw_sample(BATCH[self.stage], clip, rng, window_frames=frames, cross_clip=cross_clip, room=room)
+        config = self.source.config
+        return draw_sample(
+            BATCH[self.stage],
+            clip,
+            rng,
+            window_frames=config.window_frames,
+            cross_clip=self.source.cross_clip,
+            room=room,
+            held_out=config.holdout_emotions,
+        )
 
 
 class FiniteBatchStream(BatchStream):

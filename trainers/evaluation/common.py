@@ -1,15 +1,22 @@
 """Parts that the evaluations of all stages share. Each is deterministic for a checkpoint and a seed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ...datamodules.dataset.reader import ClipReader
+from ...datamodules.prompts import evaluation_prompts
+from ...datamodules.sample import EMOTIONS
+from ...models.emotion_student import EmotionEncoder
 from ...models.errors import UserError
 
 Advance = Callable[[int], None]
 Interval = tuple[float, float]  # its lower and upper end
+SHARES = ("accuracy", "top1")  # what figures end in of which a harmonic mean says something
 ClipFigures = tuple[str | None, dict[str, float]]  # the emotion that a clip is labelled with, its figures by name
 
 CONFIDENCE, RESAMPLES = 0.95, 1000
@@ -37,8 +44,10 @@ def averages(clips: Sequence[ClipFigures], unseen: Sequence[str] = (), apart: Se
 
     With emotions named in `unseen`, the figures named in `apart` are also given as `seen_…` and `unseen_…`: over the
     clips labelled with another emotion, and over those labelled with one of these. If either has no clip, neither is.
+    Of shares there is `harmonic_…` too, see `harmonic_means`.
     """
-    return {name: float(np.mean(values)) for name, values in of_clips(clips, unseen, apart).items()}
+    means = {name: float(np.mean(values)) for name, values in of_clips(clips, unseen, apart).items()}
+    return means | harmonic_means(means)
 
 
 def intervals(
@@ -81,3 +90,21 @@ def of_clips(
         if all(groups.values()):
             found |= {f"{group}{name}": values for group, values in groups.items()}
     return found
+
+
+def harmonic_means(figures: Mapping[str, float]) -> dict[str, float]:
+    """`harmonic_…` of each share that `figures` have both as `seen_…` and as `unseen_…`: high only if both are."""
+    found = {}
+    for name, seen in figures.items():
+        share = name.removeprefix("seen_")
+        unseen = figures.get(f"unseen_{share}")
+        if share != name and unseen is not None and share.endswith(SHARES):
+            found[f"harmonic_{share}"] = 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+    return found
+
+
+def name_embeddings(encoder: EmotionEncoder, emotions: Sequence[str] = EMOTIONS) -> Tensor:
+    """What stands for the name of each emotion (n, E): the mean of wordings that no training text has."""
+    texts = [evaluation_prompts(emotion) for emotion in emotions]
+    flat = encoder.encode_text([text for wordings in texts for text in wordings])
+    return F.normalize(torch.stack([own.mean(dim=0) for own in flat.split([len(wordings) for wordings in texts])]))

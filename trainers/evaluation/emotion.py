@@ -1,10 +1,15 @@
 """How well the emotion space works: retrieval between text, images and speech, and the emotions it tells apart.
 
+Text is of three kinds: `text`, the name of an emotion in wordings that no training text has; `prompt`, the name as
+training words it; `description`, what the clips' own words say of face and voice, without a name. The name of an
+emotion that was held out is a word that training never showed: only a pretrained text tower can know it.
+
 Shapes: Q queries, G items of a gallery, E width of the space.
 """
 
+import math
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +21,11 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import class_prompt
 from ...datamodules.sample import EMOTIONS, NO_LABEL
 from ...datamodules.stream.examples import draw_acted
-from ...models.emotion_student import MODALITIES, EmotionEncoder
+from ...models.emotion_student import EmotionEncoder
 from ..metrics import emotion_retrieval
-from .common import Advance, keys_of, no_advance
+from .common import Advance, harmonic_means, keys_of, name_embeddings, no_advance
+
+SIGNALS = ("image", "audio")
 
 
 @torch.inference_mode()
@@ -31,14 +38,15 @@ def evaluate_emotion(
     seed: int = 0,
     advance: Advance = no_advance,
 ) -> dict[str, float]:
-    """Top-1 emotion retrieval in all six directions; chance is 1 / the number of emotions in the split.
+    """Top-1 emotion retrieval in all directions; chance is 1 / the number of emotions in the split.
 
-    The text of an emotion is its canonical prompt without a level. A clip gives one frame and its whole speech; the
-    frame is drawn as in training, of the middle part of a clip that shows an emotion.
-    Galleries hold one item of each emotion, drawn by `seed`. With emotions named in `unseen`, queries of those and of
-    the others are reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions.
-    `description_image_top1` and `description_audio_top1`, if clips have descriptions of their own: those of every other
-    clip are the queries for images and speech of the rest. They describe face and voice without naming an emotion.
+    `text_image_top1` and five more: between names, images and speech; `prompt_image_top1`, `image_prompt_top1` and
+    their like: by the canonical prompt of training. A clip gives one frame, drawn as in training, and its
+    whole speech. Galleries hold
+    one item of each emotion, drawn by `seed`. With emotions named in `unseen`, queries of those and of the others are
+    reported apart as `unseen_…` and `seen_…`, against the same galleries of all emotions, and `harmonic_…` of both.
+    `description_image_top1`, `image_description_top1` and their like, if clips have descriptions of their own: those
+    of every other clip are matched with images and speech of the rest.
     `image_accuracy_happy_3` and its like: share of that emotion and level whose nearest text is that emotion.
     """
     clips = encode_clips(encoder, reader, split, seed, advance)
@@ -46,19 +54,35 @@ def evaluate_emotion(
     if len(present) < 2:
         return {}
     labels = torch.tensor([clip.label for clip in clips])
+    names, classes = [EMOTIONS[label] for label in present], torch.tensor(present)
     items = {
-        "text": encoder.encode_text([class_prompt(EMOTIONS[label]) for label in present]),
-        "image": torch.stack([clip.image for clip in clips]),
-        "audio": torch.stack([clip.audio for clip in clips]),
+        "text": (name_embeddings(encoder, names), classes),
+        "prompt": (encoder.encode_text([class_prompt(name) for name in names]), classes),
+        "image": (torch.stack([clip.image for clip in clips]), labels),
+        "audio": (torch.stack([clip.audio for clip in clips]), labels),
     }
-    kinds = {"text": torch.tensor(present), "image": labels, "audio": labels}
     metrics: dict[str, float] = {}
-    for a, b in permutations(MODALITIES, 2):
-        for group, chosen in groups(kinds[a], unseen).items():
-            found = emotion_retrieval(items[a], kinds[a], items[b], kinds[b], counted=chosen, seed=seed)
-            metrics[f"{group}{a}_{b}_top1"] = found
-    metrics |= by_description(clips, items, labels, unseen, seed)
-    return metrics | accuracies(items, kinds["text"], labels, torch.tensor([clip.level for clip in clips]))
+    for a, b in [*permutations(("text", *SIGNALS), 2), *both_ways("prompt")]:
+        metrics |= retrieval(f"{a}_{b}", items[a], items[b], unseen, seed)
+    metrics |= by_description(clips, items, unseen, seed)
+    return metrics | harmonic_means(metrics) | accuracies(items, torch.tensor([clip.level for clip in clips]))
+
+
+Items = tuple[Tensor, Tensor]  # embeddings (G, E) and their emotions (G,)
+
+
+def both_ways(text: str) -> list[tuple[str, str]]:
+    """The directions between a kind of text and the signals."""
+    return [*product((text,), SIGNALS), *product(SIGNALS, (text,))]
+
+
+def retrieval(name: str, queries: Items, gallery: Items, unseen: Sequence[str], seed: int) -> dict[str, float]:
+    """Top-1 from queries to a gallery: over all queries, and apart if some emotions are unseen."""
+    found = {
+        f"{group}{name}_top1": emotion_retrieval(*queries, *gallery, counted=chosen, seed=seed)
+        for group, chosen in groups(queries[1], unseen).items()
+    }
+    return {name: value for name, value in found.items() if not math.isnan(value)}  # no query, or nothing to find
 
 
 class EncodedClip(NamedTuple):
@@ -87,19 +111,20 @@ def encode_clips(
 
 
 def by_description(
-    clips: list[EncodedClip], items: dict[str, Tensor], labels: Tensor, unseen: Sequence[str], seed: int
+    clips: list[EncodedClip], items: dict[str, Items], unseen: Sequence[str], seed: int
 ) -> dict[str, float]:
-    """Retrieval by the descriptions of every other clip among the images and speech of the rest."""
+    """Retrieval between the descriptions of every other clip and the images and speech of the rest, both ways."""
     asked = [(clip.label, clip.description) for clip in clips[::2] if clip.description is not None]
     if not asked or len(clips) < 2:
         return {}
-    queries, wanted = F.normalize(torch.stack([text for _, text in asked])), torch.tensor([n for n, _ in asked])
-    metrics = {}
-    for name in ("image", "audio"):
-        for group, chosen in groups(wanted, unseen).items():
-            rest = (items[name][1::2], labels[1::2])
-            found = emotion_retrieval(queries, wanted, *rest, counted=chosen, seed=seed)
-            metrics[f"{group}description_{name}_top1"] = found
+    described = F.normalize(torch.stack([text for _, text in asked])), torch.tensor([label for label, _ in asked])
+    sides: dict[str, Items] = {"description": described}
+    for name in SIGNALS:
+        embeddings, labels = items[name]
+        sides[name] = (embeddings[1::2], labels[1::2])
+    metrics: dict[str, float] = {}
+    for a, b in both_ways("description"):
+        metrics |= retrieval(f"{a}_{b}", sides[a], sides[b], unseen, seed)
     return metrics
 
 
@@ -112,11 +137,12 @@ def groups(labels: Tensor, unseen: Sequence[str]) -> dict[str, Tensor]:
     return {name: mask for name, mask in both.items() if mask.any()}
 
 
-def accuracies(items: dict[str, Tensor], classes: Tensor, labels: Tensor, levels: Tensor) -> dict[str, float]:
+def accuracies(items: dict[str, Items], levels: Tensor) -> dict[str, float]:
     """Share of clips (G,) whose nearest text is that of their emotion, over all and for each emotion and level."""
-    found = {}
-    for name in ("image", "audio"):
-        right = (classes[(items[name] @ items["text"].T).argmax(dim=1)] == labels).float()
+    found, (texts, classes) = {}, items["text"]
+    for name in SIGNALS:
+        embeddings, labels = items[name]
+        right = (classes[(embeddings @ texts.T).argmax(dim=1)] == labels).float()
         found[f"{name}_accuracy"] = right.mean().item()
         for emotion in classes.tolist():
             for level in sorted(set(levels[labels == emotion].tolist())):

@@ -16,10 +16,10 @@ from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
 from ...models.face_model import FaceModel
 from ...models.motion import AudioTo3DMM
-from ...models.motion_critics import MAX_LAG, MotionCritics, sync_offset
 from ...models.timing import SAMPLES_PER_FRAME
 from ..metrics import correlation, landmark_distances
 from .common import Advance, ClipFigures, averages, keys_of, no_advance
+from .jury import Jury
 
 LOUDNESS_SMOOTHING = 1.0  # frames
 QUIET = 1e-3  # root mean square that counts as silence
@@ -27,7 +27,7 @@ QUIET = 1e-3  # root mean square that counts as silence
 
 @torch.inference_mode()
 def evaluate_jury(
-    jury: MotionCritics,
+    jury: Jury,
     network: AudioTo3DMM,
     encoder: EmotionEncoder,
     reader: ClipReader,
@@ -38,52 +38,35 @@ def evaluate_jury(
 ) -> dict[str, float]:
     """The jury's figures of the motion made for each clip's speech, once with each of the eight emotions.
 
-    `sync_confidence` and `sync_offset`: see `sync_figures`; `true_…` for the true motion. `emotion_accuracy`: share of
-    (clip, emotion) in which the motion made for the text of that emotion is nearest to that text in the emotion space;
-    `emotion_accuracy_happy` and its like: of one emotion. `true_emotion_accuracy`: of labelled clips by their true
-    motion; with emotions named in `unseen`, as `seen_…` and `unseen_…` too (see `averages`). `kept_opening`: the
-    correlation of mouth opening between two emotions of the same speech, over all pairs.
+    `sync_confidence` and `sync_offset`: see `Jury.judge`. `emotion_accuracy`: share of (clip, emotion) in which the
+    motion made for the text of that emotion shows that emotion, of those that the jury knows; `emotion_accuracy_happy`
+    and its like: of one emotion. `kept_opening`: the correlation of mouth opening between two emotions of the same
+    speech, over all pairs. `true_…` and `foreign_…`: how far the jury can be believed, see `Jury.figures`.
     """
     texts = encoder.encode_text(label_prompts())  # (8, E)
     found: list[ClipFigures] = []
     for key in keys_of(reader, split):
-        speech, truth = torch.from_numpy(reader.speech(key))[None], torch.from_numpy(reader.motion(key))[None]
+        speech, identity = torch.from_numpy(reader.speech(key))[None], reader.info(key).identity
         nobody = torch.zeros(len(texts), reader.face_model.num_identity)
         motion = network.generate(speech.expand(len(texts), -1), texts, nobody)  # (8, T, D)
-        right = (acted_emotions(jury, motion, texts) == torch.arange(len(texts))).float()
-        figures = {"emotion_accuracy": float(right.mean())}
-        figures |= {f"emotion_accuracy_{name}": value for name, value in zip(EMOTIONS, right.tolist(), strict=True)}
+        figures = acted_emotions(jury, identity, motion)
         openings = reader.face_model.mouth_opening(nobody[:, None], motion)  # (8, T)
         pairs = [float(correlation(openings[a], openings[b])) for a in range(len(texts)) for b in range(a)]
         figures["kept_opening"] = float(np.mean(pairs))
-        own = network.generate(speech, encoder.encode_speech(speech), nobody[:1])
-        for prefix, moved in (("", own), ("true_", truth)):
-            figures |= {f"{prefix}{name}": value for name, value in sync_figures(jury, speech, moved).items()}
-        emotion = reader.info(key).emotion
-        if emotion is not None:
-            nearest = int(acted_emotions(jury, truth, texts))
-            figures["true_emotion_accuracy"] = float(EMOTIONS[nearest] == emotion)
-        found.append((emotion, figures))
+        own = network.generate(speech, encoder.encode_speech(speech), nobody[:1])[0]
+        found.append((reader.info(key).emotion, figures | jury.judge(identity, speech, own)))
         advance(1)
-    return averages(found, unseen, apart=["true_emotion_accuracy"])
+    return averages(found) | jury.figures(unseen)
 
 
-def sync_figures(jury: MotionCritics, speech: Tensor, motion: Tensor) -> dict[str, float]:
-    """How well motion (1, T, D) goes with speech (1, N), as the jury's sync critic hears and sees it.
-
-    `sync_offset`: frames between the best lag and none, whichever comes late; `sync_confidence`: likeness at that lag
-    less the median over all lags (see models/motion_critics.py). Nothing for clips of fewer than 16 frames.
-    """
-    if motion.shape[1] <= MAX_LAG:
+def acted_emotions(jury: Jury, identity: str, motion: Tensor) -> dict[str, float]:
+    """Whether motion (8, T, D), made for each of the eight emotions, shows it: the mean and each by its name."""
+    if not jury.classifiers:
         return {}
-    heard, seen = jury.sync(speech, jury.normalise(motion))
-    offset, confidence = sync_offset(heard[0], seen[0])
-    return {"sync_offset": abs(offset), "sync_confidence": confidence}
-
-
-def acted_emotions(jury: MotionCritics, motion: Tensor, texts: Tensor) -> Tensor:
-    """Which of the texts (8, E) each motion (B, T, D) is nearest to, as the jury's critic of emotion sees it (B,)."""
-    return (jury.emotion(jury.normalise(motion)) @ texts.T).argmax(dim=1)
+    asked = {name: motion[number] for number, name in enumerate(EMOTIONS) if name in jury.emotions}
+    right = {name: float(jury.emotion_of(identity, moved) == name) for name, moved in asked.items()}
+    each = {f"emotion_accuracy_{name}": value for name, value in right.items()}
+    return {"emotion_accuracy": float(np.mean(list(right.values())))} | each
 
 
 @torch.inference_mode()

@@ -12,29 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...datamodules.dataset.reader import ClipReader
-from ...datamodules.prompts import label_prompts
 from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
 from ...models.face import to_bytes
 from ...models.face_model import POSE_DIM, FaceModel
-from ...models.motion_critics import MotionCritics
 from ..metrics import correlation, landmark_distances, psnr
-from .common import Advance, ClipFigures, Interval, averages, intervals, keys_of, no_advance
+from .common import Advance, ClipFigures, Interval, averages, intervals, keys_of, name_embeddings, no_advance
 from .face import ssim
 from .faces import FaceJudges
 from .films import Film, compare_films, drawn, film, spread
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
+from .jury import Jury
 from .landmarks import blinks_per_minute
 from .makers import PORTRAIT, TRUE_FRAMES, Maker, TrueClip, from_speech, true_clip, ways
-from .motion import acted_emotions, sync_figures
 from .tracked import refitted
 
 Table = dict[str, dict[str, float]]  # figures by name, for each way of making the video
 
 
 class Judges:
-    """The networks that a user brings (judges.py) or has installed (faces.py), and of the chain's own an emotion space,
-    which names the emotion of frames and lends its texts to the jury of motion. Those not given are not asked."""
+    """The networks that a user brings (judges.py) or has installed (faces.py), an emotion space of the chain's own,
+    which names the emotion of frames, and the jury of motion. Those not given are not asked."""
 
     def __init__(
         self,
@@ -44,7 +42,7 @@ class Judges:
         syncnet: Path | None = None,
         *,
         space: EmotionEncoder | None = None,
-        jury: MotionCritics | None = None,
+        jury: Jury | None = None,
         faces: FaceJudges | None = None,
     ) -> None:
         self.lpips = Lpips(lpips) if lpips else None
@@ -53,7 +51,7 @@ class Judges:
         self.fid = Fid(fid) if fid else None
         self.space, self.jury, self.faces = space, jury, faces
         with torch.no_grad():
-            self.texts = space.encode_text(label_prompts()) if space else None  # (8, E)
+            self.texts = name_embeddings(space) if space else None  # (8, E)
 
     def missing(self) -> list[str]:
         """Names of the figures that are not measured, since the user did not bring their network."""
@@ -183,18 +181,10 @@ def compare_motions(face_model: FaceModel, clip: TrueClip, motion: Tensor) -> di
 
 
 def judge_motion(clip: TrueClip, motion: Tensor, judges: Judges) -> dict[str, float]:
-    """The jury's figures of motion (T, D); none without a jury.
-
-    `sync_confidence`, `sync_offset`: see `sync_figures`. `motion_emotion`: 1 if the text that the motion is nearest
-    to in the emotion space is that of the clip's label, else 0; needs a label and an emotion space.
-    """
+    """What the jury says of motion (T, D), see `Jury.judge`; nothing without a jury."""
     if judges.jury is None:
         return {}
-    figures = sync_figures(judges.jury, clip.speech, motion[None])
-    if judges.texts is not None and clip.info.emotion is not None:
-        acted = int(acted_emotions(judges.jury, motion[None], judges.texts))
-        figures["motion_emotion"] = float(EMOTIONS[acted] == clip.info.emotion)
-    return figures
+    return judges.jury.judge(clip.info.identity, clip.speech, motion, clip.info.emotion)
 
 
 def compare_pictures(clip: TrueClip, frames: Tensor, judges: Judges) -> dict[str, float]:

@@ -1,0 +1,50 @@
+"""The sentences below the tables of an evaluation: what they mean, how far judges can be believed, what is missing."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..trainers.evaluation.tracked import TRACKER, tracker_installed
+from ..trainers.evaluation.video import Compared
+from .evaluation_retrieval import RETRIEVED
+
+UNSEEN = (
+    "The name of an unseen emotion is a word that training never showed: only a pretrained text tower can know it. "
+    "A description says what face and voice do, in words that training has."
+)
+ACTED = (
+    "The jury of motion names the emotion of {true_emotion_accuracy:.2f} of {true_emotion_clips:.0f} true clips of "
+    "{true_emotion_people:.0f} people rightly; the commonest label would be right for {true_emotion_chance:.2f}."
+)
+IN_STEP = (
+    "It finds {true_sync_found:.2f} of {true_sync_clips:.0f} true clips of {true_sync_people:.0f} people in step with "
+    "their speech, and {foreign_sync_found:.2f} with that of another clip."
+)
+OTHERS_WEIGHTS = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
+
+
+def notes(metrics: Mapping[str, float], of_jury: Sequence[str]) -> list[str]:
+    """What retrieval means and how far the jury can be believed. of_jury: what it lacks people for, with the reason."""
+    found = [UNSEEN] if any(name.startswith("unseen_") and name.endswith(RETRIEVED) for name in metrics) else []
+    if "true_emotion_accuracy" in metrics:
+        found.append(ACTED.format(**metrics))
+    if "true_sync_found" in metrics:
+        found.append(IN_STEP.format(**{"foreign_sync_found": math.nan} | dict(metrics)))
+    return found + [f"Not measured: {figure}." for figure in of_jury]
+
+
+def of_videos(videos: Compared, missing: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Figures of videos that are not measured, those `missing` somebody else's network first; and sentences that say
+    why, and what the others are of."""
+    told = [f"{', '.join(missing)}: {OTHERS_WEIGHTS}"] if missing else []
+    if not videos.tracked:
+        told.append(
+            "tracked faces, temporal, flicker, sharpness: not measured, for no clip was tracked (--tracked-clips)"
+        )
+        return [*missing, "tracked faces"], told
+    told.append(f"all frames of {len(videos.tracked)} clips: temporal, flicker, sharpness, and all of tracked faces")
+    if not tracker_installed():
+        told.append(f"tracked faces: not measured, for the tracker is not installed: {TRACKER}")
+        return [*missing, "tracked faces"], told
+    for row, keys in videos.faceless.items():
+        told.append(f"{row}: no face in {len(keys)} of {len(videos.tracked)} clips, left out there: {', '.join(keys)}")
+    return list(missing), told
