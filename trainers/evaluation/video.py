@@ -90,14 +90,17 @@ def evaluate_videos(
 
     Figures, averaged over clips: `row_figures` are of eight frames of each clip, the first left out; `fid` is of the
     frames of all clips, and has no interval; SyncNet sees all frames. `whole_figures` are those of all frames, of at
-    most `tracked_clips` clips. With emotions named in `unseen`, `emotion_accuracy` stands there as `seen_…` and
-    `unseen_…` too (see `averages`). All makers have one size.
+    most `tracked_clips` clips, as those of the judge of lips, see `lip_closure`. With emotions named in `unseen`,
+    `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
     found: dict[str, list[ClipFigures]] = {}
     collections: dict[str, FidCollection] = {}
     keys, face_model = keys_of(reader, split, heard=from_speech(makers)), reader.face_model
     result = Compared(tracked=spread(reader, keys, tracked_clips))
+    lips = judges.faces.lips if judges.faces else None
+    if lips:
+        lips.listen(reader, result.tracked)
     for key in keys:
         clip = true_clip(reader, key, size)
         truth = film(drawn(clip.read, len(clip.motion))) if key in result.tracked else None
@@ -116,6 +119,8 @@ def evaluate_videos(
                 figures |= whole_figures(face_model, clip, motion, made, truth, judges)
                 if made.face is not None and made.face.points is None:
                     result.faceless.setdefault(row, []).append(key)
+                elif made.face is not None and lips and row != PORTRAIT:
+                    figures |= lips.figures(key, made.face.points)
             found.setdefault(row, []).append((clip.info.emotion, figures))
         advance(1)
     for row, clips in found.items():
