@@ -97,7 +97,7 @@ def align(speech: np.ndarray, words: str) -> list[Phone] | None:
     spoken = [word if decoder.lookup_word(word) else word.strip("'") for word in spoken]
     if not spoken or not np.any(speech) or not all(decoder.lookup_word(word) for word in spoken):
         return None
-    noise = np.random.default_rng( 0).normal(size=(2, round(NOISE_SECONDS * SAMPLE_RATE))) * NOISE
+    noise = np.random.default_rng(0).normal(size=(2, round(NOISE_SECONDS * SAMPLE_RATE))) * NOISE
     sound = np.concatenate([noise[0], speech / np.abs(speech).max(), noise[1]])
     data = (sound * 32767).astype("<i2").tobytes()
     decoder.reinit_feat()  # else it hears less of the noise that it heard in clips before
