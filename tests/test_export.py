@@ -19,7 +19,7 @@ from .conftest import emohead
 
 SETTINGS = ["data.batch_size=2", "data.num_workers=0", "tracking.wandb=disabled", "optimizer.final_lr=1"]
 SETTINGS += ["trainer.accelerator=cpu", "trainer.keep_last=1"]
-NEVER = "trainer.val_every=100"  # then no step is the best
+ONCE = "trainer.val_every=100"  # then the last step alone is validated
 
 
 def trained(demo: Path, run: Path, steps: int, *settings: str) -> Checkpoint:
@@ -31,9 +31,9 @@ def trained(demo: Path, run: Path, steps: int, *settings: str) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def alone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """Checksums of the weights after two and after three steps, as runs that never validate have them."""
+    """Checksums of the weights after two and after three steps, as runs that end there have them."""
     folder = tmp_path_factory.mktemp("alone")
-    return {steps: trained(demo, folder / str(steps), steps, NEVER).sha256 for steps in (2, 3)}
+    return {steps: trained(demo, folder / str(steps), steps, ONCE).sha256 for steps in (2, 3)}
 
 
 def second_is_best(stage: MotionStage, batch: dict) -> dict[str, torch.Tensor]:
@@ -60,8 +60,8 @@ def test_a_run_exports_its_best_checkpoint_and_says_so(run: Path, alone: dict[in
     assert found.provenance["checkpoint"] == {"step": 2, "chosen": "best", "metric": "val/loss", "value": 0.5}
 
 
-def test_a_run_that_is_never_validated_exports_its_newest(demo: Path, tmp_path: Path) -> None:
-    found = trained(demo, tmp_path / "run", 2, NEVER)
+def test_a_run_that_keeps_no_best_checkpoint_exports_its_newest(demo: Path, tmp_path: Path) -> None:
+    found = trained(demo, tmp_path / "run", 2, ONCE, "trainer.keep_best=0")
     assert found.provenance["checkpoint"] == {"step": 2, "chosen": "newest"}
 
 

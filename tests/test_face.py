@@ -290,7 +290,7 @@ def test_the_penalty_of_the_discriminator_counts_in_full():
         before = [p.detach().clone() for p in weights]
         stage.training_step(batch, 0)
         assert stage.norms["gradient_penalty"].read() > stage.config.optimizer.clip_norm
-        moved[weight] = sum(float((p - b).abs().sum()) for p, b in zip(weights, before, strict=True))
+        moved[weight] = sum(float((p.detach() - b).abs().sum()) for p, b in zip(weights, before, strict=True))
     assert moved[1e10] > 10 * moved[1e8]
 
 
@@ -324,20 +324,21 @@ def test_boxes_are_around_mouth_and_eyes_only():
 
 
 def test_a_score_likes_detail_that_cannot_be_known_better_than_a_blur():
+    """Half of the detail follows from the portrait; a frame is as wrong in its colour as in what is left out."""
     draws = torch.Generator().manual_seed(0)
     coarse = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8, generator=draws) - 0.5, size=64, mode="bilinear")
-    true, made = (0.1 * torch.randn(4, 3, 64, 64, generator=draws) for _ in range(2))
-    truth = coarse + true
-    frames = {"blurred": coarse, "drawn": coarse + made, "half": coarse + 0.5 * true, "noisy": coarse + true + 2 * made}
-    found = {name: (psnr(frame, truth).mean(), sharpness(frame, truth).mean()) for name, frame in frames.items()}
-    assert found["blurred"][0] == pytest.approx(found["drawn"][0] + 3, abs=0.1), "PSNR likes a blur"
-    scores = {name: score(*figures) for name, figures in found.items()}
-    assert max(scores["blurred"], scores["noisy"]) < scores["drawn"]
-    assert [round(float(found[name][1]), 1) for name in ("drawn", "half", "noisy")] == [1.0, 0.3, 5.0]
-    assert found["blurred"][1] < 0.01
-    assert sharpness(coarse, coarse).tolist() == [1] * 4
-    flat = torch.zeros(1, 3, 8, 8)
-    assert score(psnr(flat, flat), sharpness(flat, flat)).isfinite()
+    known, unknown, other = (0.07 * torch.randn(4, 3, 64, 64, generator=draws) for _ in range(3))
+    truth, base = coarse + known + unknown, coarse + known + 0.07
+    frames = {"blurred": base, "drawn": base + other, "noisy": base + 2 * other, "flat": coarse + 0.07}
+    found = {name: (psnr(frame, truth), sharpness(frame, truth)) for name, frame in frames.items()}
+    scores = {name: float(score(*figures).mean()) for name, figures in found.items()}
+    assert float((found["blurred"][0] - found["drawn"][0]).mean()) > 1.5, "PSNR likes a blur"
+    assert scores["drawn"] == max(scores.values())
+    energies = [round(float(found[name][1].mean()), 1) for name in ("flat", "blurred", "drawn", "noisy")]
+    assert energies == [0.0, 0.5, 1.0, 2.5]
+    assert sharpness(truth, truth).tolist() == [1] * 4
+    empty = torch.zeros(1, 3, 8, 8)
+    assert score(psnr(empty, empty), sharpness(empty, empty)).isfinite()
 
 
 def test_sizes_that_do_not_fit_are_named():

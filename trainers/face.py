@@ -37,7 +37,7 @@ from .portrait import of_portraits, portrait_losses
 from .stage import Caution, Film, Stage, StageConfig, Start
 
 PREVIEWED = 6  # pairs in a picture of samples/
-BLUR = 1.0  # dB of `score`
+BLUR = 2.0  # dB that `score` takes for each factor of two in the energy of fine detail
 MAX_POINTS = 128  # vertices that give the coarse flow; beyond it a face model is thinned out
 
 
@@ -290,7 +290,8 @@ class FaceStage(Stage[FaceStageConfig]):
 def score(psnr: Tensor, sharpness: Tensor) -> Tensor:
     """PSNR less BLUR dB for each factor of two that the energy of fine detail is off, each (B,).
 
-    PSNR alone likes a blur: detail that cannot be known costs twice its energy if it is drawn, and once if it is left
-    out, which is 3 dB where nothing else is wrong. So the steps before an adversary begins would be called the best.
+    PSNR alone likes a blur: detail that cannot be known costs its energy once if it is left out and twice if it is
+    drawn, which is 3 dB where nothing else is wrong, and less than 2 where half of the error is of another kind. So the
+    last steps before an adversary begins would be called the best.
     """
     return psnr - BLUR * sharpness.log2().abs()

@@ -43,7 +43,7 @@ def export_path(run: Path, stage_type: type[Stage]) -> Path:
 
 
 def choose(checkpoints: Checkpoints, *, last: bool = False) -> Chosen | None:
-    """The best sound checkpoint; the newest if no validation has named a best one, or for `last`. For all ranks."""
+    """The best sound checkpoint; the newest if none is known as the best, or for `last`. For all ranks together."""
     for score, step in [] if last else checkpoints.kept_best():
         stored = checkpoints.sound([step], report)
         if stored is not None:
