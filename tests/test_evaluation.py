@@ -22,7 +22,7 @@ from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, to_pictures
 from emohead.models.face_model import POSE_DIM
 from emohead.models.motion import AudioTo3DMM
-from emohead.models.talker import PLACE
+from emohead.models.talker import EASE_FRAMES, HEAD
 from emohead.trainers.evaluation.common import averages, harmonic_means, name_embeddings
 from emohead.trainers.evaluation.emotion import evaluate_emotion
 from emohead.trainers.evaluation.face import evaluate_face, relatives_of, ssim
@@ -270,17 +270,17 @@ def test_emotion_is_that_of_most_frames():
 
 
 @torch.no_grad()
-def test_mean_motion_keeps_the_portraits_place(few: ClipReader, networks: Networks):
+def test_mean_motion_keeps_the_portraits_head(few: ClipReader, networks: Networks):
     clip = true_clip(few, few.keys("test")[0], networks.face.config.size)
     features = networks.face.encode_portrait(clip.portrait)
     name, motion = next(Maker(networks.face).motions(clip.speech, clip.motion, features))
     assert name == "mean motion"
     assert motion.shape == clip.motion.shape
-    place = features.motion[0, PLACE]
-    assert (place - networks.face.motion_mean[PLACE]).abs().max() > 1e-4, "they are not the same anyway"
-    torch.testing.assert_close(motion[:, PLACE], place.expand(len(motion), -1))
-    rest = slice(0, PLACE.start)
-    torch.testing.assert_close(motion[:, rest], networks.face.motion_mean[rest].expand(len(motion), -1))
+    head = features.motion[0, HEAD]
+    assert (head - networks.face.motion_mean[HEAD]).abs().max() > 1e-4, "they are not the same anyway"
+    torch.testing.assert_close(motion[:, HEAD], head.expand(len(motion), -1))
+    eased = motion[EASE_FRAMES:, : HEAD.start]
+    torch.testing.assert_close(eased, networks.face.motion_mean[: HEAD.start].expand(len(eased), -1))
 
 
 def test_psnr_of_known_errors():
