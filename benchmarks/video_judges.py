@@ -180,7 +180,7 @@ def lines(rows: Rows) -> list[str]:
     found.append("|---|---|" + "---:|" * len(columns) + "---:|---:|---|")
     for cheat, names in FIGURES.items():
         for name in names:
-            pairs = list(zip(rows[honest], rows[cheat], strict=True))
+            pairs = list(zip(rows[honest], rows.get(cheat, []), strict=cheat in rows))
             worse = [badness(name, b[name]) - badness(name, a[name]) for a, b in pairs if name in a and name in b]
             if len(worse) < 2:
                 continue
