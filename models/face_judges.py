@@ -77,7 +77,7 @@ class FerExpression:
     def _block(self, x: Tensor, block: int) -> Tensor:
         """Two separable convolutions and pooling, beside one convolution that leaves out every second pixel."""
         short = self._normal(convolve(x, self.weights[f"conv2d_{block + 2}/kernel"], 2), 3 * block)
-        x = torch.relu(self._normal(self._separable(x, 2 * block - 1), 3 * block + 2))
+        x = torch.relu(self._normal(self._separable(x, 2 * block - 1), 3 * block + 1))
         x = self._normal(self._separable(x, 2 * block), 3 * block + 2)
         return F.max_pool2d(padded(x, 3, 3, 2, value=-torch.inf), 3, 2) + short
 
