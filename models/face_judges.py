@@ -87,8 +87,8 @@ class FerExpression:
 
     def _normal(self, x: Tensor, layer: int) -> Tensor:
         names = ("moving_mean", "moving_variance", "gamma", "beta")
-        parts = [self.weights[f"batch_normalization_{layer}/{name}"] for name in names]
-        return F.batch_norm(x, *parts, eps=1e-3)
+        mean, variance, weight, bias = (self.weights[f"batch_normalization_{layer}/{name}"] for name in names)
+        return F.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
 
 
 class IdentityJudge:

@@ -277,15 +277,11 @@ def test_evaluate_asks_them_of_every_way_to_make_a_video(
 ) -> None:
     keys = ClipReader.keys
     monkeypatch.setattr(ClipReader, "keys", lambda *given, **named: keys(*given, **named)[:2])
-<<<<<<< HEAD
-    asked = {"split": "val", "out": None, "emotion": None}
-    found = run_evaluation(demo / "talker.safetensors", demo / "data", **asked, faces=True, tracked_clips=0)
-=======
     install(monkeypatch)
     said = iter([[Phone("B", 0.2, 0.5), Phone("AA", 0.5, 0.8)], None])
     monkeypatch.setattr(lips, "align", lambda speech, words: next(said))
-    found = run_evaluation(demo / "talker.safetensors", demo / "data", split="val", out=None, emotion=None, faces=True)
->>>>>>> wt-d
+    asked = {"split": "val", "out": None, "emotion": None}
+    found = run_evaluation(demo / "talker.safetensors", demo / "data", **asked, faces=True, tracked_clips=2)
     for row, figures in found["videos"].items():
         assert 0 <= figures["faces_judged"] <= 1, row
     assert found["videos"]["true frames"]["faces_judged"] > 0.5

@@ -117,10 +117,11 @@ def evaluate_videos(
             if truth is not None:
                 made = truth if row == TRUE_FRAMES else film(drawn(draw, len(clip.motion)))
                 figures |= whole_figures(face_model, clip, motion, made, truth, judges)
-                if made.face is not None and made.face.points is None:
+                points = made.face.points if made.face else None
+                if made.face is not None and points is None:
                     result.faceless.setdefault(row, []).append(key)
-                elif made.face is not None and lips and row != PORTRAIT:
-                    figures |= lips.figures(key, made.face.points)
+                if points is not None and lips and row != PORTRAIT:
+                    figures |= lips.figures(key, points)
             found.setdefault(row, []).append((clip.info.emotion, figures))
         advance(1)
     for row, clips in found.items():
