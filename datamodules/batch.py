@@ -34,8 +34,8 @@ FACE = {
     "target": (torch.uint8, "B 3 S S"),  # another frame, of the clip that `key` names
     "target_motion": (torch.float32, "B W D"),  # centred on the target frame, edges replicated
     "target_landmarks": (torch.float32, "B 68 2"),  # crop units, [-1, 1]
-    "identity": (torch.float32, "B I"),  # of the target's clip: identity is fitted clip by clip
-    "portrait_identity": (torch.float32, "B I"),  # of the portrait's
+    "identity": (torch.float32, "B I"),  # of the person, as the target's clip has it
+    "portrait_identity": (torch.float32, "B I"),  # the same, as the portrait's clip has it
 }
 BATCH: dict[str, dict] = {"emotion": EMOTION, "motion": MOTION, "face": FACE, "distill": MOTION | FACE}
 

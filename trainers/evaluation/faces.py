@@ -65,7 +65,7 @@ class FaceJudges:
         names = {
             "expression": " and ".join(self.expressions) + unread if self.expressions else "",
             "identity": HUMAN if self.identity else "",
-            "lips_closed": f"{lips.PACKAGE}, in {self.lips.heard}" if self.lips and not self.lips.idle else "",
+            "lips_closed": f"{lips.PACKAGE}, in {self.lips.heard}" if self.lips and self.lips.phones else "",
         }
         return {figure: name for figure, name in names.items() if name}
 
