@@ -77,19 +77,17 @@ def run_evaluation(
     judges = Judges(**weights, space=space, jury=jury, faces=FaceJudges() if faces else None)
     metrics = _metrics(parts, reader, split, jury, names)
     videos = _videos(makers, reader, split, judges, names, tracked_clips)
-    of_jury = jury.missing() if jury else []
     missing, told = of_videos(videos, judges.missing()) if makers else ([], [])
     judged_by = judges.faces.asked() if judges.faces else {}
     told += [f"{figure} is by {network}" for figure, network in judged_by.items()]
-    missing, told = [*missing, *of_jury], [*notes(metrics, of_jury), *told]
-    clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
-    silent = clips - heard
-    counted = f"{clips} clips" + (f", {silent} without sound" if silent else "")
-    _print_tables(f"{checkpoint.name} on {split} of {data} ({counted})", metrics, videos, told)
-    content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256}
-    content |= {"split": split, "unseen": names, "metrics": metrics, "videos": videos.table, "ci": videos.intervals}
-    content |= {"tracked": videos.tracked, "faceless": videos.faceless, "not_measured": ", ".join(missing)}
-    content |= {"clips": clips, "silent": silent, "judged_by": judged_by}
+    of_jury = jury.missing() if jury else []
+    content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
+    content |= {"metrics": metrics, "videos": videos.table, "ci": videos.intervals, "tracked": videos.tracked}
+    content |= {"faceless": videos.faceless, "not_measured": ", ".join([*missing, *of_jury]), "judged_by": judged_by}
+    content |= _counted(reader, split)
+    told = [*notes(metrics, of_jury), *told]
+    silent = f", {content['silent']} without sound" if content["silent"] else ""
+    _print_tables(f"{checkpoint.name} on {split} of {data} ({content['clips']} clips{silent})", metrics, videos, told)
     if out is not None:
         own = next(iter(makers.items()), None)  # not its teachers
         shown = write_videos(*own, reader, split, out / "videos") if own else {}
@@ -97,6 +95,11 @@ def run_evaluation(
         if wandb:
             log_evaluation(out, loaded, reader.provenance(), split, _flat(content), list(shown))
     return content
+
+
+def _counted(reader: ClipReader, split: str) -> dict[str, int]:
+    clips, heard = (len(reader.keys(split, heard=only)) for only in (False, True))
+    return {"clips": clips, "silent": clips - heard}
 
 
 def _check_judges(weights: Mapping[str, Path | None], faces: bool, kind: str, makers: dict[str, Maker]) -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from emohead.datamodules.media.crop import crop_box, to_crop_units
 from emohead.datamodules.media.read import VIDEO_SUFFIXES, iterate_video
-from emohead.datamodules.prepare.fit import interpolate_gaps
 from emohead.datamodules.sample import EMOTIONS
+from emohead.datamodules.tracking.gaps import interpolate_gaps
 from emohead.datamodules.tracking.tracker import FaceTracker
 from emohead.models.face_model import FaceModel
 from emohead.models.face_model_fit import (

@@ -69,14 +69,12 @@ def fit_person(model: FaceModel, clips: Sequence[np.ndarray], neutral: Sequence[
     frames = _corresponding(model, np.concatenate(labelled or list(clips))).astype(np.float64)
     if model.kind in BLENDSHAPE_KINDS:
         return _blendshape_person(model, frames, labelled=bool(labelled))
-    mean, identity_basis, _ = _bases(model)
+    mean, _, _ = _bases(model)
     shape = mean
     for _ in range(REST_ROUNDS):
         shape = rest_pose(unposed(frames, *similarity(shape, frames)))
         shape = unposed(shape[None], *similarity(mean, shape[None]))[0]
-    gram = identity_basis @ identity_basis.T + MISMATCH * np.eye(len(identity_basis))
-    identity = np.linalg.solve(gram, identity_basis @ (shape - mean).ravel())
-    return Person(identity.astype(np.float32), shape.astype(np.float32))
+    return _at_rest(model, shape)
 
 
 def person_of(model: FaceModel, clip: np.ndarray, motion: np.ndarray) -> Person:
@@ -84,14 +82,19 @@ def person_of(model: FaceModel, clip: np.ndarray, motion: np.ndarray) -> Person:
 
     Another clip of that person, fitted with it, is measured from the same rest pose as that motion.
     """
-    mean, identity_basis, expression_basis = _bases(model)
+    mean, _, expression_basis = _bases(model)
     points = _corresponding(model, clip).astype(np.float64)
     moved = (motion[:, : model.num_expression] @ expression_basis).reshape(points.shape)
     shape = mean
     for _ in range(REST_ROUNDS):
         shape = rest_pose(unposed(points, *similarity(shape + moved, points)) - moved)
-    gram = identity_basis @ identity_basis.T + MISMATCH * np.eye(len(identity_basis))
-    identity = np.linalg.solve(gram, identity_basis @ (shape - mean).ravel())
+    return _at_rest(model, shape)
+
+
+def _at_rest(model: FaceModel, shape: np.ndarray) -> Person:
+    """The person with that face at rest (N, 3): as far as the axes of identity hold it."""
+    mean, basis, _ = _bases(model)
+    identity = np.linalg.solve(basis @ basis.T + MISMATCH * np.eye(len(basis)), basis @ (shape - mean).ravel())
     return Person(identity.astype(np.float32), shape.astype(np.float32))
 
 

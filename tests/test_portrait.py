@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emohead.datamodules.media.crop import crop_box, crop_square, to_crop_units
-from emohead.datamodules.prepare.fit import interpolate_gaps
+from emohead.datamodules.tracking.gaps import interpolate_gaps
 from emohead.models.errors import UserError
 from PIL import Image
 

@@ -20,7 +20,7 @@ from emohead.trainers.evaluation.landmarks import (
     gaze,
     mouth_opening,
 )
-from emohead.trainers.evaluation.tracked import filled, refitted
+from emohead.trainers.evaluation.tracked import refitted
 
 from .tracked_faces import made_up_model, made_up_motion, tracks
 
@@ -139,12 +139,6 @@ def test_gaze_is_where_the_irises_stand():
     assert gaze(true, true) == {"gaze_error": 0}
     assert gaze(aside, true)["gaze_error"] == pytest.approx(0.05), "mean of along and across"
     assert gaze(turned(aside, 20), turned(true, 20))["gaze_error"] == pytest.approx(0.05), "in the eye's own frame"
-
-
-def test_frames_without_a_face_are_filled_in():
-    points = np.arange(4.0)[:, None, None] * np.ones((4, 2, 3)) * 10
-    found = np.array([False, True, True, False, False, True, True, False])
-    assert filled(points, found)[:, 0, 0] == pytest.approx([0, 0, 10, 40 / 3, 50 / 3, 20, 30, 30])
 
 
 def test_motion_is_fitted_again_to_what_is_seen():

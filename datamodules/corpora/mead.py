@@ -126,10 +126,7 @@ def read_mead(
         source = Source(path, path.relative_to(folder).as_posix(), take.actor, audio=sound, split=splits[take])
         source.emotion, source.level, source.view = take.emotion, take.level, take.view
         if sound is None and not _holds_sound(path):
-            where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
-            silent.append(
-                Rejected(source.name, f"no sound: no file such as {where}, and none in the video", "no_audio")
-            )
+            silent.append(_without_sound(take, source.name))
             if not keep_silent:
                 continue
         sources.append(source)
@@ -143,6 +140,11 @@ def read_mead(
         raise UserError(folder, "no take has sound", "unpack audio.tar of each actor beside its videos")
     rejected += _absent_actors(takes, views)
     return SourceList("mead", sources, rejected, SPLIT_RULES[split], notes)
+
+
+def _without_sound(take: Take, name: str) -> Rejected:
+    where = f"{take.actor}/audio/{take.emotion}/level_{take.level}/{take.number:03d}.m4a"
+    return Rejected(name, f"no sound: no file such as {where}, and none in the video", "no_audio")
 
 
 def _place(take: Take) -> tuple[str, str, int, str, int]:

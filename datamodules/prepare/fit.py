@@ -16,6 +16,7 @@ from ..dataset.manifest import read_json
 from ..jobs import Progress
 from ..media.crop import crop_box, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
+from ..tracking.gaps import interpolate_gaps
 from .av_offset import estimate_offset, mouth_opening
 from .gates import check_offset, check_sound, check_span, is_sure
 from .listing import SourceList
@@ -256,12 +257,3 @@ def assign_shards(pieces: list[Piece], listing: SourceList, clips_per_shard: int
         shards.setdefault(name, []).append(piece)
         counts[piece.split] += 1
     return dict(sorted(shards.items(), key=lambda item: (SPLITS.index(item[0].split("-")[0]), item[0])))
-
-
-def interpolate_gaps(points: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Points (T, N, 3) with the frames that are not `found` (T,) filled in linearly, or by the nearest at the ends."""
-    times, known = np.arange(len(points)), np.flatnonzero(found)
-    after = known[np.minimum(np.searchsorted(known, times), len(known) - 1)]
-    before = known[np.maximum(np.searchsorted(known, times, side="right") - 1, 0)]
-    share = np.clip((times - before) / np.maximum(after - before, 1), 0, 1)[:, None, None]
-    return ((1 - share) * points[before] + share * points[after]).astype(np.float32)

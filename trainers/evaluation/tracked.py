@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...datamodules.tracking.gaps import interpolate_gaps
 from ...datamodules.tracking.tracker import FaceTracker
 from ...models.face_model import FaceModel
-from ...models.face_model_fit import MEDIAPIPE_IBUG_68, fit_motion, person_of
+from ...models.face_model_fit import MEDIAPIPE_IBUG_68, NUM_TRACKED, fit_motion, person_of
 from ..metrics import PIXELS
 
 LEAST_FOUND = 0.75  # share of the frames that must show a face, so that the others can be filled in
@@ -38,18 +39,9 @@ def track(video: np.ndarray) -> Tracked:
     found = np.array([bool(face) for face in faces])
     if found.mean() < LEAST_FOUND:
         return Tracked(None, float(found.mean()))
-    points = np.stack([face[0] for face in faces if face]) * np.float32(PIXELS / video.shape[1])
-    return Tracked(filled(points, found), float(found.mean()))
-
-
-def filled(points: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Points (n, N, 3) of the n frames that are `found` (T,) -> those of all (T, N, 3): linear in time between two,
-    and before the first or after the last as there."""
-    number = np.interp(np.arange(len(found)), np.flatnonzero(found), np.arange(len(points)))  # among those found
-    before = number.astype(int)
-    after = np.minimum(before + 1, len(points) - 1)
-    share = (number - before).astype(points.dtype)[:, None, None]
-    return points[before] * (1 - share) + points[after] * share
+    nothing = np.zeros((NUM_TRACKED, 3), np.float32)
+    points = np.stack([face[0] if face else nothing for face in faces]) * np.float32(PIXELS / video.shape[1])
+    return Tracked(interpolate_gaps(points, found), float(found.mean()))
 
 
 class Refitted(NamedTuple):

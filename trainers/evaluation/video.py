@@ -98,9 +98,8 @@ def evaluate_videos(
     collections: dict[str, FidCollection] = {}
     keys, face_model = keys_of(reader, split, heard=from_speech(makers)), reader.face_model
     result = Compared(tracked=spread(reader, keys, tracked_clips))
-    lips = judges.faces.lips if judges.faces else None
-    if lips:
-        lips.listen(reader, result.tracked)
+    if judges.faces and judges.faces.lips:
+        judges.faces.lips.listen(reader, result.tracked)
     for key in keys:
         clip = true_clip(reader, key, size)
         truth = film(drawn(clip.read, len(clip.motion))) if key in result.tracked else None
@@ -117,11 +116,10 @@ def evaluate_videos(
             if truth is not None:
                 made = truth if row == TRUE_FRAMES else film(drawn(draw, len(clip.motion)))
                 figures |= whole_figures(face_model, clip, motion, made, truth, judges)
-                points = made.face.points if made.face else None
-                if made.face is not None and points is None:
+                if made.face is not None and made.face.points is None:
                     result.faceless.setdefault(row, []).append(key)
-                if points is not None and lips and row != PORTRAIT:
-                    figures |= lips.figures(key, points)
+                if row != PORTRAIT:
+                    figures |= judge_lips(key, made, judges)
             found.setdefault(row, []).append((clip.info.emotion, figures))
         advance(1)
     for row, clips in found.items():
@@ -130,6 +128,13 @@ def evaluate_videos(
             result.table[row] = table | fid
             result.intervals[row] = intervals(clips, unseen, apart=["emotion_accuracy"])
     return result
+
+
+def judge_lips(key: str, made: Film, judges: Judges) -> dict[str, float]:
+    """Whether lips close in P, B and M, see `lip_closure`: of a face that was tracked, if the judge is installed."""
+    lips = judges.faces.lips if judges.faces else None
+    points = made.face.points if made.face else None
+    return lips.figures(key, points) if lips and points is not None else {}
 
 
 def whole_figures(
