@@ -54,6 +54,8 @@ VIDEO_TABLES = {
         "seen_emotion_accuracy": "seen",
         "unseen_emotion_accuracy": "unseen",
         "harmonic_emotion_accuracy": "harmonic",
+    },
+    "faces of videos, as installed judges see them": {
         "expression": "expression",
         "expression_rank": "its rank",
         "faces_judged": "judged",

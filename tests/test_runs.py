@@ -39,7 +39,7 @@ def make_run(run: Path, *, psnr: tuple[float, ...] = (20.0, 25.0, 24.0), **setti
         setattr(config.optimizer if hasattr(config.optimizer, key) else config.trainer, key, value)
     run.mkdir(parents=True)
     save_config(config, run / "config.yaml")
-    rows = [{"step": 10 * n, "val/psnr": value} for n, value in enumerate(psnr, 1)]
+    rows = [{"step": 10 * n, "val/score": value} for n, value in enumerate(psnr, 1)]
     rows += [{"step": 10 * n, "train/loss": 1 / n} for n in range(1, len(psnr) + 1)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = [start for start in FaceStage.starts_from if start.file(config)]
@@ -219,7 +219,7 @@ def test_a_run_of_before_is_told_by_what_it_left(tmp_path: Path) -> None:
     (checkpoint / "manifest.json").write_text('{"stage": "face"}')
     found = facts(run)
     assert (found.stage, found.status, found.step, found.hours, found.legs) == ("face", "unknown", 40, {}, 0)
-    assert (found.monitor, found.best) == ("val/psnr", 25.0)
+    assert (found.monitor, found.best) == ("val/score", 25.0)
     (run / "export").mkdir()
     (run / "export" / "face.safetensors").touch()
     assert facts(run).status == "done"
@@ -269,7 +269,7 @@ def test_the_table_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if "abc123" in line]
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
-    assert cells == ["face", "face", "failed", "30/100", "val/psnr 25 at 20", "emotion", "0.5 GPU", "abc123"]
+    assert cells == ["face", "face", "failed", "30/100", "val/score 25 at 20", "emotion", "0.5 GPU", "abc123"]
     assert "face: Failure: broken" in out
 
     show_runs(tmp_path / "runs", json=True)
@@ -297,7 +297,7 @@ def test_settings_that_differ_and_final_metrics(tmp_path: Path, capsys: pytest.C
     compare([tmp_path / "one" / "face", tmp_path / "two" / "face"], out=None, json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["settings"] == {"optimizer.lr": [0.001, 0.002]}
-    assert told["metrics"] == {"val/psnr": [24.0, 26.0], "train/loss": [pytest.approx(1 / 3), 0.5]}
+    assert told["metrics"] == {"val/score": [24.0, 26.0], "train/loss": [pytest.approx(1 / 3), 0.5]}
 
     compare([tmp_path / "one" / "face", tmp_path / "two" / "face"], out=page, json=False)
     out = capsys.readouterr().out
