@@ -24,7 +24,7 @@ from emohead.trainers.engines.precision import processor, settled
 from emohead.trainers.face import FaceStage
 from emohead.trainers.run.cpu import spare_cpu
 from emohead.trainers.run.train import quieten
-from face_speed import prepare_engines
+from engines import attach_engines
 from overhead import make_stage
 
 STAGES = ("emotion", "motion", "face", "distill")
@@ -38,7 +38,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
     """Samples a second of each precision, of the median step."""
     stages = {p: make_stage(name, folder, f"trainer.precision={p}").train() for p in PRECISIONS}
     for stage in stages.values():
-        prepare_engines(stage)
+        attach_engines(stage)
         if isinstance(stage, FaceStage):
             stage.config.adversary.start = 1_000_000  # without the adversary, as most of the demo's steps are
     size = stages["32-true"].config.data.batch_size

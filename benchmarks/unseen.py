@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emohead.apps.evaluation_tables import DIRECTIONS, GROUPS, KINDS, RETRIEVED
+from emohead.apps.evaluation_retrieval import DIRECTIONS, GROUPS, KINDS, RETRIEVED
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 from emohead.models.checkpoint import load_checkpoint
 from tables import put_into_results

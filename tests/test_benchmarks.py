@@ -1,5 +1,6 @@
 """The benchmark for a machine with a GPU, on one without."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,6 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from .conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
+
+
+def test_every_benchmark_finds_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for file in sorted(BENCHMARKS.glob("*.py")):
+        importlib.import_module(file.stem)
 
 
 def gpu(*options: object, folder: Path) -> subprocess.CompletedProcess[str]:

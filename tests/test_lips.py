@@ -31,8 +31,8 @@ def fresh() -> Iterator[None]:
 
 
 def face(openings: list[float | None]) -> np.ndarray:
-    """Points (T, 468, 3) of a face that is turned, by the gap of its lips over the width of its eyes; None: no face."""
-    points = np.zeros((len(openings), 468, 3), np.float32)
+    """Points (T, 478, 3) of a face that is turned, by the gap of its lips over the width of its eyes; None: no face."""
+    points = np.zeros((len(openings), 478, 3), np.float32)
     points[:, 263] = np.array([0.6, 0, 0.8]) * OUTER_EYES
     points[:, 13], points[:, 14] = (40, 100, -10), (40, 100, -10)
     for frame, opening in enumerate(openings):
@@ -141,7 +141,7 @@ def test_clips_whose_words_are_known_are_judged(tmp_path: Path, monkeypatch: pyt
 def test_pictures_without_a_face_are_left_open() -> None:
     pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
     points = follow(np.zeros((2, 64, 64, 3), np.uint8))
-    assert points.shape == (2, 468, 3)
+    assert points.shape == (2, 478, 3)
     assert np.isnan(points).all()
 
 

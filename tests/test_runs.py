@@ -305,7 +305,7 @@ def test_settings_that_differ_and_final_metrics(tmp_path: Path, capsys: pytest.C
     assert "two/face" in out
     html = page.read_text()
     assert not re.search(r"(?:src|href)=\"(?!data:)|url\(", html), "it asks nothing of the network"
-    (chart,) = [svg for svg in html.split("<figure")[1:] if "PSNR, validation" in svg]
+    (chart,) = [svg for svg in html.split("<figure")[1:] if "score, validation" in svg]
     assert (chart.count('<polyline class="run run0"'), chart.count('<polyline class="run run1"')) == (1, 1)
     assert chart.count('<circle class="run run0"') == 3
     assert "one/face 24, two/face 26" in chart

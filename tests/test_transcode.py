@@ -21,7 +21,7 @@ from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.transcode import WORK, transcode
 from emohead.datamodules.dataset.verify import verify_shards
 from emohead.datamodules.dataset.writer import ShardWriter
-from emohead.datamodules.sample import Rejected
+from emohead.datamodules.sample import FORMAT_VERSION, Rejected
 from emohead.models.errors import UserError
 
 from .shard_clips import SIZE, face_model, make_clip, write_clips
@@ -149,7 +149,7 @@ def test_a_run_stopped_before_it_swept_up_is_finished(tmp_path: Path) -> None:
     shards = [[shard.name, shard.sha256] for shard in load_manifest(source).shards]
     (out / WORK).mkdir()
     (out / WORK / "transcode.json").write_text(
-        json.dumps({"version": 1, "codec": "h264", "size": LARGE, "shards": shards})
+        json.dumps({"version": FORMAT_VERSION, "codec": "h264", "size": LARGE, "shards": shards})
     )
     transcode(source, out, codec="h264")
     assert tree(out) == whole

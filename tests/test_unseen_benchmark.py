@@ -4,7 +4,7 @@ from itertools import chain
 from types import ModuleType
 
 import pytest
-from emohead.apps.evaluation_tables import DIRECTIONS
+from emohead.apps.evaluation_retrieval import DIRECTIONS
 from emohead.datamodules.sample import EMOTIONS
 
 from .conftest import ROOT

@@ -188,7 +188,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> ClipReader:
 def a_face(frames: np.ndarray, lost: set[int]) -> Tracked:
     """A tracker that finds a face in every video but those whose number in the order of asking is `lost`."""
     number = a_face.asked = a_face.asked + 1
-    points = np.random.default_rng(0).uniform(60, 200, (len(frames), 468, 3)).astype(np.float32)
+    points = np.random.default_rng(0).uniform(60, 200, (len(frames), 478, 3)).astype(np.float32)
     return Tracked(None, 0.5) if number in lost else Tracked(points, 1.0)
 
 
@@ -213,7 +213,7 @@ def test_without_a_tracker_the_rest_is_measured(
     small: ClipReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("emohead.trainers.evaluation.films.tracker_installed", lambda: False)
-    monkeypatch.setattr("emohead.apps.evaluate.tracker_installed", lambda: False)
+    monkeypatch.setattr("emohead.apps.evaluation_notes.tracker_installed", lambda: False)
     network, path = make_generator(), tmp_path / "face.safetensors"
     save_checkpoint(path, network.state_dict(), kind="face", config=asdict(network.config))
     found = run_evaluation(path, small.folder, split="test", out=None, emotion=None)
