@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +11,8 @@ from rich.console import Console
 from ..datamodules.dataset.reader import ClipReader
 from ..datamodules.sample import EMOTIONS, SPLITS
 from ..models.checkpoint import Checkpoint, load_checkpoint
-from ..models.emotion import EmotionSpace
-from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
-from ..models.face import FaceGenerator
 from ..models.files import write_json, written_aside
-from ..models.motion import AudioTo3DMM
-from ..models.talker import Talker
 from ..trainers.evaluation.emotion import evaluate_emotion
 from ..trainers.evaluation.face import evaluate_face
 from ..trainers.evaluation.faces import FaceJudges
@@ -28,8 +22,9 @@ from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Compared, Judges, evaluate_videos
 from ..trainers.run.cpu import spare_cpu
 from .arguments import TRACKED_CLIPS
-from .evaluation_notes import notes, of_videos
+from .evaluation_notes import notes
 from .evaluation_page import write_page, write_videos
+from .evaluation_parts import Parts, load_parts, makers_of
 from .evaluation_retrieval import retrieval_html, retrieval_table
 from .evaluation_tables import metric_html, metric_table, video_html, video_tables
 from .progress import progress_bar
@@ -69,23 +64,19 @@ def run_evaluation(
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
-    reader, parts = ClipReader(data), _parts(loaded.kind, checkpoint, emotion)
-    makers = _makers(parts, checkpoint, teachers)
+    reader, parts = ClipReader(data), load_parts(loaded.kind, checkpoint, emotion)
+    makers = makers_of(parts, checkpoint, teachers)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
     jury = _jury(reader, loaded) if parts.motion else None
     judges = Judges(**weights, space=space, jury=jury, faces=FaceJudges() if faces else None)
     metrics = _metrics(parts, reader, split, jury, names)
     videos = _videos(makers, reader, split, judges, names, tracked_clips)
-    missing, told = of_videos(videos, judges.missing()) if makers else ([], [])
-    judged_by = judges.faces.asked() if judges.faces else {}
-    told += [f"{figure} is by {network}" for figure, network in judged_by.items()]
-    of_jury = jury.missing() if jury else []
+    told, missing = notes(metrics, videos if makers else None, judges)
     content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
     content |= {"metrics": metrics, "videos": videos.table, "ci": videos.intervals, "tracked": videos.tracked}
-    content |= {"faceless": videos.faceless, "not_measured": ", ".join([*missing, *of_jury]), "judged_by": judged_by}
-    content |= _counted(reader, split)
-    told = [*notes(metrics, of_jury), *told]
+    content |= {"faceless": videos.faceless, "not_measured": ", ".join(missing)}
+    content |= {"judged_by": judges.faces.asked() if judges.faces else {}} | _counted(reader, split)
     silent = f", {content['silent']} without sound" if content["silent"] else ""
     _print_tables(f"{checkpoint.name} on {split} of {data} ({content['clips']} clips{silent})", metrics, videos, told)
     if out is not None:
@@ -148,74 +139,6 @@ def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
         if name not in EMOTIONS:
             raise UserError(f"--unseen {name}", f"wanted are some of {', '.join(EMOTIONS)}")
     return names
-
-
-@dataclass
-class Parts:
-    """The networks of a checkpoint, as far as it has them."""
-
-    emotion: EmotionEncoder | None = None
-    motion: AudioTo3DMM | None = None
-    hears: EmotionEncoder | None = None  # what tells the motion part the emotion
-    face: FaceGenerator | None = None
-    talker: Talker | None = None
-
-
-def _parts(kind: str, path: Path, emotion: Path | None) -> Parts:
-    """The networks of the checkpoint at `path`; emotion: the emotion space that a motion stage hears through."""
-    if kind == "emotion":
-        return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
-    if kind == "motion":
-        if emotion is None:
-            raise UserError(path, "a motion stage hears through its emotion space", "add --emotion FILE.safetensors")
-        space = EmotionSpace.from_checkpoint(emotion).eval()
-        return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
-    if kind == "face":
-        return Parts(face=FaceGenerator.from_checkpoint(path).eval())
-    if kind != "talker":
-        raise UserError(path, f"of the kind '{kind}'", "wanted is a stage's export: emotion, motion, face or talker")
-    talker = Talker.load(path)
-    return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
-
-
-def _makers(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[str, Maker]:
-    """The networks that draw videos: the checkpoint itself, and its teachers."""
-    makers = {}
-    if parts.face:
-        makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
-    if teachers:
-        if not parts.talker:
-            raise UserError(f"--teacher {teachers[0]}", f"goes with a talker, which {checkpoint} is not")
-        kinds = [load_checkpoint(path).kind for path in teachers]
-        if sorted(kinds) != ["emotion", "face", "motion"]:
-            found = ", ".join(sorted(kinds))
-            raise UserError(
-                "--teacher",
-                "give the exports of emotion, motion and face, one each",
-                f"these are of {found}",
-            )
-        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
-    return makers
-
-
-def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
-    """The three stages by kind; raises UserError if they cannot be those that the talker learned from."""
-    face = FaceGenerator.from_checkpoint(paths["face"]).eval()
-    motion = AudioTo3DMM.from_checkpoint(paths["motion"]).eval()
-    emotion = EmotionSpace.from_checkpoint(paths["emotion"]).eval()
-    student = talker.motion.config
-    for path, what, its, wanted in (
-        (paths["face"], "pixels", face.config.size, talker.size),
-        (paths["face"], "values of motion", face.config.motion_dim, student.motion_dim),
-        (paths["face"], "identity coefficients", face.config.identity_dim, student.identity_dim),
-        (paths["motion"], "values of motion", motion.config.motion_dim, student.motion_dim),
-        (paths["motion"], "identity coefficients", motion.config.identity_dim, student.identity_dim),
-        (paths["motion"], "values of an emotion", motion.config.emotion_dim, student.emotion_dim),
-        (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
-    ):
-        if its != wanted:
-            raise UserError(f"--teacher {path}", f"{its} {what}, the talker {wanted}", "give its own teachers")
-    return Maker(face, motion, emotion)
 
 
 def _jury(reader: ClipReader, checkpoint: Checkpoint) -> Jury:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..trainers.evaluation.tracked import TRACKER, tracker_installed
-from ..trainers.evaluation.video import Compared
+from ..trainers.evaluation.video import Compared, Judges
 from .evaluation_retrieval import RETRIEVED
 
 UNSEEN = (
@@ -22,14 +23,30 @@ IN_STEP = (
 OTHERS_WEIGHTS = "not measured, for they need somebody else's weights (see --judges, --lpips, --fid, --csim, --syncnet)"
 
 
-def notes(metrics: Mapping[str, float], of_jury: Sequence[str]) -> list[str]:
-    """What retrieval means and how far the jury can be believed. of_jury: what it lacks people for, with the reason."""
+class Notes(NamedTuple):
+    """What is said below the tables."""
+
+    told: list[str]  # sentences
+    missing: list[str]  # figures that were not measured
+
+
+def notes(metrics: Mapping[str, float], videos: Compared | None, judges: Judges) -> Notes:
+    """All there is to say of figures; videos: None if the checkpoint draws none."""
+    without_people = judges.jury.missing() if judges.jury else []
+    missing, told = of_videos(videos, judges.missing()) if videos is not None else ([], [])
+    judged_by = judges.faces.asked() if judges.faces else {}
+    told += [f"{figure} is by {network}" for figure, network in judged_by.items()]
+    return Notes([*of_metrics(metrics, without_people), *told], [*missing, *without_people])
+
+
+def of_metrics(metrics: Mapping[str, float], without_people: Sequence[str]) -> list[str]:
+    """What retrieval means and how far the jury can be believed; figures that the jury lacks people for, and why."""
     found = [UNSEEN] if any(name.startswith("unseen_") and name.endswith(RETRIEVED) for name in metrics) else []
     if "true_emotion_accuracy" in metrics:
         found.append(ACTED.format(**metrics))
     if "true_sync_found" in metrics:
         found.append(IN_STEP.format(**{"foreign_sync_found": math.nan} | dict(metrics)))
-    return found + [f"Not measured: {figure}." for figure in of_jury]
+    return found + [f"Not measured: {figure}." for figure in without_people]
 
 
 def of_videos(videos: Compared, missing: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,11 +2,11 @@
 
     python benchmarks/first_frame.py TALKER DATA [--split test] [--number 24] [--pictures FOLDER] [--results]
 
-Of each clip that is asked for, the frame in which the head is turned the most, or of a happy clip the one whose
-expression is farthest from the mean, is the portrait; the clip's own speech drives it. Portrait and first frame are
-tracked, each by itself: mean distance of their 68 landmarks in pixels of a picture of 256. Beside it the portrait after
-one more JPEG file, which is the tracker's noise, and the video's first frame if of the portrait it has only the
-place of the head, not its turn nor the expression.
+The portrait is the frame of a clip in which the head is turned the most, or that of a happy clip which is nearest to
+the expression that lasts in it; the clip's own speech drives it. Portrait and first frame are tracked, each by itself:
+mean distance of their 68 landmarks in pixels of a picture of 256. Beside it the portrait after one more JPEG file,
+which is the tracker's noise, and the video's first frame if of the portrait it has only the place of the head, not its turn
+nor the expression.
 """
 
 import argparse
@@ -34,19 +34,20 @@ NOISE, PLACED, NOW, RELATIVE = "the portrait, again", "head placed only", "as it
 
 def portraits(reader: ClipReader, split: str, number: int, mean: Tensor) -> Iterator[tuple[str, str, int]]:
     """What a portrait shows, its clip and its frame: of both kinds `number` at most, those that show it the most."""
-    keys = reader.keys(split, heard=True)
-    for kind, chosen, part in (
-        ("turned", keys, TURN),
-        ("smiling", [key for key in keys if reader.info(key).emotion == "happy"], slice(0, -POSE_DIM)),
-    ):
-        shown = {}
-        for key in chosen:
-            motion = torch.from_numpy(reader.motion(key))
-            by_frame = (motion[:, part] - mean[part]).norm(dim=1)
-            shown[key] = (float(by_frame.max()), int(by_frame.argmax()))
-        most = sorted(shown, key=lambda key: shown[key], reverse=True)[: 2 * number]
+    turns, smiles = {}, {}
+    for key in reader.keys(split, heard=True):
+        motion = torch.from_numpy(reader.motion(key))
+        turn = (motion - mean)[:, TURN].norm(dim=1)  # (T,)
+        turns[key] = (float(turn.max()), int(turn.argmax()))
+        if reader.info(key).emotion == "happy":
+            expression = motion[:, :-POSE_DIM]
+            lasting = expression.median(dim=0).values  # neither a blink nor a vowel
+            nearest = (expression - lasting).norm(dim=1).argmin()
+            smiles[key] = (float((lasting - mean[:-POSE_DIM]).norm()), int(nearest))
+    for kind, found in {"turned": turns, "smiling": smiles}.items():
+        most = sorted(found, key=lambda key: found[key], reverse=True)[: 2 * number]
         for key in spread(reader, most, number):
-            yield kind, key, shown[key][1]
+            yield kind, key, found[key][1]
 
 
 @torch.inference_mode()

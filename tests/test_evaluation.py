@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from emohead.apps.evaluation_notes import UNSEEN, notes
+from emohead.apps.evaluation_notes import UNSEEN, of_metrics
 from emohead.apps.evaluation_page import draw_rows
 from emohead.apps.evaluation_retrieval import retrieval_grid
 from emohead.datamodules.dataset.reader import ClipReader
@@ -106,10 +106,10 @@ def test_unseen_emotions_are_asked_for_by_name_and_by_description_in_every_direc
     assert len(shown.rows) == 14
     assert shown.rows["name → image"] == [0, 0, 0, 0]
     assert shown.rows["voice → description"] == [1, 1, 1, 1]
-    assert notes(found, []) == [UNSEEN]
+    assert of_metrics(found, []) == [UNSEEN]
     plain = evaluate_emotion(Describer(labels, False), reader, "test")
     assert retrieval_grid(plain).head == ["all"]
-    assert notes(plain, []) == []
+    assert of_metrics(plain, []) == []
 
 
 def test_a_harmonic_mean_is_of_shares_and_high_only_if_both_are():

@@ -3,7 +3,7 @@
 Shapes: T frames, S pixels, D values of motion, F frames that are looked at, E width of the emotion space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from .films import Film, compare_films, drawn, film, spread
 from .judges import Csim, Fid, FidCollection, Lpips, SyncNet
 from .jury import Jury
 from .landmarks import blinks_per_minute
-from .makers import PORTRAIT, TRUE_FRAMES, Maker, TrueClip, from_speech, true_clip, ways
+from .makers import PORTRAIT, TRUE_FRAMES, Draw, Maker, TrueClip, from_speech, true_clip, ways
 from .tracked import refitted
 
 Table = dict[str, dict[str, float]]  # figures by name, for each way of making the video
@@ -94,40 +94,63 @@ def evaluate_videos(
     `emotion_accuracy` stands there as `seen_…` and `unseen_…` too (see `averages`). All makers have one size.
     """
     (size,) = {maker.face.config.size for maker in makers.values()}
-    found: dict[str, list[ClipFigures]] = {}
-    collections: dict[str, FidCollection] = {}
-    keys, face_model = keys_of(reader, split, heard=from_speech(makers)), reader.face_model
-    result = Compared(tracked=spread(reader, keys, tracked_clips))
+    keys, seen = keys_of(reader, split, heard=from_speech(makers)), Seen()
+    tracked = spread(reader, keys, tracked_clips)
     if judges.faces and judges.faces.lips:
-        judges.faces.lips.listen(reader, result.tracked)
+        judges.faces.lips.listen(reader, tracked)
     for key in keys:
         clip = true_clip(reader, key, size)
-        truth = film(drawn(clip.read, len(clip.motion))) if key in result.tracked else None
-        true_features = judges.fid.features(clip.frames) if judges.fid else None
-        for row, motion, draw in ways(makers, clip):
-            frames = draw(clip.at)
-            figures = row_figures(row, face_model, clip, motion, frames, judges)
-            if judges.syncnet:
-                figures |= judges.syncnet(draw(range(len(clip.motion))), clip.speech[0])
-            if judges.fid and true_features is not None and row != TRUE_FRAMES:
-                if row not in collections:
-                    collections[row] = judges.fid.collect()
-                collections[row].update(true_features, judges.fid.features(frames))
-            if truth is not None:
-                made = truth if row == TRUE_FRAMES else film(drawn(draw, len(clip.motion)))
-                figures |= whole_figures(face_model, clip, motion, made, truth, judges)
-                if made.face is not None and made.face.points is None:
-                    result.faceless.setdefault(row, []).append(key)
-                if row != PORTRAIT:
-                    figures |= judge_lips(key, made, judges)
-            found.setdefault(row, []).append((clip.info.emotion, figures))
+        _compare_clip(key, clip, ways(makers, clip), reader.face_model, judges, seen, whole=key in tracked)
         advance(1)
-    for row, clips in found.items():
+    result = Compared(tracked=tracked, faceless=seen.faceless)
+    for row, clips in seen.figures.items():
         if table := averages(clips, unseen, apart=["emotion_accuracy"]):
-            fid = {"fid": collections[row].compute()} if row in collections else {}
+            fid = {"fid": seen.pictures[row].compute()} if row in seen.pictures else {}
             result.table[row] = table | fid
             result.intervals[row] = intervals(clips, unseen, apart=["emotion_accuracy"])
     return result
+
+
+@dataclass
+class Seen:
+    """What was seen of the clips so far, by row."""
+
+    figures: dict[str, list[ClipFigures]] = field(default_factory=dict)
+    pictures: dict[str, FidCollection] = field(default_factory=dict)
+    faceless: dict[str, list[str]] = field(default_factory=dict)  # clips that no face was found in
+
+
+def _compare_clip(
+    key: str,
+    clip: TrueClip,
+    rows: Iterable[tuple[str, Tensor, Draw]],
+    face_model: FaceModel,
+    judges: Judges,
+    seen: Seen,
+    *,
+    whole: bool,
+) -> None:
+    """Add the figures of a clip in all `rows`, those of all its frames too if it is seen `whole`."""
+    count = len(clip.motion)
+    truth = film(drawn(clip.read, count)) if whole else None
+    true_features = judges.fid.features(clip.frames) if judges.fid else None
+    for row, motion, draw in rows:
+        frames = draw(clip.at)
+        figures = row_figures(row, face_model, clip, motion, frames, judges)
+        if judges.syncnet:
+            figures |= judges.syncnet(draw(range(count)), clip.speech[0])
+        if judges.fid and true_features is not None and row != TRUE_FRAMES:
+            if row not in seen.pictures:
+                seen.pictures[row] = judges.fid.collect()
+            seen.pictures[row].update(true_features, judges.fid.features(frames))
+        if truth is not None:
+            made = truth if row == TRUE_FRAMES else film(drawn(draw, count))
+            figures |= whole_figures(face_model, clip, motion, made, truth, judges)
+            if made.face is not None and made.face.points is None:
+                seen.faceless.setdefault(row, []).append(key)
+            if row != PORTRAIT:
+                figures |= judge_lips(key, made, judges)
+        seen.figures.setdefault(row, []).append((clip.info.emotion, figures))
 
 
 def judge_lips(key: str, made: Film, judges: Judges) -> dict[str, float]:

@@ -1,0 +1,82 @@
+"""The networks of a checkpoint that `emohead evaluate` measures, and those that draw videos with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models.checkpoint import load_checkpoint
+from ..models.emotion import EmotionSpace
+from ..models.emotion_student import EmotionEncoder
+from ..models.errors import UserError
+from ..models.face import FaceGenerator
+from ..models.motion import AudioTo3DMM
+from ..models.talker import Talker
+from ..trainers.evaluation.makers import Maker
+
+
+@dataclass
+class Parts:
+    """The networks of a checkpoint, as far as it has them."""
+
+    emotion: EmotionEncoder | None = None
+    motion: AudioTo3DMM | None = None
+    hears: EmotionEncoder | None = None  # what tells the motion part the emotion
+    face: FaceGenerator | None = None
+    talker: Talker | None = None
+
+
+def load_parts(kind: str, path: Path, emotion: Path | None) -> Parts:
+    """The networks of the checkpoint at `path`; emotion: the emotion space that a motion stage hears through."""
+    if kind == "emotion":
+        return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
+    if kind == "motion":
+        if emotion is None:
+            raise UserError(path, "a motion stage hears through its emotion space", "add --emotion FILE.safetensors")
+        space = EmotionSpace.from_checkpoint(emotion).eval()
+        return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
+    if kind == "face":
+        return Parts(face=FaceGenerator.from_checkpoint(path).eval())
+    if kind != "talker":
+        raise UserError(path, f"of the kind '{kind}'", "wanted is a stage's export: emotion, motion, face or talker")
+    talker = Talker.load(path)
+    return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
+
+
+def makers_of(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[str, Maker]:
+    """The networks that draw videos: the checkpoint itself, and its teachers."""
+    makers = {}
+    if parts.face:
+        makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
+    if teachers:
+        if not parts.talker:
+            raise UserError(f"--teacher {teachers[0]}", f"goes with a talker, which {checkpoint} is not")
+        kinds = [load_checkpoint(path).kind for path in teachers]
+        if sorted(kinds) != ["emotion", "face", "motion"]:
+            found = ", ".join(sorted(kinds))
+            raise UserError(
+                "--teacher",
+                "give the exports of emotion, motion and face, one each",
+                f"these are of {found}",
+            )
+        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
+    return makers
+
+
+def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
+    """The three stages by kind; raises UserError if they cannot be those that the talker learned from."""
+    face = FaceGenerator.from_checkpoint(paths["face"]).eval()
+    motion = AudioTo3DMM.from_checkpoint(paths["motion"]).eval()
+    emotion = EmotionSpace.from_checkpoint(paths["emotion"]).eval()
+    student = talker.motion.config
+    for path, what, its, wanted in (
+        (paths["face"], "pixels", face.config.size, talker.size),
+        (paths["face"], "values of motion", face.config.motion_dim, student.motion_dim),
+        (paths["face"], "identity coefficients", face.config.identity_dim, student.identity_dim),
+        (paths["motion"], "values of motion", motion.config.motion_dim, student.motion_dim),
+        (paths["motion"], "identity coefficients", motion.config.identity_dim, student.identity_dim),
+        (paths["motion"], "values of an emotion", motion.config.emotion_dim, student.emotion_dim),
+        (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
+    ):
+        if its != wanted:
+            raise UserError(f"--teacher {path}", f"{its} {what}, the talker {wanted}", "give its own teachers")
+    return Maker(face, motion, emotion)
