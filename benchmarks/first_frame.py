@@ -5,8 +5,8 @@
 The portrait is the frame of a clip in which the head is turned the most, or that of a happy clip which is nearest to
 the expression that lasts in it; the clip's own speech drives it. Portrait and first frame are tracked, each by itself:
 mean distance of their 68 landmarks in pixels of a picture of 256. Beside it the portrait after one more JPEG file,
-which is the tracker's noise, and the video's first frame if of the portrait it has only the place of the head, not its turn
-nor the expression.
+which is the tracker's noise, and the video's first frame if of the portrait it has only the place of the head, not its
+turn nor the expression.
 """
 
 import argparse
