@@ -20,6 +20,7 @@ from ..trainers.evaluation.jury import Jury
 from ..trainers.evaluation.makers import Maker, from_speech
 from ..trainers.evaluation.motion import evaluate_jury, evaluate_motion
 from ..trainers.evaluation.video import Compared, Judges, evaluate_videos
+from ..trainers.inputs import check_face_model
 from ..trainers.run.cpu import spare_cpu
 from .arguments import TRACKED_CLIPS
 from .evaluation_notes import notes
@@ -65,6 +66,9 @@ def run_evaluation(
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
     reader, parts = ClipReader(data), load_parts(loaded.kind, checkpoint, emotion)
+    checksum = reader.manifest.face_model["checksum"]
+    for path, found in {checkpoint: loaded, **{path: load_checkpoint(path) for path in teachers}}.items():
+        check_face_model(checksum, str(path), found, str(data))
     makers = makers_of(parts, checkpoint, teachers)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears

@@ -62,6 +62,8 @@ def of_videos(videos: Compared, missing: Sequence[str]) -> tuple[list[str], list
     if not tracker_installed():
         told.append(f"tracked faces: not measured, for the tracker is not installed: {TRACKER}")
         return [*missing, "tracked faces"], told
+    doubted = {why: ", ".join(n for n, its in videos.doubted.items() if its == why) for why in videos.doubted.values()}
+    told += [f"{names}: not measured, for {why}" for why, names in doubted.items()]
     for row, keys in videos.faceless.items():
         told.append(f"{row}: no face in {len(keys)} of {len(videos.tracked)} clips, left out there: {', '.join(keys)}")
-    return list(missing), told
+    return [*missing, *videos.doubted], told

@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "clipping.json")
     parser.add_argument("settings", nargs="*", help="key=value for both trainings")
     options = parser.parse_args()
+    if options.steps - options.start < 32:
+        parser.error("--steps must be 32 more than --start, so that a penalty lies in the second half")
     data = options.work / "data"
     if not (data / "manifest.json").exists():
         prepare_synthetic(data, CORPUS)

@@ -57,7 +57,7 @@ MEANINGS = {
     uncomfortable uneasy upset vigilant vulnerable wary worried
     """,
     "happy": """
-    amused blissful bright carefree cheeky cheerful content delighted ecstatic elated enchanted energetic enthusiastic
+    amused blissful carefree cheeky cheerful content delighted ecstatic elated enchanted energetic enthusiastic
     euphoric excited flattered giddy glad gleeful grateful happy hopeful jolly jovial joyful jubilant merry mischievous
     optimistic overjoyed playful pleased proud relieved satisfied smitten thankful thrilled whimsical
     """,

@@ -47,7 +47,7 @@ SYNONYMS = {  # by level, weakest first
     "neutral": (("calm", "composed", "expressionless", "relaxed", "unemotional"),) * 3,
     "sad": (
         ("gloomy", "downcast", "wistful"),
-        ("unhappy", "sorrowful", "down"),
+        ("unhappy", "sorrowful", "dejected"),
         ("heartbroken", "miserable", "grieving"),
     ),
     "surprised": (

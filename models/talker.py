@@ -135,9 +135,9 @@ class Talker(Exported):
         portrait, speech, emotion = (given.to(self.device) for given in (portrait, speech, emotion))
         features = self.face.encode_portrait(portrait)
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
-        if blinks:
-            motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
         motion = anchor(motion, features.motion[0], self.motion.motion_mean, relative=relative)
+        if blinks:  # of the eyes that are shown
+            motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)
         yield from map(to_bytes, self.face.draw(features, motion_windows(motion), batch_size))
 
 

@@ -14,6 +14,7 @@ from emohead.datamodules.emotion_words import (
 )
 from emohead.datamodules.prompts import ACTIONS, LABELS, SYNONYMS, evaluation_prompts, prompts_for, tiers
 from emohead.datamodules.sample import EMOTIONS, LEVELS
+from emohead.datamodules.synthetic.words import ACTION_WORDS, VOICE
 
 # What must be gone, written out by hand.
 FEAR = (
@@ -92,3 +93,11 @@ def test_emotions_that_are_trained_keep_descriptions() -> None:
 def test_stems() -> None:
     words = {"fearful": "fear", "horrified": "horr", "happiness": "happ", "panicked": "panic", "raging": "raging"}
     assert {word: stem(word) for word in words} == words
+
+
+@pytest.mark.parametrize("emotion", sorted(set(EMOTIONS) - {"neutral"}))
+def test_what_a_drawn_face_does_and_how_a_voice_sounds_is_no_word_of_one_emotion(emotion: str):
+    """Else the descriptions of all other emotions that show it too would be hidden with the one that is held out."""
+    heard = [word for _, low, _, high in VOICE.values() for word in (low, high) if word]
+    for told in [*ACTION_WORDS.values(), *(f"{word} voice" for word in heard)]:
+        assert not mentions(told, [emotion]), told

@@ -54,6 +54,19 @@ def test_true_motion_is_judged_well_and_the_jury_says_how_well(spoken: Spoken, j
     assert jury.missing() == []
 
 
+def test_what_it_says_of_films_is_doubted_where_it_is_wrong_of_true_ones(spoken: Spoken, jury: Jury):
+    keys = spoken.keys("test")[:12]
+    right = [(spoken.info(key).emotion, ask(jury, spoken, key)) for key in keys]
+    assert jury.doubts(right) == {}
+    assert jury.doubts([]) == {}
+    other = [spoken.motion(key)[::-1, ::-1].copy() for key in keys]  # of another face model, and backwards
+    wrong = [(None, ask(jury, spoken, key, motion)) for key, motion in zip(keys, other, strict=True)]
+    found = jury.doubts(wrong)
+    assert found.keys() == {"motion_emotion", "sync_confidence", "sync_offset"}
+    assert "chance" in found["motion_emotion"]
+    assert jury.doubts([(None, {"motion_emotion": 0.0, "sync_offset": 0.0})]).keys() == {"motion_emotion"}
+
+
 def test_shuffled_labels_are_found_no_more_often_than_by_chance(spoken: Spoken, jury: Jury):
     keys, rng = [key for split in SPLITS for key in spoken.keys(split)], np.random.default_rng(0)
     shuffled = dict(zip(keys, rng.permutation([spoken.info(key).emotion for key in keys]).tolist(), strict=True))

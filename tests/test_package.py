@@ -48,7 +48,7 @@ DATA = dict.fromkeys(SAMPLE, SAMPLE) | {
     "corpora": STORED | {"prepare.listing", "prepare.splits"},
     "module": STORED | {"config", "stream"},
 }
-PLAIN = {"config", "keys", "metrics", "contrast", "frozen", "lightning_private", "optimizer", "tracking"}
+PLAIN = {"config", "keys", "metrics", "contrast", "frozen", "inputs", "lightning_private", "optimizer", "tracking"}
 LEARNING = PLAIN | {"engines", "stage", "augmentation", "face_augmentation", "portrait"}
 STAGE_FILES = {"emotion", "motion", "face", "distill"}
 TRAINING = dict.fromkeys(PLAIN, PLAIN) | {

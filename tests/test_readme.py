@@ -53,6 +53,14 @@ def test_users_find_a_command_for_each_thing_they_do():
     assert {words[0] for words in trainings()} == set(STAGES)
 
 
+def test_examples_in_python_find_what_they_import():
+    blocks = [block for name in DOCUMENTS for block in re.findall(r"```python\n(.*?)```", text_of(name), re.DOTALL)]
+    imports = {line for block in blocks for line in block.splitlines() if line.startswith(("import ", "from "))}
+    assert len(imports) >= 4
+    for line in sorted(imports):
+        exec(line, {})
+
+
 @pytest.mark.parametrize("line", commands())
 def test_command_exists_with_its_options(line: str):
     """Parses the line as the command line would, without running it."""

@@ -14,7 +14,8 @@ from emohead.apps.evaluation_tables import cell, video_html
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.synthetic.face import synthetic_face_model
-from emohead.models.checkpoint import save_checkpoint
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
+from emohead.models.errors import UserError
 from emohead.models.face import to_float, to_pictures
 from emohead.models.face_model import POSE_DIM
 from emohead.models.face_model_fit import NUM_TRACKED
@@ -24,6 +25,7 @@ from emohead.trainers.evaluation.landmarks import LEAST_FRAMES
 from emohead.trainers.evaluation.makers import AGAIN, PORTRAIT, TRUE_FRAMES, Maker, again
 from emohead.trainers.evaluation.tracked import LEAST_FOUND, Tracked, track
 from emohead.trainers.evaluation.video import Compared, Judges, evaluate_videos, whole_figures
+from emohead.trainers.inputs import check_face_model
 
 from .conftest import ROOT
 from .drawn_films import clip_of, redrawn
@@ -167,7 +169,7 @@ def test_a_face_that_is_lost_for_long_is_none(true: Film):
     frames[5] = 90
     points, found = track(frames)
     assert found == 7 / 8 >= LEAST_FOUND
-    assert points.shape == (8, NUM_TRACKED, 3) or points.shape == (8, NUM_TRACKED + 10, 3)
+    assert points.shape == (8, NUM_TRACKED, 3)
     assert np.abs(points[5] - points[[4, 6]].mean(axis=0)).max() < 1e-3
     frames[:5] = 90
     assert track(frames) == (None, 2 / 8)
@@ -224,6 +226,19 @@ def test_without_a_tracker_the_rest_is_measured(
     assert {"psnr", "temporal", "flicker", "sharpness"} <= figures.keys()
     assert not {"m_lmd", "faces_found", "model_residual"} & figures.keys()
     assert len(found["tracked"]) == 2
+
+
+def test_data_in_another_face_model_is_refused(small: ClipReader, tmp_path: Path):
+    network, path = make_generator(), tmp_path / "face.safetensors"
+    for checksum in (small.manifest.face_model["checksum"], "another"):
+        origin = {"data": [{"folder": "clips", "face_model": checksum}]}
+        save_checkpoint(path, network.state_dict(), kind="face", config=asdict(network.config), provenance=origin)
+        if checksum != "another":
+            check_face_model(checksum, str(path), load_checkpoint(path), "data")
+    with pytest.raises(
+        UserError, match=r"face.safetensors: was trained in another face model than that of .*data; prep"
+    ):
+        run_evaluation(path, small.folder, split="test", out=None, emotion=None)
 
 
 # -- how it is told --------------------------------------------------------------------------------------------------

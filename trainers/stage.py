@@ -20,13 +20,13 @@ from ..datamodules.batch import Batch
 from ..datamodules.config import DataConfig
 from ..datamodules.module import DataFacts
 from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ..models.errors import UserError
 from ..models.ranges import number
 from .config import as_dict, value_of
 from .engines.draws import Draws
 from .engines.late import Late
 from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
+from .inputs import check_face_model, check_held_out
 from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 from .tracking import TrackingConfig
@@ -161,11 +161,14 @@ class Stage(pl.LightningModule, Generic[Config]):
         return [start for start in cls.starts_from if start.needed or start.file(config)]
 
     def load_given(self) -> dict[str, Checkpoint]:
-        """The exports that this stage starts from, by kind; all must hold out the same emotions."""
+        """The exports that this stage starts from, by kind; they must go with each other and with the data."""
         found = {}
         for start in self.given(self.config):
-            found[start.kind] = load_checkpoint(start.file(self.config), kind=start.kind)
-            check_held_out(self.config, f"{start.key}={start.file(self.config)}", found[start.kind])
+            file = start.file(self.config)
+            checkpoint, where = load_checkpoint(file, kind=start.kind), f"{start.key}={file}"
+            check_held_out(self.config.data.holdout_emotions, where, checkpoint)
+            check_face_model(self.facts.face_model.checksum(), where, checkpoint, "data.shards")
+            found[start.kind] = checkpoint
         self.inputs = {kind: checkpoint.sha256 for kind, checkpoint in found.items()}
         return found
 
@@ -297,17 +300,3 @@ class Stage(pl.LightningModule, Generic[Config]):
         """Write what the next stage starts from; returns the checksum of the weights."""
         config = as_dict(self.network.config)
         return save_checkpoint(path, self.export_tensors(), kind=self.kind, config=config, provenance=provenance)
-
-
-def check_held_out(config: StageConfig, where: str, checkpoint: Checkpoint) -> None:
-    """Raises UserError if a stage holds out other emotions than one it builds on: no stage may have seen them.
-
-    where: the key of the checkpoint and its file.
-    """
-    trained = checkpoint.provenance.get("config", {}).get("data", {})
-    if not trained:  # exported by hand
-        return
-    before, now = (sorted(found) for found in (trained.get("holdout_emotions", []), config.data.holdout_emotions))
-    if before != now:
-        problem = f"was trained with data.holdout_emotions=[{','.join(before)}], this stage has [{','.join(now)}]"
-        raise UserError(where, problem, "all stages of a chain must hold out the same")

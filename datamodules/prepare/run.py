@@ -223,7 +223,7 @@ class _Run:
     def refuse_other_options(self) -> None:
         """Shards of two kinds must not meet in one data set."""
         plan = load_plan(self.work)
-        if plan is None or "silent" not in plan.described:  # none, or one of tracks that are made anew
+        if plan is None or "holdout_emotions" not in plan.described:  # none, or one of tracks that are made anew
             return
         for name, value in describe(self.listing, self.config).items():
             if name not in ("sources", "sources_sha256") and plan.described.get(name) != value:

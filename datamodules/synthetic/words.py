@@ -5,7 +5,7 @@ import numpy as np
 from .face import ACTION_UNITS, AU
 from .voice import Manner
 
-_WORDS = {
+ACTION_WORDS = {
     "corner_up_left": "left lip corner raised",
     "corner_up_right": "right lip corner raised",
     "corner_down": "lip corners pulled down",
@@ -23,7 +23,7 @@ _WORDS = {
 CORNERS = {"corner_up_left", "corner_up_right"}
 SHOWS, SLIGHT = 0.18, 0.5  # of an action unit: what is seen at all, and what is more than slight
 # Value of a manner -> word below the first threshold, word above the second.
-_VOICE = {
+VOICE = {
     "pitch": (0.93, "low", 1.15, "high"),
     "energy": (-1.5, "quiet", 1.5, "loud"),
     "tempo": (0.93, "slow", 1.06, "fast"),
@@ -56,7 +56,7 @@ def describe_all(motion: np.ndarray, manner: Manner) -> list[str]:
 def describe_voice(manner: Manner) -> str:
     """Such as "a high, loud and lively voice"."""
     words = []
-    for name, (low, low_word, high, high_word) in _VOICE.items():
+    for name, (low, low_word, high, high_word) in VOICE.items():
         value = getattr(manner, name)
         words += [low_word] if value < low else [high_word] if value > high else []
     return f"a {', '.join(words)} voice" if words else "a plain voice"
@@ -73,8 +73,8 @@ def _shown(motion: np.ndarray) -> list[tuple[str, float]]:
     """The actions that show, each with its strength: lip corners if both are up, then the rest, strongest first."""
     typical = np.median(motion[:, : len(ACTION_UNITS)], axis=0)
     typical[AU["lip_press"]] *= 0.8
-    shown = {name: float(typical[AU[name]]) for name in _WORDS if typical[AU[name]] > SHOWS}
+    shown = {name: float(typical[AU[name]]) for name in ACTION_WORDS if typical[AU[name]] > SHOWS}
     found = []
     if shown.keys() >= CORNERS:
         found.append(("lip corners raised", max(shown.pop(name) for name in CORNERS)))
-    return found + [(_WORDS[name], value) for name, value in sorted(shown.items(), key=lambda item: -item[1])]
+    return found + [(ACTION_WORDS[name], value) for name, value in sorted(shown.items(), key=lambda item: -item[1])]

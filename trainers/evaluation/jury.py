@@ -24,7 +24,7 @@ from ...datamodules.dataset.reader import ClipReader
 from ...datamodules.sample import EMOTIONS
 from ...models.audio import LogMel
 from ...models.face_model import POSE_DIM
-from .common import Advance, ClipFigures, averages, no_advance
+from .common import Advance, ClipFigures, averages, intervals, no_advance
 from .linear import MAX_LAG, Classifier, Follower, Moments, added
 
 FOLDS = 5  # that people are dealt into
@@ -113,14 +113,40 @@ class Jury:
         """
         found = averages(self.verdicts, unseen, apart=["true_emotion_accuracy"])
         if self.classifiers:
-            labels = [clip.emotion for clip in self.labelled]
-            found["true_emotion_chance"] = max(map(labels.count, self.emotions)) / len(labels)
+            found["true_emotion_chance"] = self._chances()["motion_emotion"]
         for name, judges, clips in (
             ("true_emotion", self.classifiers, self.labelled),
             ("true_sync", self.followers, self.heard),
         ):
             if judges:
                 found |= {f"{name}_clips": float(len(clips)), f"{name}_people": float(people(clips))}
+        return found
+
+    def doubts(self, true: Sequence[ClipFigures]) -> dict[str, str]:
+        """Which figures of films are no better than guessed, and why: by what `judge` says of true films, whose 95 %
+        interval then reaches chance. So it is where the tracker sees another motion than that of the jury's clips.
+        """
+        found, sure, chances = averages(true), intervals(true), self._chances()
+        doubted: dict[str, str] = {}
+        for name, chance in chances.items():
+            if name not in found:
+                continue
+            low, high = sure.get(name, (found[name], found[name]))
+            if name == "motion_emotion" and low <= chance:
+                doubted[name] = f"the jury is right of {found[name]:.2f} of the true films (chance {chance:.2f})"
+            if name == "sync_offset" and high >= chance:
+                why = f"the jury finds true films {found[name]:.1f} frames out of step (chance {chance:.1f})"
+                doubted |= {"sync_confidence": why, name: why}
+        return doubted
+
+    def _chances(self) -> dict[str, float]:
+        """What figures of `judge` come to by guessing: the commonest label, and a lag like any other."""
+        found = {}
+        if self.classifiers:
+            labels = [clip.emotion for clip in self.labelled]
+            found["motion_emotion"] = max(map(labels.count, self.emotions)) / len(labels)
+        if self.followers:
+            found["sync_offset"] = sum(map(abs, range(-MAX_LAG, MAX_LAG + 1))) / (2 * MAX_LAG + 1)
         return found
 
     def missing(self) -> list[str]:

@@ -67,6 +67,7 @@ class Compared:
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)  # of 95 %, by row and figure
     tracked: list[str] = field(default_factory=list)  # clips all of whose frames were looked at
     faceless: dict[str, list[str]] = field(default_factory=dict)  # those of them without a face, by row
+    doubted: dict[str, str] = field(default_factory=dict)  # figures left out, since their judge is wrong of true films
 
 
 @torch.inference_mode()
@@ -108,6 +109,12 @@ def evaluate_videos(
             fid = {"fid": seen.pictures[row].compute()} if row in seen.pictures else {}
             result.table[row] = table | fid
             result.intervals[row] = intervals(clips, unseen, apart=["emotion_accuracy"])
+    if judges.jury:
+        result.doubted = judges.jury.doubts(seen.figures.get(TRUE_FRAMES, []))
+    for name in result.doubted:
+        for row in result.table:
+            result.table[row].pop(name, None)
+            result.intervals[row].pop(name, None)
     return result
 
 
