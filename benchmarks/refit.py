@@ -4,8 +4,8 @@
 
 Its coefficients are known exactly, so what comes out of `emohead prepare` can be compared with them. Clips are written
 as films and prepared; the training people's fitted motion is mapped to the true one by least squares, and that map is
-asked of the other people: how much of each true coefficient the fit tells (R squared), by groups. Beside it what is
-left if the film's own mean is known: an expression that lasts is harder to tell than one that moves.
+asked of the other people: how much of the true coefficients the fit tells (R squared), by groups. Beside it the same of
+what moves within a film, without its mean.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def write_films(folder: Path, people: int) -> dict[str, tuple[str, np.ndarray]]:
 
 
 def explained(train: list[tuple[np.ndarray, np.ndarray]], test: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """R squared of each true value, of all its variance and of that within clips (2, D): fitted and true motion of each
-    clip; a ridge on the former."""
+    """Squared errors and what there is to explain of each true value (2, 2, D), first of all its variance, then of that
+    within films: fitted and true motion of each film; a ridge on the former."""
     stack = lambda pairs, which: np.concatenate([pair[which] for pair in pairs]).astype(np.float64)  # noqa: E731
     known, true = stack(train, 0), stack(train, 1)
     mean, std, centre = known.mean(axis=0), known.std(axis=0) + 1e-6, true.mean(axis=0)
@@ -61,18 +61,11 @@ def explained(train: list[tuple[np.ndarray, np.ndarray]], test: list[tuple[np.nd
     asked = [true.astype(np.float64) for _, true in test]
     errors = [(fitted - mean) / std @ weights + centre - true for (fitted, _), true in zip(test, asked, strict=True)]
     middle = np.concatenate(asked).mean(axis=0)
-    return np.stack(
-        [
-            share(errors, [true - middle for true in asked]),
-            share([error - error.mean(axis=0) for error in errors], [true - true.mean(axis=0) for true in asked]),
-        ]
+    kinds = (
+        (errors, [true - middle for true in asked]),
+        ([error - error.mean(axis=0) for error in errors], [true - true.mean(axis=0) for true in asked]),
     )
-
-
-def share(errors: list[np.ndarray], moved: list[np.ndarray]) -> np.ndarray:
-    """Of each value (D,) how much of what it moves, clip by clip (T, D), is not error; NaN if it does not move."""
-    error, all_of_it = (np.square(np.concatenate(parts)).sum(axis=0) for parts in (errors, moved))
-    return np.where(all_of_it > 1e-3, 1 - error / np.maximum(all_of_it, 1e-9), np.nan)
+    return np.array([[np.square(np.concatenate(parts)).sum(axis=0) for parts in kind] for kind in kinds])
 
 
 def in_crop(motion: np.ndarray, crop: Sequence[float]) -> np.ndarray:
@@ -83,9 +76,9 @@ def in_crop(motion: np.ndarray, crop: Sequence[float]) -> np.ndarray:
     return moved
 
 
-def told(shares: np.ndarray) -> str:
-    """Mean of (2, N) over values; one that does not move within films has nothing to explain there."""
-    return "; ".join(f"{np.nanmean(kind):.2f}" for kind in shares.clip(-1))
+def told(squares: np.ndarray) -> str:
+    """R squared of some values together (2, 2, N), all and within films."""
+    return "; ".join(f"{1 - error.sum() / moved.sum():.2f}" for error, moved in squares)
 
 
 def main() -> None:
@@ -102,7 +95,7 @@ def main() -> None:
     for info in report.kept:
         true = in_crop(truth[Path(info.source).name][1][: info.frames], info.crop)
         pairs["train" if info.split == "train" else "test"].append((reader.motion(info.key), true))
-    shares = explained(pairs["train"], pairs["test"])
+    squares = explained(pairs["train"], pairs["test"])
     residual = np.mean([info.tracking_residual for info in report.kept])
     rows = [
         f"| {len(report.kept)} of {len(truth)} films of {options.people} people kept | |",
@@ -111,9 +104,9 @@ def main() -> None:
     ]
     for name, words in GROUPS.items():
         own = [i for i, unit in enumerate(ACTION_UNITS) if unit.startswith(words)]
-        rows.append(f"| R² of {name} ({len(own)} values), all; within a film | {told(shares[:, own])} |")
+        rows.append(f"| R² of {name} ({len(own)} values), all; within a film | {told(squares[..., own])} |")
     for number, name in enumerate(POSE, len(ACTION_UNITS)):
-        rows.append(f"| R² of {name}, all; within a film | {told(shares[:, [number]])} |")
+        rows.append(f"| R² of {name}, all; within a film | {told(squares[..., [number]])} |")
     print("\n".join(rows))
     if options.results:
         put_into_results("refit", "\n".join(rows))
