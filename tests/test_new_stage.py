@@ -129,10 +129,10 @@ def test_it_is_listed_examined_trained_resumed_and_exported(package: Path, demo:
     call("train", *given, "trainer.max_steps=4")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
-    validated = {row["val/loudness_loss"]: row["step"] for row in rows if "val/loudness_loss" in row}
-    assert sorted(validated.values()) == [2, 4]
+    validated = {row["step"]: row["val/loudness_loss"] for row in rows if "val/loudness_loss" in row}
+    assert sorted(validated) == [2, 4]
     exported = load_checkpoint(tmp_path / "run" / "export" / "loudness.safetensors", kind="loudness")
-    assert exported.provenance["steps"] == validated[min(validated)]
+    assert validated[exported.provenance["steps"]] == min(validated.values())
     assert exported.provenance["inputs"] == {"emotion": load_checkpoint(start).sha256}
 
     call("export", "run", "again.safetensors")
