@@ -31,6 +31,7 @@ GROUPS = {
 }
 FILM_SIZE = 256  # pixels
 PLACE = slice(-3, -1)  # of motion: where the head is, x and y
+LITTLE = 0.05  # of what values move
 POSE = ("pitch", "yaw", "roll", "x", "y", "log scale")
 
 
@@ -77,8 +78,10 @@ def in_crop(motion: np.ndarray, crop: Sequence[float]) -> np.ndarray:
 
 
 def told(squares: np.ndarray) -> str:
-    """R squared of some values together (2, 2, N), all and within films."""
-    return "; ".join(f"{1 - error.sum() / moved.sum():.2f}" for error, moved in squares)
+    """R squared of some values together (2, 2, N), all and within films; – if they hardly move there."""
+    (error, moved), (error_within, moved_within) = squares.sum(axis=-1)
+    within = f"{1 - error_within / moved_within:.2f}" if moved_within > LITTLE * moved else "–"
+    return f"{1 - error / moved:.2f}; {within}"
 
 
 def main() -> None:
