@@ -66,10 +66,10 @@ def run_evaluation(
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
     reader, parts = ClipReader(data), load_parts(loaded.kind, checkpoint, emotion)
-    checksum = reader.manifest.face_model["checksum"]
-    for path, found in {checkpoint: loaded, **{path: load_checkpoint(path) for path in teachers}}.items():
-        check_face_model(checksum, str(path), found, str(data))
-    makers = makers_of(parts, checkpoint, teachers)
+    taught_by = {path: load_checkpoint(path) for path in teachers}
+    for path, found in {checkpoint: loaded, **taught_by}.items():
+        check_face_model(reader.manifest.face_model["checksum"], str(path), found, str(data))
+    makers = makers_of(parts, checkpoint, taught_by)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
     jury = _jury(reader, loaded) if parts.motion else None

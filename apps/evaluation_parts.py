@@ -1,10 +1,10 @@
 """The networks of a checkpoint that `emohead evaluate` measures, and those that draw videos with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.checkpoint import load_checkpoint
+from ..models.checkpoint import Checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
@@ -42,15 +42,15 @@ def load_parts(kind: str, path: Path, emotion: Path | None) -> Parts:
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 
 
-def makers_of(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[str, Maker]:
-    """The networks that draw videos: the checkpoint itself, and its teachers."""
+def makers_of(parts: Parts, checkpoint: Path, teachers: Mapping[Path, Checkpoint]) -> dict[str, Maker]:
+    """The networks that draw videos: the checkpoint itself, and its teachers, by their files."""
     makers = {}
     if parts.face:
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
         if not parts.talker:
-            raise UserError(f"--teacher {teachers[0]}", f"goes with a talker, which {checkpoint} is not")
-        kinds = [load_checkpoint(path).kind for path in teachers]
+            raise UserError(f"--teacher {next(iter(teachers))}", f"goes with a talker, which {checkpoint} is not")
+        kinds = [teacher.kind for teacher in teachers.values()]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
             raise UserError(
@@ -58,25 +58,27 @@ def makers_of(parts: Parts, checkpoint: Path, teachers: Sequence[Path]) -> dict[
                 "give the exports of emotion, motion and face, one each",
                 f"these are of {found}",
             )
-        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
+        makers["teacher"] = _teacher(dict(zip(kinds, teachers.values(), strict=True)), parts.talker)
     return makers
 
 
-def _teacher(paths: dict[str, Path], talker: Talker) -> Maker:
+def _teacher(stages: dict[str, Checkpoint], talker: Talker) -> Maker:
     """The three stages by kind; raises UserError if they cannot be those that the talker learned from."""
-    face = FaceGenerator.from_checkpoint(paths["face"]).eval()
-    motion = AudioTo3DMM.from_checkpoint(paths["motion"]).eval()
-    emotion = EmotionSpace.from_checkpoint(paths["emotion"]).eval()
+    face = FaceGenerator.rebuild(stages["face"]).eval()
+    motion = AudioTo3DMM.rebuild(stages["motion"]).eval()
+    emotion = EmotionSpace.rebuild(stages["emotion"]).eval()
     student = talker.motion.config
-    for path, what, its, wanted in (
-        (paths["face"], "pixels", face.config.size, talker.size),
-        (paths["face"], "values of motion", face.config.motion_dim, student.motion_dim),
-        (paths["face"], "identity coefficients", face.config.identity_dim, student.identity_dim),
-        (paths["motion"], "values of motion", motion.config.motion_dim, student.motion_dim),
-        (paths["motion"], "identity coefficients", motion.config.identity_dim, student.identity_dim),
-        (paths["motion"], "values of an emotion", motion.config.emotion_dim, student.emotion_dim),
-        (paths["emotion"], "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
+    for kind, what, its, wanted in (
+        ("face", "pixels", face.config.size, talker.size),
+        ("face", "values of motion", face.config.motion_dim, student.motion_dim),
+        ("face", "identity coefficients", face.config.identity_dim, student.identity_dim),
+        ("motion", "values of motion", motion.config.motion_dim, student.motion_dim),
+        ("motion", "identity coefficients", motion.config.identity_dim, student.identity_dim),
+        ("motion", "values of an emotion", motion.config.emotion_dim, student.emotion_dim),
+        ("emotion", "values of an emotion", emotion.config.embed_dim, student.emotion_dim),
     ):
         if its != wanted:
-            raise UserError(f"--teacher {path}", f"{its} {what}, the talker {wanted}", "give its own teachers")
+            raise UserError(
+                f"--teacher {stages[kind].path}", f"{its} {what}, the talker {wanted}", "give its own teachers"
+            )
     return Maker(face, motion, emotion)

@@ -19,9 +19,9 @@ import torch
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.models.face import to_pictures
 from emohead.models.face_model import POSE_DIM
-from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
 from emohead.models.talker import Talker, anchor
 from emohead.trainers.evaluation.films import spread
+from emohead.trainers.evaluation.landmarks import jump
 from emohead.trainers.evaluation.makers import Maker, again, true_frames
 from emohead.trainers.evaluation.tracked import track
 from tables import put_into_results
@@ -67,10 +67,10 @@ def first_frames(talker: Talker, portrait: Tensor, speech: Tensor) -> dict[str, 
     return {name: to_pictures(picture)[0] for name, picture in {NOISE: again(portrait), **made}.items()}
 
 
-def landmarks(picture: np.ndarray) -> np.ndarray | None:
-    """(68, 2) in pixels of a picture of 256; None: there is no face."""
+def face_in(picture: np.ndarray) -> np.ndarray | None:
+    """Points (N, 3) in pixels of a picture of 256; None: there is no face."""
     points = track(picture[None]).points
-    return None if points is None else points[0, MEDIAPIPE_IBUG_68, :2]
+    return None if points is None else points[0]
 
 
 def main() -> None:
@@ -87,13 +87,13 @@ def main() -> None:
     for kind, key, number in portraits(reader, options.split, options.number, talker.motion.motion_mean):
         portrait = true_frames(reader, key, talker.size, [number])
         shown = to_pictures(portrait)[0]
-        made, true = first_frames(talker, portrait, torch.from_numpy(reader.speech(key))[None]), landmarks(shown)
+        made, true = first_frames(talker, portrait, torch.from_numpy(reader.speech(key))[None]), face_in(shown)
         for name, picture in made.items():
-            found = landmarks(picture)
+            found = face_in(picture)
             if true is None or found is None:
                 print(f"{key}, frame {number}, {name}: no face")
                 continue
-            jumps.setdefault((kind, name), []).append(float(np.linalg.norm(found - true, axis=-1).mean()))
+            jumps.setdefault((kind, name), []).append(jump(found, true))
         if options.pictures:
             options.pictures.mkdir(parents=True, exist_ok=True)
             row = np.concatenate([shown, *made.values()], axis=1)

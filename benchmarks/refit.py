@@ -9,12 +9,12 @@ what moves within a film, without its mean.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from emohead.datamodules.corpora.folder import read_folder
 from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.media.crop import to_crop_units
 from emohead.datamodules.media.write import write_video
 from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
@@ -69,11 +69,11 @@ def explained(train: list[tuple[np.ndarray, np.ndarray]], test: list[tuple[np.nd
     return np.array([[np.square(np.concatenate(parts)).sum(axis=0) for parts in kind] for kind in kinds])
 
 
-def in_crop(motion: np.ndarray, crop: Sequence[float]) -> np.ndarray:
+def in_crop(motion: np.ndarray, crop: tuple[float, float, float]) -> np.ndarray:
     """True motion (T, D) of a whole film in units of a crop of it: left, top, side in pixels."""
-    (left, top, side), moved = crop, motion.copy()
-    moved[:, PLACE] = ((motion[:, PLACE] + 1) / 2 * FILM_SIZE - (left, top)) / side * 2 - 1
-    moved[:, -1] += np.log(FILM_SIZE / side)
+    moved = motion.copy()
+    moved[:, PLACE] = to_crop_units((motion[:, PLACE] + 1) * (FILM_SIZE / 2), crop)
+    moved[:, -1] += np.log(FILM_SIZE / crop[2])
     return moved
 
 

@@ -44,6 +44,18 @@ def test_gradients_reach_the_student_and_only_it(setting: tuple[DistillStage, di
     stage.zero_grad()
 
 
+def test_a_teacher_in_another_face_model_is_refused(setting: tuple[DistillStage, dict], tmp_path: Path):
+    stage, _ = setting
+    face = load_checkpoint(stage.config.face)
+    origin = face.provenance | {"data": [{"folder": "clips", "face_model": "another"}]}
+    path = tmp_path / "face.safetensors"
+    save_checkpoint(path, face.tensors, kind="face", config=face.config, provenance=origin)
+    with pytest.raises(
+        UserError, match=r"face=.*face.safetensors: was trained in another face model than .*data.shards"
+    ):
+        DistillStage(replace(stage.config, face=str(path)), stage.facts)
+
+
 @pytest.fixture(scope="module")
 def untaught(tmp_path_factory: pytest.TempPathFactory) -> DistillStage:
     """A student that begins with nothing of its teachers, small and without a corpus."""

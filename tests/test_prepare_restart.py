@@ -189,8 +189,14 @@ def test_another_command_on_the_same_folder_is_refused(tmp_path: Path, people: P
         prepare_sources(listing, out, SMALL, only=name)
     with pytest.raises(UserError, match=r"begun with size 64, not 96; repeat that command, or delete .*plan\.json"):
         prepare_sources(listing, out, other)
+    older = tmp_path / "older"  # begun when people were tracked and fitted in another way
+    shutil.copytree(out, older)
+    plan = json.loads((older / ".work" / "plan.json").read_text())
+    del plan["described"]["holdout_emotions"]
+    (older / ".work" / "plan.json").write_text(json.dumps(plan | {"inputs": "other"}))
     (out / ".work" / "plan.json").unlink()
-    assert prepare_sources(listing, out, other).kept[0].size == 96
+    for folder in (out, older):
+        assert prepare_sources(listing, folder, other).kept[0].size == 96
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "train-000003.tar").touch()
     with pytest.raises(UserError, match=r"holds train-000003\.tar of something else"):

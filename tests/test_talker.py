@@ -1,12 +1,15 @@
 """The student and its inference: text without a tower, motion windows, anchoring, length."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from emohead.datamodules.stream.examples import motion_window
 from emohead.models.emotion_student import EmotionStudent, EmotionStudentConfig, ImageStudentConfig, subword_buckets
 from emohead.models.face import FaceGenerator, FaceGeneratorConfig
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
-from emohead.models.talker import EASE_FRAMES, HEAD, anchor, copy_matching, motion_windows
+from emohead.models.talker import EASE_FRAMES, HEAD, Talker, anchor, copy_matching, motion_windows
 
 from .face_stage import DIMS, SMALL
 
@@ -64,6 +67,16 @@ def test_a_video_begins_with_the_portrait_as_it_is():
         torch.testing.assert_close(moved[EASE_FRAMES:, : HEAD.start], expected[EASE_FRAMES:, : HEAD.start])
         steps = (moved - motion).diff(dim=0).abs().amax(dim=0) / (portrait - motion[0]).abs().clamp(min=1e-3)
         assert steps.max() < 30 / EASE_FRAMES  # it eases: no frame takes more than its share
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_blinks_are_of_the_eyes_that_are_shown(demo: Path, monkeypatch: pytest.MonkeyPatch, relative: bool):
+    talker, shown = Talker.load(demo / "talker.safetensors"), []
+    monkeypatch.setattr("emohead.models.talker.add_blinks", lambda motion, *_: shown.append(motion) or motion)
+    portrait = torch.randint(0, 256, (1, 3, talker.size, talker.size), dtype=torch.uint8)
+    emotion = talker.emotion_from_text("a sad face")
+    next(talker.animate(portrait, torch.zeros(1, 16000), emotion, relative=relative))
+    torch.testing.assert_close(shown[0][0], talker.face.encode_portrait(portrait).motion[0], atol=1e-4, rtol=1e-4)
 
 
 def face(seed: int, **changes: object) -> FaceGenerator:

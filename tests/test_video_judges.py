@@ -229,16 +229,15 @@ def test_without_a_tracker_the_rest_is_measured(
 
 
 def test_data_in_another_face_model_is_refused(small: ClipReader, tmp_path: Path):
-    network, path = make_generator(), tmp_path / "face.safetensors"
-    for checksum in (small.manifest.face_model["checksum"], "another"):
-        origin = {"data": [{"folder": "clips", "face_model": checksum}]}
-        save_checkpoint(path, network.state_dict(), kind="face", config=asdict(network.config), provenance=origin)
-        if checksum != "another":
-            check_face_model(checksum, str(path), load_checkpoint(path), "data")
-    with pytest.raises(
-        UserError, match=r"face.safetensors: was trained in another face model than that of .*data; prep"
-    ):
+    network, path, own = make_generator(), tmp_path / "face.safetensors", small.manifest.face_model["checksum"]
+    origin = {"data": [{"folder": "clips", "face_model": "another"}]}
+    save_checkpoint(path, network.state_dict(), kind="face", config=asdict(network.config), provenance=origin)
+    with pytest.raises(UserError, match="face.safetensors: was trained in another face model than that of .*data;"):
         run_evaluation(path, small.folder, split="test", out=None, emotion=None)
+    checkpoint = load_checkpoint(path)
+    for others in ({}, {"data": [{"folder": "clips", "face_model": own}]}):
+        check_face_model(own, "face", replace(checkpoint, provenance=others), "data")
+    check_face_model(own, "emotion", replace(checkpoint, kind="emotion"), "data")
 
 
 # -- how it is told --------------------------------------------------------------------------------------------------

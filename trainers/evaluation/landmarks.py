@@ -91,12 +91,16 @@ def compare_heads(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
     for it, so above 1 the picture trembles. `frame0_jump`: mean distance of the 68 landmarks of the first frame from
     those of the portrait, which is the first true one, in pixels of a picture of 256.
     """
-    jump = (made[0] - true[0])[MEDIAPIPE_IBUG_68, :2]
     return {
         "head_ratio": over(head_motion(made), head_motion(true)),
         "jitter": over(trembling(made), trembling(true)),
-        "frame0_jump": float(np.linalg.norm(jump, axis=-1).mean()),
+        "frame0_jump": jump(made[0], true[0]),
     }
+
+
+def jump(made: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance of the 68 landmarks of one face (N, 3) from those of another, in the picture's plane."""
+    return float(np.linalg.norm((made - true)[MEDIAPIPE_IBUG_68, :2], axis=-1).mean())
 
 
 def follow_head(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
