@@ -66,9 +66,9 @@ def run_evaluation(
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
     reader, parts = ClipReader(data), load_parts(loaded.kind, checkpoint, emotion)
-    taught_by = {path: load_checkpoint(path) for path in teachers}
-    for path, found in {checkpoint: loaded, **taught_by}.items():
-        check_face_model(reader.manifest.face_model["checksum"], str(path), found, str(data))
+    taught_by = [load_checkpoint(path) for path in teachers]
+    for found in (loaded, *taught_by):
+        check_face_model(reader.manifest.face_model["checksum"], str(found.path), found, str(data))
     makers = makers_of(parts, checkpoint, taught_by)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears

@@ -1,6 +1,6 @@
 """The networks of a checkpoint that `emohead evaluate` measures, and those that draw videos with them."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +42,15 @@ def load_parts(kind: str, path: Path, emotion: Path | None) -> Parts:
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 
 
-def makers_of(parts: Parts, checkpoint: Path, teachers: Mapping[Path, Checkpoint]) -> dict[str, Maker]:
-    """The networks that draw videos: the checkpoint itself, and its teachers, by their files."""
+def makers_of(parts: Parts, checkpoint: Path, teachers: Sequence[Checkpoint]) -> dict[str, Maker]:
+    """The networks that draw videos: the checkpoint itself, and its teachers."""
     makers = {}
     if parts.face:
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
         if not parts.talker:
-            raise UserError(f"--teacher {next(iter(teachers))}", f"goes with a talker, which {checkpoint} is not")
-        kinds = [teacher.kind for teacher in teachers.values()]
+            raise UserError(f"--teacher {teachers[0].path}", f"goes with a talker, which {checkpoint} is not")
+        kinds = [teacher.kind for teacher in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
             raise UserError(
@@ -58,7 +58,7 @@ def makers_of(parts: Parts, checkpoint: Path, teachers: Mapping[Path, Checkpoint
                 "give the exports of emotion, motion and face, one each",
                 f"these are of {found}",
             )
-        makers["teacher"] = _teacher(dict(zip(kinds, teachers.values(), strict=True)), parts.talker)
+        makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
     return makers
 
 

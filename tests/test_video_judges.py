@@ -232,7 +232,7 @@ def test_data_in_another_face_model_is_refused(small: ClipReader, tmp_path: Path
     network, path, own = make_generator(), tmp_path / "face.safetensors", small.manifest.face_model["checksum"]
     origin = {"data": [{"folder": "clips", "face_model": "another"}]}
     save_checkpoint(path, network.state_dict(), kind="face", config=asdict(network.config), provenance=origin)
-    with pytest.raises(UserError, match="face.safetensors: was trained in another face model than that of .*data;"):
+    with pytest.raises(UserError, match=r"face.safetensors: was trained in another face model than that of .*data;"):
         run_evaluation(path, small.folder, split="test", out=None, emotion=None)
     checkpoint = load_checkpoint(path)
     for others in ({}, {"data": [{"folder": "clips", "face_model": own}]}):
