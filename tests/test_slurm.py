@@ -95,6 +95,19 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def in_the_queue_again(cluster: dict[str, str], job: str) -> bool:
+    """Also, no daemon is left of the job's first run, whose end SLURM would take for that of the second."""
+    waits = field(cluster, job, "Restarts") == "1" and field(cluster, job, "JobState") == "PENDING"
+    daemon = f"slurmstepd: .{field(cluster, job, 'JobId')}[.]"
+    return waits and subprocess.run(["pgrep", "-f", daemon], capture_output=True).returncode == 1
+
+
+def go_on(cluster: dict[str, str], job: str) -> None:
+    """Start a job as soon as it is in the queue again, where it would wait two minutes."""
+    wait_for(lambda: in_the_queue_again(cluster, job))
+    scontrol(cluster, "update", f"jobid={job}", "starttime=now")
+
+
 def test_passes_as_arrays_make_the_set_that_one_command_makes(
     tmp_path: Path, people: Path, cluster: dict[str, str]
 ) -> None:
@@ -187,8 +200,7 @@ def test_the_doctor_looks_at_every_node(tmp_path: Path, pretender: dict[str, str
 def test_a_run_without_scontrol_is_put_back_by_its_job(tmp_path: Path, pretender: dict[str, str]) -> None:
     env = pretender | {"PRETEND": "leaving face"}
     job = submit("train", "--cpus-per-task", 1, "--", "face", "run=run", folder=tmp_path, env=env)["face"]
-    wait_for(lambda: field(pretender, job, "JobState") == "PENDING")
-    scontrol(pretender, "update", f"jobid={job}", "starttime=now")
+    go_on(pretender, job)
     assert ended(pretender, job, tmp_path) == "COMPLETED"
     assert (tmp_path / "run" / "export" / "face.safetensors").is_file()
 
@@ -259,11 +271,9 @@ def test_a_preempted_stage_keeps_those_that_wait_for_it(tmp_path: Path, pretende
     (tmp_path / "data" / "manifest.json").touch()
     words = ["pipeline", "out", "--cpus-per-task=1", "data.shards=[data]"]
     jobs = submit(*words, folder=tmp_path, env=env)
-    release = ["scontrol", "update", f"jobid={jobs['emotion']}", "starttime=now"]
-    shown = lambda: subprocess.run(["scontrol", "show", "job", jobs["emotion"]], env=env, capture_output=True).stdout  # noqa: E731
-    wait_for(lambda: b"Restarts=1" in shown() and b"PENDING" in shown())
+    wait_for(lambda: in_the_queue_again(env, jobs["emotion"]))
     assert submit(*words, folder=tmp_path, env=env) == {}
-    wait_for(lambda: subprocess.run(release, env=env, capture_output=True).returncode == 0)
+    go_on(env, jobs["emotion"])
     assert ended(env, jobs["distill"], tmp_path) == "COMPLETED"
 
 
@@ -272,9 +282,7 @@ def test_workers_of_a_sweep_train_as_jobs_do_and_come_back(tmp_path: Path, prete
     words = ["sweep", "lr.yaml", "--tasks", 2, "--cpus-per-task=1", "--ntasks-per-node=2", "--", "seed=3"]
     job = submit(*words, folder=tmp_path, env=pretender)["sweep"]
     for task in (f"{job}_1", f"{job}_2"):
-        wait_for(lambda task=task: field(pretender, task, "Restarts") == "1")
-        wait_for(lambda task=task: field(pretender, task, "JobState") == "PENDING")
-        scontrol(pretender, "update", f"jobid={task}", "starttime=now")
+        go_on(pretender, task)
     assert list(job_states(pretender, job).values()) == ["COMPLETED"] * 2
     folder = tmp_path / "runs" / "sweeps" / "lr"
     shape = "trainer.nodes=1 trainer.devices=2"
