@@ -10,7 +10,8 @@ face" is what comes out if expression is measured from what the identity axes ho
 `emohead prepare` measures it. residual: landmarks against the tracked ones, of the distance of the outer eye corners.
 pose: share of an expression's movement that yaw, pitch and roll explain, and the same of the pose played backwards.
 emotion from identity: nearest class of MEAD's eight, learned from the one person and asked of the other, where identity
-is fitted clip by clip, and person by person; mean over the classes, chance 0.125.
+is fitted clip by clip; mean over the classes, chance 0.125. Preparation fits one identity to all clips of a person,
+which is the same for every emotion.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from emohead.datamodules.media.crop import crop_box, to_crop_units
 from emohead.datamodules.media.read import VIDEO_SUFFIXES, iterate_video
-from emohead.datamodules.sample import EMOTIONS
+from emohead.datamodules.sample import EMOTIONS, NEUTRAL
 from emohead.datamodules.tracking.gaps import interpolate_gaps
 from emohead.datamodules.tracking.tracker import FaceTracker
 from emohead.models.face_model import FaceModel
@@ -78,7 +79,16 @@ def films(clips: Path, mead: Path | None, kept: Path | None) -> list[Film]:
 
 
 def model_of(chosen: Iterable[Film]) -> FaceModel:
-    return build_landmark_model(*zip(*((film.points, film.person, film.emotion) for film in chosen), strict=True))
+    films = list(chosen)
+    calm = [film for film in films if film.emotion == NEUTRAL]
+    every, resting = (([f.points for f in some], [f.person for f in some]) for some in (films, calm))
+    return build_landmark_model(*every, resting=resting)
+
+
+def person_of(model: FaceModel, own: list[Film]) -> Person:
+    """The person in films, from the neutral ones if there are any."""
+    calm = [film.points for film in own if film.emotion == NEUTRAL]
+    return fit_person(model, calm or [film.points for film in own], neutral=bool(calm))
 
 
 def of_the_model(model: FaceModel, person: Person) -> Person:
@@ -113,8 +123,7 @@ def left_out(chosen: list[Film]) -> list[str]:
     for who in sorted({film.person for film in chosen}):
         model = model_of(film for film in chosen if film.person != who)
         own = [film for film in chosen if film.person == who]
-        calm = [film.emotion == "neutral" for film in own]
-        person = fit_person(model, [film.points for film in own], calm)
+        person = person_of(model, own)
         for film in own:
             measured = fit_motion(model, person, film.points)
             parts["rest"].append(energies(model, measured))
@@ -133,33 +142,24 @@ def left_out(chosen: list[Film]) -> list[str]:
 
 
 def emotion_from_identity(chosen: list[Film]) -> list[str]:
-    """Learned from one person who acts all eight emotions, asked of another: by identities a clip, and a person."""
+    """Learned from one person who acts all eight emotions, asked of another, by an identity fitted to each clip."""
     acted = {who: [f for f in chosen if f.person == who] for who in sorted({f.person for f in chosen})}
     acted = {who: own for who, own in acted.items() if {film.emotion for film in own} == set(EMOTIONS)}
     if len(acted) < 2:
         return []
-    right: dict[str, list[tuple[str, bool]]] = {"clip": [], "person": []}
+    right: list[tuple[str, bool]] = []
     for asked in acted:
         model = model_of(film for film in chosen if film.person != asked)
-        for way, answers in right.items():
-            tables = {who: identities(model, own, way) for who, own in acted.items()}
-            known = [row for who in acted if who != asked for row in tables[who]]
-            for emotion, identity in tables[asked]:
-                answers.append((emotion, emotion == nearest(identity, known)))
-    count = len(right["clip"])
-    score = {
-        way: np.mean([np.mean([r for e, r in found if e == name]) for name in EMOTIONS]) for way, found in right.items()
-    }
-    return [
-        f"| emotion from identity fitted clip by clip | {score['clip']:.2f} (chance 0.12; {count} clips) |",
-        f"| the same, person by person | {score['person']:.2f} |",
-    ]
+        tables = {who: identities(model, own) for who, own in acted.items()}
+        known = [row for who in acted if who != asked for row in tables[who]]
+        right += [(emotion, emotion == nearest(identity, known)) for emotion, identity in tables[asked]]
+    score = np.mean([np.mean([told for emotion, told in right if emotion == name]) for name in EMOTIONS])
+    return [f"| emotion from identity fitted clip by clip | {score:.2f} (chance 0.12; {len(right)} clips) |"]
 
 
-def identities(model: FaceModel, own: list[Film], way: str) -> list[tuple[str, np.ndarray]]:
+def identities(model: FaceModel, own: list[Film]) -> list[tuple[str, np.ndarray]]:
     """The label and the identity of each clip, less the person's mean, which says who it is."""
-    together = fit_person(model, [film.points for film in own], [film.emotion == "neutral" for film in own]).identity
-    found = [fit_person(model, [film.points]).identity if way == "clip" else together for film in own]
+    found = [fit_person(model, [film.points]).identity for film in own]
     mean = np.mean(found, axis=0)
     return [(str(film.emotion), one - mean) for film, one in zip(own, found, strict=True)]
 

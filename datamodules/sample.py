@@ -10,6 +10,7 @@ from ..models.timing import FPS, MOTION_WINDOW, SAMPLE_RATE, SAMPLES_PER_FRAME  
 FORMAT_VERSION = 2
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's names
+NEUTRAL = "neutral"  # the one of them that is none: by it a face at rest is known
 LEVELS = (1, 2, 3)  # neutral is always level 1
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")

@@ -58,17 +58,16 @@ class Person:
     neutral: np.ndarray  # (N, 3) at the points that tracks correspond to, in face units at pose zero
 
 
-def fit_person(model: FaceModel, clips: Sequence[np.ndarray], neutral: Sequence[bool] | None = None) -> Person:
-    """The person in clips (T, 478, 3), all of one; `neutral`: which clips show no emotion, by their labels.
+def fit_person(model: FaceModel, clips: Sequence[np.ndarray], *, neutral: bool = False) -> Person:
+    """The person in clips (T, 478, 3), all of one; `neutral`: they show no emotion, by their labels.
 
-    Those clips alone count if there are any. Otherwise the rest pose of a linear model is the median of all frames: an
-    emotion that lasts through most of them is taken for the face. Blendshapes (`ict`) bound what a face and an
-    expression can be, and tell the two apart by that, as far as it goes.
+    Otherwise the rest pose of a linear model, the median of all frames, takes an emotion that lasts through most of
+    them for the face. Blendshapes (`ict`) bound what a face and an expression can be, and tell the two apart by that,
+    as far as it goes.
     """
-    labelled = [clip for clip, calm in zip(clips, neutral or (), strict=False) if calm]
-    frames = _corresponding(model, np.concatenate(labelled or list(clips))).astype(np.float64)
+    frames = _corresponding(model, np.concatenate(clips)).astype(np.float64)
     if model.kind in BLENDSHAPE_KINDS:
-        return _blendshape_person(model, frames, labelled=bool(labelled))
+        return _blendshape_person(model, frames, labelled=neutral)
     mean, _, _ = _bases(model)
     shape = mean
     for _ in range(REST_ROUNDS):
@@ -148,8 +147,12 @@ def fit_motion(model: FaceModel, person: Person, clip: np.ndarray) -> np.ndarray
 def fit_face(
     model: FaceModel, clips: Sequence[np.ndarray], neutral: Sequence[bool] | None = None
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Clips of one person, each (T, 478, 3) -> identity (I,) and the motion (T, D) of each. See `fit_person`."""
-    person = fit_person(model, clips, neutral)
+    """Clips of one person, each (T, 478, 3) -> identity (I,) and the motion (T, D) of each. See `fit_person`.
+
+    neutral: which of them show no emotion; the face at rest is found in these alone, if there are any.
+    """
+    calm = [clip for clip, own in zip(clips, neutral or (), strict=False) if own]
+    person = fit_person(model, calm or clips, neutral=bool(calm))
     return person.identity, [fit_motion(model, person, clip) for clip in clips]
 
 

@@ -5,7 +5,7 @@ axis on every face. Shapes: T frames, N = 478 tracked points, S samples, I ident
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -18,6 +18,7 @@ FOREHEAD, CHIN = 10, 152  # MediaPipe vertices on the midline; the line between 
 NUM_IDENTITY, NUM_EXPRESSION = 64, 64
 NUM_GAZE = 2  # the last axes of expression: what the irises do that the skin does not tell
 MAX_BUILD_FRAMES = 20_000  # frames that the bases are estimated from, evenly spread
+LEAST_RESTING = 5  # frames of a neutral clip that a face at rest is found in: in fewer a blink would count
 SMOOTH_MODES, NEIGHBOURS = 16, 6  # smooth deformations of the mesh, in each of x, y and z; of a vertex in its graph
 LEAST_VARIANCE = 1e-7  # squared face units, summed over the points: with less an axis is rounding, no movement
 SMOOTH_PEOPLE = 8  # people that the smooth deformations count for
@@ -26,24 +27,30 @@ SMOOTH_PEOPLE = 8  # people that the smooth deformations count for
 def build_landmark_model(
     clips: Sequence[np.ndarray],
     people: Sequence[str],
-    emotions: Sequence[str | None] | None = None,
+    *,
+    resting: tuple[Sequence[np.ndarray], Sequence[str]] = ((), ()),
     num_identity: int = NUM_IDENTITY,
     num_expression: int = NUM_EXPRESSION,
 ) -> FaceModel:
-    """The `landmark` model of a data set, from clips (T, 478, 3) in crop units, the person and the label of each.
+    """The `landmark` model of a data set, from clips (T, 478, 3) in crop units and the person of each.
 
-    Each person's face at rest is that of the clips labelled neutral, else the median of all. Identity: the principal
-    axes of these, less as many smooth deformations as few people leave open (`_with_smooth_modes`). Expression: those
-    of what differs from it, and two for the gaze. A coefficient of 1 is one standard deviation. Axes beyond the rank
-    (few frames) are zero. Raises UserError without any clip.
+    Each person's face at rest is that of `resting`: clips that are neutral by their labels, and the person of each;
+    where these are fewer than LEAST_RESTING frames, the median of the person's clips. Identity: the principal axes of
+    these faces, less as many smooth deformations as few people leave open (`_with_smooth_modes`). Expression: those of
+    what differs from them in the clips, and two for the gaze. A coefficient of 1 is one standard deviation. Axes
+    beyond the rank (few frames) are zero. Raises UserError without any clip.
     """
     if not clips:
         raise UserError("face model", "no tracked clip to build it from", "prepare more clips")
-    grouped = _chosen_frames(clips, people, emotions or [None] * len(clips))
-    faces = [np.concatenate([frames for frames, _ in own]) for own in grouped]  # a person's (T, N, 3)
-    calm = [np.concatenate([np.full(len(frames), label == "neutral") for frames, label in own]) for own in grouped]
-    mean, faces = _align(faces)
-    rests = np.stack([rest_pose(face[own] if own.any() else face) for face, own in zip(faces, calm, strict=True)])
+    grouped, calm = _by_person(clips, people), _by_person(*resting)
+    names = sorted(grouped)
+    faces, align = _align([grouped[name] for name in names])
+    rests = np.stack(
+        [
+            rest_pose(align(calm[name]) if len(calm.get(name, ())) >= LEAST_RESTING else own)
+            for name, own in zip(names, faces, strict=True)
+        ]
+    )
     mean = rests.mean(axis=0)
     moves = np.concatenate([face - own for face, own in zip(faces, rests, strict=True)])
     identity_basis = principal_axes(_with_smooth_modes(rests - mean, mean), num_identity)
@@ -51,18 +58,16 @@ def build_landmark_model(
     return FaceModel(mean - mean.mean(axis=0), identity_basis, expression_basis, MEDIAPIPE_IBUG_68, kind="landmark")
 
 
-def _chosen_frames(
-    clips: Sequence[np.ndarray], people: Sequence[str], emotions: Sequence[str | None]
-) -> list[list[tuple[np.ndarray, str | None]]]:
-    """Evenly spread frames of each person, clip by clip with its label; not more than MAX_BUILD_FRAMES in all."""
+def _by_person(clips: Sequence[np.ndarray], people: Sequence[str]) -> dict[str, np.ndarray]:
+    """Evenly spread frames (T, N, 3) of each person; not more than MAX_BUILD_FRAMES in all."""
     stride = -(-sum(map(len, clips)) // MAX_BUILD_FRAMES)
     grouped, position = defaultdict(list), 0
-    for person, label, clip in zip(people, emotions, clips, strict=True):
+    for person, clip in zip(people, clips, strict=True):
         chosen = clip[-position % stride :: stride]  # counted through, as most clips may be shorter than a stride
         position += len(clip)
         if len(chosen):
-            grouped[person].append((chosen.astype(np.float64), label))
-    return [grouped[person] for person in sorted(grouped)]
+            grouped[person].append(chosen.astype(np.float64))
+    return {person: np.concatenate(own) for person, own in grouped.items()}
 
 
 def _with_smooth_modes(people: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -107,8 +112,8 @@ def _expression_axes(moves: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([axes, gaze])
 
 
-def _align(faces: list[np.ndarray], rounds: int = 6) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Generalised Procrustes alignment: the mean face (N, 3) of all people and every frame aligned to it.
+def _align(faces: list[np.ndarray], rounds: int = 6) -> tuple[list[np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Generalised Procrustes alignment: every frame aligned to the mean face of all people, and what aligns others.
 
     Points count by the inverse of their own variance, so that a moving jaw is not taken for a moving head. Irises do
     not count.
@@ -120,8 +125,11 @@ def _align(faces: list[np.ndarray], rounds: int = 6) -> tuple[np.ndarray, list[n
         mean = _canonical(np.mean([face.mean(axis=0) for face in aligned], axis=0))
         variance = np.mean([face.var(axis=0).sum(axis=-1) for face in aligned], axis=0)  # (N,)
         weights = skin / (variance + variance.mean() / 4 + 1e-12)
-    aligned = [unposed(face, *similarity(mean, face, weights)) for face in faces]
-    return np.mean([face.mean(axis=0) for face in aligned], axis=0), aligned
+
+    def align(face: np.ndarray) -> np.ndarray:
+        return unposed(face, *similarity(mean, face, weights))
+
+    return [align(face) for face in faces], align
 
 
 def _canonical(face: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Several data sets into one face model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,10 +81,10 @@ def test_memory_is_bounded_by_frames(sets: Sets, monkeypatch: pytest.MonkeyPatch
     seen: list[int] = []
     names: set[str] = set()
 
-    def build(clips: list[np.ndarray], people: list[str], emotions: list[str | None]) -> FaceModel:
+    def build(clips: list[np.ndarray], people: list[str], **resting: Any) -> FaceModel:
         seen.extend(map(len, clips))
         names.update(people)
-        return build_landmark_model(clips, people, emotions)
+        return build_landmark_model(clips, people, **resting)
 
     monkeypatch.setattr("emohead.datamodules.face_models.pool.build_landmark_model", build)
     pooled = pool_face_models(list(sets), max_frames=150)

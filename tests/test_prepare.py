@@ -18,17 +18,20 @@ from emohead.datamodules.media.sound import read_audio
 from emohead.datamodules.media.write import write_video
 from emohead.datamodules.module import TalkingFaceData
 from emohead.datamodules.prepare.listing import Source, SourceList
-from emohead.datamodules.prepare.people import FrameSample
+from emohead.datamodules.prepare.people import FrameSample, build_model, fit_people
 from emohead.datamodules.prepare.run import prepare_sources
 from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import SAMPLES_PER_FRAME, Rejected
 from emohead.datamodules.tracking.tracker import FaceTracker
 from emohead.models.errors import UserError
-from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68
+from emohead.models.face_model import FaceModel
+from emohead.models.face_model_fit import MEDIAPIPE_IBUG_68, similarity, unposed
+from emohead.models.landmark_model import build_landmark_model
 
 from .conftest import emohead, refused
 from .pictures import picture, tone
 from .talking_clips import SMALL, Talk, prepare_folder, shifted
+from .tracked_faces import NUM_EXPRESSION, NUM_IDENTITY, made_up_model, made_up_motion, tracks
 
 # -- what comes out --------------------------------------------------------------------------------------------------
 
@@ -205,12 +208,41 @@ def test_late_sound_is_put_right_or_refused(tmp_path: Path, spoken: list[Talk]) 
 def test_the_sample_of_frames_is_bounded_and_even() -> None:
     sample = FrameSample(100)
     for number in range(50):
-        sample.add(f"p{number % 3}", "happy" if number % 2 else None, np.full((40, 478, 3), number, np.float32))
-    clips, people, labels = sample.clips()
+        sample.add(f"p{number % 3}", np.full((40, 478, 3), number, np.float32))
+    clips, people = sample.clips()
     assert 50 < sum(map(len, clips)) <= 100
-    assert len(clips) == len(people) == len(labels) == 50
-    assert labels[:2] == [None, "happy"]
+    assert len(clips) == len(people) == 50
+    assert people[:4] == ["p0", "p1", "p2", "p0"]
     assert {len(clip) for clip in clips} <= {1, 2}
+
+
+def test_few_neutral_clips_among_many_are_not_thinned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the face model nor in a person's face at rest: one clip in thirty, of which a frame would be left."""
+    monkeypatch.setattr("emohead.datamodules.prepare.people.MODEL_FRAMES", 120)
+    monkeypatch.setattr("emohead.datamodules.prepare.people.PERSON_FRAMES", 60)
+    truth = made_up_model()
+
+    def clip(person: int, number: int) -> tuple[str, tuple[str, np.ndarray]]:
+        identity = np.random.default_rng(person).normal(size=NUM_IDENTITY).astype(np.float32)
+        motion = made_up_motion(40, seed=number)
+        motion[:, :NUM_EXPRESSION] *= 0.05 if number == 0 else 1
+        motion[:, 0] += 2 * (number > 0)
+        return f"p{person}", ("neutral" if number == 0 else "happy", tracks(truth, identity, motion))
+
+    several = [clip(person, number) for person in range(4) for number in range(30)]
+    neutral = [taken for taken in several if taken[1][0] == "neutral"]
+    model, without = build_model(iter(several), []), build_model(((name, (None, own[1])) for name, own in several), [])
+    calm = build_landmark_model([points for _, (_, points) in neutral], [name for name, _ in neutral]).mean.numpy()
+
+    def smile(found: FaceModel) -> float:
+        """How far its mean face is from the one at rest."""
+        mean = found.mean.numpy()
+        return float(np.abs(unposed(mean[None], *similarity(calm, mean[None]))[0] - calm).max())
+
+    assert smile(model) < 0.2 * smile(without)
+    people, alone = fit_people(model, iter(several)), fit_people(model, iter(neutral))
+    for name, person in people.items():
+        np.testing.assert_array_equal(person.neutral, alone[name].neutral)
 
 
 # -- command line ----------------------------------------------------------------------------------------------------

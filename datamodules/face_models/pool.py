@@ -16,6 +16,7 @@ from ...models.face_model import POSE_DIM, FaceModel
 from ...models.face_model_fit import NUM_TRACKED
 from ...models.landmark_model import MAX_BUILD_FRAMES, build_landmark_model
 from ..dataset.reader import ClipReader
+from ..sample import NEUTRAL
 
 KIND = "landmark"
 
@@ -23,7 +24,8 @@ KIND = "landmark"
 def pool_face_models(
     folders: Sequence[Path | str], max_frames: int = MAX_BUILD_FRAMES, *, holdout_emotions: Sequence[str] = ()
 ) -> FaceModel:
-    """Prepared data sets -> the `landmark` model of their train splits; memory holds at most `max_frames` faces.
+    """Prepared data sets -> the `landmark` model of their train splits; memory holds at most `max_frames` faces,
+    and as many of neutral clips, in which faces are at rest.
 
     People are told apart by data set and identity, so parts of one data set may be given as several folders. Raises
     UserError if there is no folder, or one whose face model is not `landmark`.
@@ -46,15 +48,14 @@ def pool_face_models(
         for key in reader.keys("train")
         if reader.info(key).emotion not in holdout_emotions
     ]
-    total = sum(reader.info(key).frames for reader, key in chosen)
-    return build_landmark_model(*_faces(chosen, stride=-(-total // max_frames)))
+    neutral = [(reader, key) for reader, key in chosen if reader.info(key).emotion == NEUTRAL]
+    return build_landmark_model(*_faces(chosen, max_frames), resting=_faces(neutral, max_frames))
 
 
-def _faces(
-    chosen: Sequence[tuple[ClipReader, str]], stride: int
-) -> tuple[list[np.ndarray], list[str], list[str | None]]:
-    """Every `stride`-th frame of clips, counted through, as vertices (t, 478, 3); who is seen in each; its label."""
-    clips, people, emotions, position = [], [], [], 0
+def _faces(chosen: Sequence[tuple[ClipReader, str]], max_frames: int) -> tuple[list[np.ndarray], list[str]]:
+    """Evenly spread frames of clips, counted through, as vertices (t, 478, 3), and who is seen in each."""
+    stride = max(1, -(-sum(reader.info(key).frames for reader, key in chosen) // max_frames))
+    clips, people, position = [], [], 0
     for reader, key in chosen:
         motion, info = reader.motion(key), reader.info(key)
         expression = motion[-position % stride :: stride, :-POSE_DIM]
@@ -64,5 +65,4 @@ def _faces(
                 faces = reader.face_model.vertices(torch.from_numpy(reader.identity(key)), torch.from_numpy(expression))
             clips.append(faces.numpy())
             people.append(f"{info.dataset}/{info.identity}")
-            emotions.append(info.emotion)
-    return clips, people, emotions
+    return clips, people

@@ -3,8 +3,10 @@
 One track is in memory at a time, and a sample of frames.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from ...models.face_model import FaceModel
 from ...models.face_model_fit import Person, fit_person
 from ...models.files import written_aside
 from ...models.landmark_model import build_landmark_model
+from ..sample import NEUTRAL
 from .bfm09 import read_coefficients
 from .listing import Source
 
 MODEL_FRAMES = 8000  # at most, that the face model is built from
-PERSON_FRAMES = 1500  # at most, that a face at rest is found in
-NEUTRAL = "neutral"
+RESTING_FRAMES = 20_000  # at most, that faces at rest are found in for it: of neutral clips, which are few among many
+PERSON_FRAMES = 1500  # at most, that a person's face at rest is found in
 NO_TRAINING = "give --face-model FILE of the data set that is trained on, prepare more, or hold out less"
 
 Labelled = tuple[str | None, np.ndarray]  # the emotion of a clip by its label, and its points (T, 478, 3) in crop units
@@ -31,11 +34,11 @@ class FrameSample:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.step, self.seen, self.held = limit, 1, 0, 0
-        self._parts: list[tuple[str, str | None, np.ndarray, np.ndarray]] = []  # person, label, which of all, points
+        self._parts: list[tuple[str, np.ndarray, np.ndarray]] = []  # person, which of all, points
 
-    def add(self, person: str, label: str | None, points: np.ndarray) -> None:
+    def add(self, person: str, points: np.ndarray) -> None:
         """Take in points (T, 478, 3)."""
-        self._keep(person, label, np.arange(self.seen, self.seen + len(points)), points)
+        self._keep(person, np.arange(self.seen, self.seen + len(points)), points)
         self.seen += len(points)
         while self.held > self.limit:
             self.step *= 2
@@ -43,18 +46,14 @@ class FrameSample:
             for part in parts:
                 self._keep(*part)
 
-    def clips(self) -> tuple[list[np.ndarray], list[str], list[str | None]]:
-        """The points that were kept, and the person and the label of each."""
-        return (
-            [points for *_, points in self._parts],
-            [person for person, *_ in self._parts],
-            [label for _, label, *_ in self._parts],
-        )
+    def clips(self) -> tuple[list[np.ndarray], list[str]]:
+        """The points that were kept, and the person of each."""
+        return [points for *_, points in self._parts], [person for person, *_ in self._parts]
 
-    def _keep(self, person: str, label: str | None, frames: np.ndarray, points: np.ndarray) -> None:
+    def _keep(self, person: str, frames: np.ndarray, points: np.ndarray) -> None:
         chosen = frames % self.step == 0
         if chosen.any():
-            self._parts.append((person, label, frames[chosen], points[chosen]))
+            self._parts.append((person, frames[chosen], points[chosen]))
             self.held += int(chosen.sum())
 
 
@@ -63,33 +62,27 @@ def build_model(tracks: Iterator[tuple[str, Labelled]], holdout_emotions: Sequen
 
     Clips of `holdout_emotions` are left out. Raises UserError if none is left.
     """
-    sample = FrameSample(MODEL_FRAMES)
+    sample, resting = FrameSample(MODEL_FRAMES), FrameSample(RESTING_FRAMES)
     for person, (label, points) in tracks:
         if label not in holdout_emotions:
-            sample.add(person, label, points)
+            sample.add(person, points)
+            if label == NEUTRAL:
+                resting.add(person, points)
     if not sample.held:
         raise UserError("face model", "no clip for training to build it from", NO_TRAINING)
-    return build_landmark_model(*sample.clips())
+    return build_landmark_model(*sample.clips(), resting=resting.clips())
 
 
 def fit_people(model: FaceModel, tracks: Iterator[tuple[str, Labelled]]) -> dict[str, Person]:
     """Everybody's identity and face at rest, over all of their clips; those of a person come one after the other."""
     people: dict[str, Person] = {}
-    sample, whose = FrameSample(PERSON_FRAMES), None
-    for person, (label, points) in tracks:
-        if person != whose and whose is not None:
-            people[whose] = _of_sample(model, sample)
-            sample = FrameSample(PERSON_FRAMES)
-        whose = person
-        sample.add(person, label, points)
-    if whose is not None:
-        people[whose] = _of_sample(model, sample)
+    for person, own in itertools.groupby(tracks, key=itemgetter(0)):
+        sample, neutral = FrameSample(PERSON_FRAMES), FrameSample(PERSON_FRAMES)
+        for _, (label, points) in own:
+            (neutral if label == NEUTRAL else sample).add(person, points)
+        chosen = neutral if neutral.held else sample
+        people[person] = fit_person(model, chosen.clips()[0], neutral=chosen is neutral)
     return people
-
-
-def _of_sample(model: FaceModel, sample: FrameSample) -> Person:
-    clips, _, labels = sample.clips()
-    return fit_person(model, clips, [label == NEUTRAL for label in labels])
 
 
 def stored_people(folder: Path, sources: Sequence[Source]) -> dict[str, Person]:
