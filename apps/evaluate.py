@@ -146,11 +146,12 @@ def _unseen(checkpoint: Checkpoint, unseen: Sequence[str] | None) -> list[str]:
 
 
 def _jury(reader: ClipReader, checkpoint: Checkpoint) -> Jury:
-    """A jury of the people of the splits that the checkpoint was not trained on."""
+    """A jury of people that the checkpoint was not trained on."""
     trained = checkpoint.provenance.get("config", {}).get("data", {}).get("train_splits", ["train"])
-    splits = [split for split in SPLITS if split not in {"train", *trained}]
+    trained = sorted({"train", *trained})
+    splits = [split for split in SPLITS if split not in trained]
     with progress_bar("jury", sum(len(reader.keys(split)) for split in splits)) as advance:
-        return Jury.fit(reader, splits, advance=advance)
+        return Jury.fit(reader, splits, trained=trained, advance=advance)
 
 
 def _metrics(parts: Parts, reader: ClipReader, split: str, jury: Jury | None, unseen: list[str]) -> dict[str, float]:

@@ -105,7 +105,7 @@ def prepare_mead(
     out: Out,
     *,
     views: Annotated[str, typer.Option(help="Views, with commas between: front,left_30,...")] = "front",
-    split: Annotated[str, typer.Option(help="official, identity or random.")] = "official",
+    split: Annotated[str, typer.Option(help="identity, official or random.")] = "identity",
     options: PrepareOptions = USUAL,
 ) -> None:
     """MEAD: emotions at three levels, several views."""

@@ -164,6 +164,22 @@ def test_too_few_people_or_labels_are_told(spoken: Spoken, keep: Callable, emoti
     assert any(name.startswith("true_sync") for name in jury.figures()) is not bool(sync)
 
 
+def test_people_of_whom_training_has_clips_are_no_jury(spoken: Spoken):
+    """As where a data set is split by sentences."""
+    clips = dict(spoken.clips)
+    known = sorted({spoken.info(key).identity for key in spoken.keys("test")})[:3]
+    lent = {name: next(key for key in spoken.keys("test") if spoken.info(key).identity == name) for name in known}
+    for key in lent.values():
+        clips[key] = replace(clips[key], info=replace(clips[key].info, split="train"))
+    jury = Jury.fit(Spoken(clips), SPLITS, trained=["train"])
+    assert {clip.identity for clip in jury.heard}.isdisjoint(known)
+    assert jury.barred == 3
+    everybody = Spoken({key: clip for key, clip in clips.items() if clip.info.identity in known})
+    missing = Jury.fit(everybody, SPLITS, trained=["train"]).missing()
+    assert len(missing) == 2
+    assert all("of 3 people training has clips too" in why for why in missing)
+
+
 def test_an_emotion_that_one_person_shows_is_not_asked_for(spoken: Spoken):
     sad = [key for key in spoken.clips if spoken.info(key).emotion == "sad" and spoken.info(key).split == "test"]
     one = {spoken.info(key).identity for key in sad[:1]}

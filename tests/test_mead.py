@@ -130,7 +130,7 @@ def test_the_layout_of_the_archives_is_read(tmp_path: Path) -> None:
     make(tmp_path, actor_files("M003") + actor_files("W021", part="1") + actor_files("W021", "top", part="2"))
     found = read_mead(tmp_path)
     assert (found.dataset, found.rejected) == ("mead", [])
-    assert found.notes == ["takes of views not asked for: 40 top"]
+    assert "takes of views not asked for: 40 top" in found.notes
     assert len(found.sources) == 2 * (16 + 12 + 12)
     first = found.sources[0]
     assert first.name == "M003/video/front/angry/level_1/001.mp4"
@@ -143,7 +143,7 @@ def test_the_layout_of_the_archives_is_read(tmp_path: Path) -> None:
     both = read_mead(tmp_path, views=("top", "front"))
     top = [source for source in both.sources if source.view == "top"]
     assert len(both.sources) == 3 * 40
-    assert both.notes == []
+    assert not any("views" in note for note in both.notes)
     assert top[0].audio == tmp_path / "W021/audio/angry/level_1/001.m4a"
 
 
@@ -227,7 +227,7 @@ def test_official_split_counts_the_numbers_there_are(tmp_path: Path) -> None:
     make(tmp_path, [f"M003_level_2_angry_{n:03d}{end}" for n in numbers for end in (".mp4", ".wav")])
     make(tmp_path, [f"M003_neu_1_{n:03d}{end}" for n in range(1, 16) for end in (".mp4", ".wav")])
     make(tmp_path, [f"M005_sad_1_{n:03d}{end}" for n in (4, 5) for end in (".mp4", ".wav")])
-    splits = by_name(read_mead(tmp_path))
+    splits = by_name(read_mead(tmp_path, split="official"))
     angry = [splits[f"M003_level_2_angry_{n:03d}.mp4"] for n in numbers]
     assert angry == ["train"] * 2 + ["val"] * 2 + ["test"] * 6
     neutral = [splits[f"M003_neu_1_{n:03d}.mp4"] for n in range(1, 16)]
@@ -270,8 +270,10 @@ def test_identity_split_holds_out_the_usual_people(tmp_path: Path) -> None:
 def test_absent_people_of_the_identity_split_are_named(tmp_path: Path) -> None:
     make(tmp_path, actor_files("M003") + actor_files("M005"))
     notes = read_mead(tmp_path, split="identity").notes
-    assert len(notes) == len(IDENTITY_TEST) + len(IDENTITY_VAL) - 1
-    assert "test lacks W015: not in the folder" in notes
+    assert notes == [
+        f"test lacks {', '.join(name for name in IDENTITY_TEST if name != 'M003')}: not in the folder",
+        f"val lacks {', '.join(IDENTITY_VAL)}: not in the folder",
+    ]
 
 
 def test_random_split_is_by_identity(tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_splits_of_the_published_list(real_data: Path, tmp_path: Path) -> None:
     names = [line.split()[0] for line in lines]
     few = [name for name in names if name.startswith(("M009", "W023"))]
     make(tmp_path, [name + end for name in few for end in (".mp4", ".wav")])
-    counts = Counter(source.split for source in read_mead(tmp_path).sources)
+    counts = Counter(source.split for source in read_mead(tmp_path, split="official").sources)
     print(f"{len(few)} takes of two actors: {dict(counts)}")
     assert counts["test"] == 2 * (10 + 21 * 6)
     assert counts["val"] == 2 * (3 + 21 * 2)

@@ -39,6 +39,8 @@ SPLIT_RULES = {
     "random": "random: by actor, in the order of the names' SHA-256, 70 % train, 15 % val, 15 % test",
 }
 
+DEFAULT_SPLIT = "identity"  # of people, as all else here: faces, statistics and judges are of people
+
 _EMOTION_NAMES = {name: name for name in EMOTIONS} | {name[:3]: name for name in EMOTIONS}
 _ACTOR = re.compile(r"[MW]\d{3}")
 _VIEW, _EMOTION = "|".join(VIEWS), "|".join(_EMOTION_NAMES)
@@ -95,7 +97,7 @@ def _checked(actor: str, view: str, emotion: str, level: int, number: int) -> Ta
 
 
 def read_mead(
-    folder: Path, *, views: Sequence[str] = ("front",), split: str = "official", keep_silent: bool = False
+    folder: Path, *, views: Sequence[str] = ("front",), split: str = DEFAULT_SPLIT, keep_silent: bool = False
 ) -> SourceList:
     """The takes of `folder` from the given views, in the order of actor, view, number, emotion and level.
 
@@ -215,9 +217,11 @@ def _split(takes: Iterable[Take], split: str) -> tuple[dict[Take, str], list[str
     if split == "random":
         by_actor = split_identities(actors, val_percent=15, test_percent=15)
         return {take: by_actor[take.actor] for take in takes}, []
-    held = dict.fromkeys(IDENTITY_TEST, "test") | dict.fromkeys(IDENTITY_VAL, "val")
-    absent = [f"{held[actor]} lacks {actor}: not in the folder" for actor in held if actor not in actors]
-    return {take: held.get(take.actor, "train") for take in takes}, absent
+    held_out = {"test": IDENTITY_TEST, "val": IDENTITY_VAL}
+    by_actor = {actor: name for name, own in held_out.items() for actor in own}
+    absent = {name: [actor for actor in own if actor not in actors] for name, own in held_out.items()}
+    notes = [f"{name} lacks {', '.join(own)}: not in the folder" for name, own in absent.items() if own]
+    return {take: by_actor.get(take.actor, "train") for take in takes}, notes
 
 
 def _split_sentences(takes: Iterable[Take]) -> dict[Take, str]:

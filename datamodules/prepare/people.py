@@ -24,7 +24,7 @@ from .listing import Source
 MODEL_FRAMES = 8000  # at most, that the face model is built from
 RESTING_FRAMES = 20_000  # at most, that faces at rest are found in for it: of neutral clips, which are few among many
 PERSON_FRAMES = 1500  # at most, that a person's face at rest is found in
-NO_TRAINING = "give --face-model FILE of the data set that is trained on, prepare more, or hold out less"
+NO_TRAINING = "give --face-model FILE of the data set that is trained on, prepare more people, or hold out less"
 
 Labelled = tuple[str | None, np.ndarray]  # the emotion of a clip by its label, and its points (T, 478, 3) in crop units
 

@@ -49,7 +49,9 @@ class Witness:
 class Jury:
     """Judges of the emotion and the sync of motion, those for which there are enough people."""
 
-    def __init__(self, clips: Sequence[Witness]) -> None:
+    def __init__(self, clips: Sequence[Witness], *, barred: int = 0) -> None:
+        """barred: people whose clips were left out, since training has others of theirs."""
+        self.barred = barred
         self.fold_of = {clip.identity: clip.fold for clip in clips}
         self.emotions = [name for name in EMOTIONS if folds([c for c in clips if c.emotion == name]) >= FEWEST]
         self.labelled = [clip for clip in clips if clip.emotion in self.emotions]
@@ -59,14 +61,19 @@ class Jury:
         self.verdicts = [*self._verdicts_of_emotion(), *self._verdicts_of_sync()]
 
     @classmethod
-    def fit(cls, reader: ClipReader, splits: Sequence[str], *, advance: Advance = no_advance) -> "Jury":
-        """A jury of the people of some splits, which no stage should have been trained on.
+    def fit(
+        cls, reader: ClipReader, splits: Sequence[str], *, trained: Sequence[str] = (), advance: Advance = no_advance
+    ) -> "Jury":
+        """A jury of the people of some splits, without those of whom there are clips in the splits `trained`.
 
-        advance: hears of each clip that was read.
+        advance: hears of each clip that is read.
         """
+        known = {reader.info(key).identity for split in trained for key in reader.keys(split)}
         keys = [key for split in splits for key in reader.keys(split)]
+        everybody = {reader.info(key).identity for key in keys}
+        keys = [key for key in keys if reader.info(key).identity not in known]
         infos = [reader.info(key) for key in keys]
-        order = sorted({info.identity for info in infos})
+        order = sorted(everybody - known)
         clips = []
         for key, info in zip(keys, infos, strict=True):
             motion, fold = torch.from_numpy(reader.motion(key)), order.index(info.identity) % FOLDS
@@ -74,7 +81,7 @@ class Jury:
             bands = hear(torch.from_numpy(reader.speech(key))[None]) if used else None
             clips.append(Witness(info.identity, fold, info.emotion, bands, motion))
             advance(1)
-        return cls(clips)
+        return cls(clips, barred=len(everybody & known))
 
     def judge(self, identity: str, speech: Tensor, motion: Tensor, emotion: str | None = None) -> dict[str, float]:
         """Figures of motion (T, D) that belongs to speech (1, N), of a clip that shows the person `identity`.
@@ -152,11 +159,13 @@ class Jury:
     def missing(self) -> list[str]:
         """What is not judged, and why."""
         found = []
+        barred = f"; of {self.barred} people training has clips too" if self.barred else ""
         if not self.classifiers:
             shown = ", ".join(self.emotions) or "none"
-            found.append(f"emotion of motion (it takes {FEWEST} emotions that {FEWEST} people show; there is {shown})")
+            needed = f"{FEWEST} emotions that {FEWEST} people show"
+            found.append(f"emotion of motion (it takes {needed}; there is {shown}{barred})")
         if not self.followers:
-            found.append(f"sync of motion (it takes {FEWEST} people with sound; there is {people(self.heard)})")
+            found.append(f"sync of motion (it takes {FEWEST} people with sound; there is {people(self.heard)}{barred})")
         return found
 
     def _sync(self, identity: str, bands: Tensor, motion: Tensor) -> dict[str, float]:
