@@ -65,18 +65,18 @@ def run_evaluation(
     spare_cpu()
     loaded = load_checkpoint(checkpoint)
     names = _unseen(loaded, unseen)
-    reader, parts = ClipReader(data), load_parts(loaded.kind, checkpoint, emotion)
+    reader, parts = ClipReader(data), load_parts(loaded, emotion)
     taught_by = [load_checkpoint(path) for path in teachers]
     for found in (loaded, *taught_by):
         check_face_model(reader.manifest.face_model["checksum"], str(found.path), found, str(data))
-    makers = makers_of(parts, checkpoint, taught_by)
+    makers = makers_of(parts, loaded, taught_by)
     _check_judges(weights, faces, loaded.kind, makers)
     space = makers["teacher"].emotion if "teacher" in makers else parts.hears
     jury = _jury(reader, loaded) if parts.motion else None
     judges = Judges(**weights, space=space, jury=jury, faces=FaceJudges() if faces else None)
     metrics = _metrics(parts, reader, split, jury, names)
     videos = _videos(makers, reader, split, judges, names, tracked_clips)
-    told, missing = notes(metrics, videos if makers else None, judges)
+    told, missing = notes(metrics, videos if makers else None, judges, retrieves=parts.emotion is not None)
     content: dict[str, Any] = {"checkpoint": checkpoint.name, "sha256": loaded.sha256, "split": split, "unseen": names}
     content |= {"metrics": metrics, "videos": videos.table, "ci": videos.intervals, "tracked": videos.tracked}
     content |= {"faceless": videos.faceless, "not_measured": ", ".join(missing)}

@@ -12,6 +12,7 @@ UNSEEN = (
     "The name of an unseen emotion is a word that training never showed: only a pretrained text tower can know it. "
     "A description says what face and voice do, in words that training has."
 )
+RETRIEVAL = "retrieval of emotions (it takes clips that are labelled with two emotions or more)"
 ACTED = (
     "The jury of motion names the emotion of {true_emotion_accuracy:.2f} of {true_emotion_clips:.0f} true clips of "
     "{true_emotion_people:.0f} people rightly; the commonest label would be right for {true_emotion_chance:.2f}."
@@ -30,23 +31,28 @@ class Notes(NamedTuple):
     missing: list[str]  # figures that were not measured
 
 
-def notes(metrics: Mapping[str, float], videos: Compared | None, judges: Judges) -> Notes:
-    """All there is to say of figures; videos: None if the checkpoint draws none."""
-    without_people = judges.jury.missing() if judges.jury else []
+def notes(metrics: Mapping[str, float], videos: Compared | None, judges: Judges, *, retrieves: bool) -> Notes:
+    """All there is to say of figures.
+
+    videos: None if the checkpoint draws none; retrieves: it has an emotion encoder, which is to find emotions.
+    """
+    lacking = judges.jury.missing() if judges.jury else []
+    if retrieves and not any(name.endswith(RETRIEVED) for name in metrics):
+        lacking = [RETRIEVAL, *lacking]
     missing, told = of_videos(videos, judges.missing()) if videos is not None else ([], [])
     judged_by = judges.faces.asked() if judges.faces else {}
     told += [f"{figure} is by {network}" for figure, network in judged_by.items()]
-    return Notes([*of_metrics(metrics, without_people), *told], [*missing, *without_people])
+    return Notes([*of_metrics(metrics, lacking), *told], [*missing, *lacking])
 
 
-def of_metrics(metrics: Mapping[str, float], without_people: Sequence[str]) -> list[str]:
-    """What retrieval means and how far the jury can be believed; figures that the jury lacks people for, and why."""
+def of_metrics(metrics: Mapping[str, float], lacking: Sequence[str]) -> list[str]:
+    """What retrieval means and how far the jury can be believed; figures that the clips do not suffice for, and why."""
     found = [UNSEEN] if any(name.startswith("unseen_") and name.endswith(RETRIEVED) for name in metrics) else []
     if "true_emotion_accuracy" in metrics:
         found.append(ACTED.format(**metrics))
     if "true_sync_found" in metrics:
         found.append(IN_STEP.format(**{"foreign_sync_found": math.nan} | dict(metrics)))
-    return found + [f"Not measured: {figure}." for figure in without_people]
+    return found + [f"Not measured: {figure}." for figure in lacking]
 
 
 def of_videos(videos: Compared, missing: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.checkpoint import Checkpoint
+from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import EmotionEncoder
 from ..models.errors import UserError
@@ -12,6 +12,7 @@ from ..models.face import FaceGenerator
 from ..models.motion import AudioTo3DMM
 from ..models.talker import Talker
 from ..trainers.evaluation.makers import Maker
+from ..trainers.inputs import check_parent
 
 
 @dataclass
@@ -25,39 +26,41 @@ class Parts:
     talker: Talker | None = None
 
 
-def load_parts(kind: str, path: Path, emotion: Path | None) -> Parts:
-    """The networks of the checkpoint at `path`; emotion: the emotion space that a motion stage hears through."""
+def load_parts(checkpoint: Checkpoint, emotion: Path | None) -> Parts:
+    """The networks of a checkpoint; emotion: the emotion space that a motion stage hears through."""
+    kind, path = checkpoint.kind, checkpoint.path
     if kind == "emotion":
-        return Parts(emotion=EmotionSpace.from_checkpoint(path).eval())
+        return Parts(emotion=EmotionSpace.rebuild(checkpoint).eval())
     if kind == "motion":
         if emotion is None:
             raise UserError(path, "a motion stage hears through its emotion space", "add --emotion FILE.safetensors")
-        space = EmotionSpace.from_checkpoint(emotion).eval()
-        return Parts(motion=AudioTo3DMM.from_checkpoint(path).eval(), hears=space)
+        space = load_checkpoint(emotion, kind="emotion")
+        check_parent(checkpoint, str(path), space)
+        return Parts(motion=AudioTo3DMM.rebuild(checkpoint).eval(), hears=EmotionSpace.rebuild(space).eval())
     if kind == "face":
-        return Parts(face=FaceGenerator.from_checkpoint(path).eval())
+        return Parts(face=FaceGenerator.rebuild(checkpoint).eval())
     if kind != "talker":
         raise UserError(path, f"of the kind '{kind}'", "wanted is a stage's export: emotion, motion, face or talker")
-    talker = Talker.load(path)
+    talker = Talker.rebuild(checkpoint).eval()
     return Parts(talker.emotion, talker.motion, talker.emotion, talker.face, talker)
 
 
-def makers_of(parts: Parts, checkpoint: Path, teachers: Sequence[Checkpoint]) -> dict[str, Maker]:
+def makers_of(parts: Parts, checkpoint: Checkpoint, teachers: Sequence[Checkpoint]) -> dict[str, Maker]:
     """The networks that draw videos: the checkpoint itself, and its teachers."""
     makers = {}
     if parts.face:
         makers["student" if parts.talker else "face"] = Maker(parts.face, parts.motion, parts.hears)
     if teachers:
         if not parts.talker:
-            raise UserError(f"--teacher {teachers[0].path}", f"goes with a talker, which {checkpoint} is not")
+            raise UserError(f"--teacher {teachers[0].path}", f"goes with a talker, which {checkpoint.path} is not")
         kinds = [teacher.kind for teacher in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
             raise UserError(
-                "--teacher",
-                "give the exports of emotion, motion and face, one each",
-                f"these are of {found}",
+                "--teacher", f"these are exports of {found}", "give those of emotion, motion and face, one each"
             )
+        for teacher in teachers:
+            check_parent(checkpoint, str(checkpoint.path), teacher)
         makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)
     return makers
 

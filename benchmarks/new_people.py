@@ -7,7 +7,8 @@ left out in turn. --tracks keeps what was tracked, for the next time.
 
 constant: share of the expression's energy that is its mean over a clip, in the model's vertices; "from the model's
 face" is what comes out if expression is measured from what the identity axes hold of a person, "from the own rest" as
-`emohead prepare` measures it. residual: landmarks against the tracked ones, of the distance of the outer eye corners.
+`emohead prepare` measures it, where that rest is found in the clip itself, or in its other half. residual: landmarks
+against the tracked ones, of the distance of the outer eye corners.
 pose: share of an expression's movement that yaw, pitch and roll explain, and the same of the pose played backwards.
 emotion from identity: nearest class of MEAD's eight, learned from the one person and asked of the other, where identity
 is fitted clip by clip; mean over the classes, chance 0.125. Preparation fits one identity to all clips of a person,
@@ -17,8 +18,8 @@ which is the same for every emotion.
 import argparse
 import csv
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,13 @@ def person_of(model: FaceModel, own: list[Film]) -> Person:
     return fit_person(model, calm or [film.points for film in own], neutral=bool(calm))
 
 
+def halves(film: Film) -> Iterator[tuple[Film, Film]]:
+    """Each half of a film, and the other."""
+    middle = len(film.points) // 2
+    both = [replace(film, points=part) for part in (film.points[:middle], film.points[middle:])]
+    yield from (both, both[::-1])
+
+
 def of_the_model(model: FaceModel, person: Person) -> Person:
     """The person as far as the identity axes hold them."""
     basis = model.identity_basis.numpy().reshape(model.num_identity, -1)
@@ -118,7 +126,7 @@ def explained_by_pose(model: FaceModel, motion: np.ndarray, backwards: bool) -> 
 
 def left_out(chosen: list[Film]) -> list[str]:
     """Rows of the table: everybody, left out of the face model."""
-    parts: dict[str, list[tuple[float, float]]] = {"model": [], "rest": []}
+    parts: dict[str, list[tuple[float, float]]] = {"model": [], "rest": [], "half": []}
     residuals, poses = [], []
     for who in sorted({film.person for film in chosen}):
         model = model_of(film for film in chosen if film.person != who)
@@ -127,6 +135,9 @@ def left_out(chosen: list[Film]) -> list[str]:
         for film in own:
             measured = fit_motion(model, person, film.points)
             parts["rest"].append(energies(model, measured))
+            for asked, other in halves(film):
+                half = person_of(model, [other, *(f for f in own if f is not film)])
+                parts["half"].append(energies(model, fit_motion(model, half, asked.points)))
             parts["model"].append(energies(model, fit_motion(model, of_the_model(model, person), film.points)))
             landmarks = film.points[:, MEDIAPIPE_IBUG_68, :2]
             residuals.append(tracking_residual(model, person.identity, measured, landmarks))
@@ -136,6 +147,7 @@ def left_out(chosen: list[Film]) -> list[str]:
     return [
         f"| constant share of the expression's energy, from the model's face | {shares['model']:.2f} |",
         f"| the same, from the own rest | {shares['rest']:.3f} |",
+        f"| the same, from the own rest as the other half of the clip shows it | {shares['half']:.3f} |",
         f"| residual | {100 * np.mean(residuals):.2f} %, at most {100 * max(residuals):.2f} % |",
         f"| pose explains of the movement; played backwards | {pose:.2f}; {backwards:.2f} |",
     ]

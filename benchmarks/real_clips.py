@@ -3,7 +3,7 @@
     python benchmarks/real_clips.py CLIPS [--stages face motion] [--work runs/real_clips] [--out .../real_clips.json]
 
 CLIPS holds folders `hdtf` and `grid` of videos. They are prepared at 128 pixels; the first 80 % of each clip are for
-training, the last 20 % for the test (the face model, 68 points, is fitted to all frames). The face stage learns from
+training, the last 20 % for the test (the face model is fitted to all frames). The face stage learns from
 hdtf, the motion stage from both, less what the gate of the sound leaves out, by name: any clip whose sound is surely
 more than a frame and a half off the lips (by default up to five are made good).
 

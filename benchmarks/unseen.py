@@ -40,7 +40,7 @@ CORPUS = SyntheticConfig(
 QUICK_CORPUS = SyntheticConfig(
     identities=48, clips=384, frames=40, size=64, acted=0.5, seed=5, val_identities=2, test_identities=12, workers=2
 )
-STEPS, QUICK_STEPS = 3000, 300
+STEPS, QUICK_STEPS = 2000, 300
 SETTINGS = (
     "optimizer.lr=8e-4",  # at 1.4e-3 images stay at chance for a thousand steps of this corpus
     "augmentation=0.15",

@@ -123,7 +123,7 @@ class Talker(Exported):
         emotion: Tensor,  # (1, E)
         *,
         seed: int = 0,  # of the head movement and the blinks
-        still: bool = False,  # keep the head at its mean pose
+        still: bool = False,  # keep the head where the portrait has it
         blinks: bool = True,
         relative: bool = False,  # keep the portrait's expression and add to it
         batch_size: int = 8,
@@ -135,6 +135,8 @@ class Talker(Exported):
         portrait, speech, emotion = (given.to(self.device) for given in (portrait, speech, emotion))
         features = self.face.encode_portrait(portrait)
         motion = self.motion.generate(speech, emotion, features.identity, seed=None if still else seed)[0]
+        if still:
+            motion[:, HEAD] = self.motion.motion_mean[HEAD]
         motion = anchor(motion, features.motion[0], self.motion.motion_mean, relative=relative)
         if blinks:  # of the eyes that are shown
             motion = add_blinks(motion, self.face.face, self.motion.motion_std, seed)

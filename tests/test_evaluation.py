@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from emohead.apps.evaluation_notes import UNSEEN, of_metrics
+from emohead.apps.evaluation_notes import UNSEEN, notes, of_metrics
 from emohead.apps.evaluation_page import draw_rows
+from emohead.apps.evaluation_parts import load_parts
 from emohead.apps.evaluation_retrieval import retrieval_grid
 from emohead.datamodules.dataset.reader import ClipReader
 from emohead.datamodules.dataset.writer import ShardWriter
 from emohead.datamodules.prompts import class_prompt, evaluation_prompts
 from emohead.datamodules.sample import EMOTIONS
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint
 from emohead.models.emotion import EmotionSpace
 from emohead.models.errors import UserError
 from emohead.models.face import FaceGenerator, to_pictures
@@ -333,6 +335,34 @@ def test_portraits_across_clips_are_of_a_neutral_relative(tmp_path: Path):
     assert found["copy_psnr"] > 100
     strangers = write_grey(tmp_path / "strangers", *((str(i), *clip[1:]) for i, clip in enumerate(clips)))
     assert evaluate_face(generator, strangers, "test") == {name: found[name] for name in names}
+
+
+def test_a_clip_of_one_frame_has_no_pair(tmp_path: Path):
+    with ShardWriter(tmp_path, size=SIZE, codec="mjpeg") as writer:
+        for number, frames in enumerate((30, 1)):
+            writer.write(make_clip(number, "test", num_frames=frames))
+        writer.close(face_model())
+    generator, advanced = {"face": make_generator().eval()}, []
+    assert evaluate_face(generator, ClipReader(tmp_path), "test", advance=advanced.append)["face_psnr"] > 0
+    assert sum(advanced) == 2
+
+
+def test_figures_that_the_clips_do_not_suffice_for_are_named():
+    told, missing = notes({}, None, Judges(), retrieves=True)
+    assert missing == ["retrieval of emotions (it takes clips that are labelled with two emotions or more)"]
+    assert told == [f"Not measured: {missing[0]}."]
+    assert notes({"text_image_top1": 0.5}, None, Judges(), retrieves=True) == notes({}, None, Judges(), retrieves=False)
+
+
+def test_a_motion_stage_is_not_heard_through_another_emotion_space(demo: Path, tmp_path: Path):
+    motion, space = (load_checkpoint(demo / kind / "export" / f"{kind}.safetensors") for kind in ("motion", "emotion"))
+    assert load_parts(motion, space.path).hears is not None
+    other = tmp_path / "emotion.safetensors"
+    save_checkpoint(
+        other, {name: -tensor for name, tensor in space.tensors.items()}, kind="emotion", config=space.config
+    )
+    with pytest.raises(UserError, match="was trained from another emotion export"):
+        load_parts(motion, other)
 
 
 def test_ssim_is_of_each_picture_by_itself():

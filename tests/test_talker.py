@@ -79,6 +79,20 @@ def test_blinks_are_of_the_eyes_that_are_shown(demo: Path, monkeypatch: pytest.M
     torch.testing.assert_close(shown[0][0], talker.face.encode_portrait(portrait).motion[0], atol=1e-4, rtol=1e-4)
 
 
+def test_a_head_that_is_to_be_still_stays_where_the_portrait_has_it(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    talker, moved = Talker.load(demo / "talker.safetensors"), []
+    monkeypatch.setattr(
+        "emohead.models.talker.motion_windows", lambda motion: moved.append(motion) or motion_windows(motion)
+    )
+    portrait = torch.randint(0, 256, (1, 3, talker.size, talker.size), dtype=torch.uint8)
+    speech, emotion = torch.randn(1, 16000) * 0.1, talker.emotion_from_text("a sad face")
+    for still in (True, False):
+        next(talker.animate(portrait, speech, emotion, still=still))
+    (kept, turned), own = (motion[:, HEAD] for motion in moved), talker.face.encode_portrait(portrait).motion[0, HEAD]
+    torch.testing.assert_close(kept, own.expand_as(kept), atol=1e-5, rtol=1e-5)
+    assert turned.std(dim=0).max() > 1e-3
+
+
 def face(seed: int, **changes: object) -> FaceGenerator:
     torch.manual_seed(seed)
     return FaceGenerator(FaceGeneratorConfig(**SMALL | changes, **DIMS))

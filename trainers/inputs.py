@@ -32,3 +32,17 @@ def check_face_model(checksum: str, where: str, checkpoint: Checkpoint, data: st
     if checkpoint.kind in IN_A_FACE_MODEL and known and checksum not in known:
         problem = f"was trained in another face model than that of {data}"
         raise UserError(where, problem, "prepare the clips with --face-model, the facemodel.npz that it was trained in")
+
+
+def check_parent(checkpoint: Checkpoint, where: str, parent: Checkpoint) -> None:
+    """Raises UserError if a checkpoint was trained from another export of the kind of `parent` than that one: what it
+    learned to hear or to copy then means something else. Nothing is known of one that was exported by hand.
+
+    where: names the checkpoint.
+    """
+    known = checkpoint.provenance.get("inputs", {}).get(parent.kind)
+    if known and known != parent.sha256:
+        problem = f"was trained from another {parent.kind} export (SHA-256 {known[:12]}) than {parent.path}"
+        raise UserError(
+            where, problem, f"give the {parent.kind} export that it was trained from, or train it from this one"
+        )

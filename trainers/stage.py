@@ -26,7 +26,7 @@ from .engines.draws import Draws
 from .engines.late import Late
 from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
-from .inputs import check_face_model, check_held_out
+from .inputs import check_face_model, check_held_out, check_parent
 from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 from .tracking import TrackingConfig
@@ -169,6 +169,8 @@ class Stage(pl.LightningModule, Generic[Config]):
             check_held_out(self.config.data.holdout_emotions, where, checkpoint)
             check_face_model(self.facts.face_model.checksum(), where, checkpoint, "data.shards")
             found[start.kind] = checkpoint
+        if {"emotion", "motion"} <= found.keys():  # which hears through that emotion space
+            check_parent(found["motion"], f"motion={found['motion'].path}", found["emotion"])
         self.inputs = {kind: checkpoint.sha256 for kind, checkpoint in found.items()}
         return found
 

@@ -1,8 +1,9 @@
 """One `landmark` face model for several data sets, so that they can be trained on together.
 
 Tars hold no 3D tracks, but motion, identity and face model give back the 478 vertices of every frame at pose zero. The
-pooled model is built from evenly spread frames of all of them: what each model has left out of its tracks (below 0.3 %
-of the eye distance on real clips) is lost. Motion stays in the old models: prepare the data sets again in this one.
+pooled model is built from evenly spread frames of all of them: what each model has left out of its tracks is lost, a
+person's rest pose beyond the axes of identity included. Motion stays in the old models: prepare the data sets again in
+this one.
 """
 
 from collections.abc import Sequence

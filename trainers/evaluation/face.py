@@ -32,6 +32,8 @@ def evaluate_face(
 ) -> dict[str, float]:
     """PSNR in dB and SSIM of frames made from a portrait of the same person and the true motion.
 
+    A clip of a single frame has no pair.
+
     `face_psnr`, `face_ssim` for a generator named "face"; `copy_…` of the portrait itself, the same pairs, which is
     the figure of a generator that does nothing; `coarse_…` of the portrait warped by the flow of the first generator's
     coarsest level alone. Averaged over pairs; all generators have one size; each clip gives one random portrait and a
@@ -46,6 +48,9 @@ def evaluate_face(
     keys = keys_of(reader, split, heard=False)
     relatives = relatives_of(reader, keys)
     for key in keys:
+        advance(1)
+        if reader.info(key).frames < 2:
+            continue
         motion = torch.from_numpy(reader.motion(key))
         portrait_at, *targets_at = rng.permutation(len(motion))[: 1 + PAIRS_PER_CLIP].tolist()
         frames = torch.from_numpy(reader.frames(key, [portrait_at, *targets_at], size=size))
@@ -56,7 +61,6 @@ def evaluate_face(
         for prefix, portrait in portraits.items():
             for name, values in compare_frames(generators, portrait, frames[1:], windows).items():
                 found.setdefault(prefix + name, []).append(values)
-        advance(1)
     return {name: float(torch.cat(values).mean()) for name, values in found.items()}
 
 

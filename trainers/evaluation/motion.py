@@ -11,14 +11,13 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from ...datamodules.dataset.reader import ClipReader
-from ...datamodules.prompts import label_prompts
 from ...datamodules.sample import EMOTIONS
 from ...models.emotion_student import EmotionEncoder
 from ...models.face_model import FaceModel
 from ...models.motion import AudioTo3DMM
 from ...models.timing import SAMPLES_PER_FRAME
 from ..metrics import correlation, landmark_distances
-from .common import Advance, ClipFigures, averages, keys_of, no_advance
+from .common import Advance, ClipFigures, averages, keys_of, name_embeddings, no_advance
 from .jury import Jury
 
 LOUDNESS_SMOOTHING = 1.0  # frames
@@ -39,11 +38,11 @@ def evaluate_jury(
     """The jury's figures of the motion made for each clip's speech, once with each of the eight emotions.
 
     `sync_confidence` and `sync_offset`: see `Jury.judge`. `emotion_accuracy`: share of (clip, emotion) in which the
-    motion made for the text of that emotion shows that emotion, of those that the jury knows; `emotion_accuracy_happy`
+    motion made for the name of that emotion shows that emotion, of those that the jury knows; `emotion_accuracy_happy`
     and its like: of one emotion. `kept_opening`: the correlation of mouth opening between two emotions of the same
     speech, over all pairs. `true_…` and `foreign_…`: how far the jury can be believed, see `Jury.figures`.
     """
-    texts = encoder.encode_text(label_prompts())  # (8, E)
+    texts = name_embeddings(encoder)  # (8, E)
     found: list[ClipFigures] = []
     for key in keys_of(reader, split):
         speech, identity = torch.from_numpy(reader.speech(key))[None], reader.info(key).identity

@@ -86,8 +86,8 @@ def evaluate_videos(
     Rows: "true frames" are the clip's own, of which only those figures are given that need no truth; "true frames,
     again" are those from JPEG files of them, whose figures are the noise of each; "portrait" copies the first. For each
     maker, its name in front, "mean motion" of the training data, "true motion" (what the face stage alone can do),
-    "speech" (all from speech, emotion too, the head still) and "speech, true pose". The head of "mean motion" and
-    "speech" stays where it is in the portrait. A row without a figure is left out.
+    "speech" (all from speech, emotion too, the head without sway) and "speech, true pose". The head of "mean motion"
+    and "speech" moves about its place in the portrait. A row without a figure is left out.
 
     Figures, averaged over clips: `row_figures` are of eight frames of each clip, the first left out; `fid` is of the
     frames of all clips, and has no interval; SyncNet sees all frames. `whole_figures` are those of all frames, of at
