@@ -46,16 +46,16 @@ def evaluate(reader: ClipReader, exports: dict[str, Path], show: Show, *, judged
         psnr = evaluate_face(faces, reader, SPLIT, advance=advance)
     copied = psnr["copy_psnr"]
     rows = [
-        ("retrieval, text -> image", found["prompt_image_top1"], CHANCE, RETRIEVED, OF_ALL, "emotion"),
-        ("retrieval, text -> audio", found["prompt_audio_top1"], CHANCE, RETRIEVED, OF_ALL, "emotion"),
+        ("retrieval, text -> image", found["text_image_top1"], CHANCE, RETRIEVED, OF_ALL, "emotion"),
+        ("retrieval, text -> audio", found["text_audio_top1"], CHANCE, RETRIEVED, OF_ALL, "emotion"),
         ("mouth opening from audio alone", mouth["mouth_correlation"], 0.0, FOLLOWED, "correlation", "motion"),
         ("face, above copying the portrait", psnr["teacher_psnr"] - copied, 0.0, GAIN, "dB", "face"),
         ("student, above its teacher", psnr["student_psnr"] - psnr["teacher_psnr"], None, LOSS, "dB", "distill"),
         ("PSNR, portrait copied", copied, None, None, "dB", "baseline"),
         ("PSNR, face stage", psnr["teacher_psnr"], copied, None, "dB", "face"),
         ("PSNR, student", psnr["student_psnr"], copied, None, "dB", "distill"),
-        ("student: retrieval, text -> image", student["prompt_image_top1"], CHANCE, None, OF_ALL, "distill"),
-        ("student: retrieval, text -> audio", student["prompt_audio_top1"], CHANCE, None, OF_ALL, "distill"),
+        ("student: retrieval, text -> image", student["text_image_top1"], CHANCE, None, OF_ALL, "distill"),
+        ("student: retrieval, text -> audio", student["text_audio_top1"], CHANCE, None, OF_ALL, "distill"),
         ("student: mouth opening", student_mouth["mouth_correlation"], 0.0, None, "correlation", "distill"),
     ]
     names = ("name", "value", "baseline", "target", "unit", "note")
