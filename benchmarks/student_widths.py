@@ -1,6 +1,6 @@
 """Students of the teachers' widths and of others, with today's losses of the portrait encoder and without them.
 
-    python benchmarks/student_widths.py DEMO [--work runs/student_widths] [--steps 220] [--out FILE] [key=value ...]
+    python benchmarks/student_widths.py DEMO [--work runs/student_widths] [--steps 220] [--results] [key=value ...]
 
 DEMO is the folder of an `emohead demo`: its corpus, and its stages as teachers. Of each student, on people who took no
 part in training: how far the points lie from the true ones that it sees in a portrait, in pixels of a picture of 256;
@@ -26,6 +26,7 @@ from emohead.trainers import distill
 from emohead.trainers.distill import DistillStage, drawn, pyramid_distance
 from emohead.trainers.metrics import PIXELS, psnr, sharpness
 from emohead.trainers.run.train import train
+from tables import put_into_results
 from torch import Tensor, nn
 
 WIDTHS = {
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/student_widths"))
     parser.add_argument("--steps", type=int, default=220)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "student_widths.json")
+    parser.add_argument("--results", action="store_true", help="write the table of docs/results.md")
     parser.add_argument("settings", nargs="*", help="key=value for all trainings")
     options = parser.parse_args()
     exports = {kind: options.demo / kind / "export" / f"{kind}.safetensors" for kind in ("emotion", "motion", "face")}
@@ -105,6 +107,19 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"steps": options.steps, "rows": rows}, indent=1) + "\n")
+    if options.results:
+        put_into_results("student_widths", table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| student's channels | losses of the encoder | points, pixels of 256 | PSNR | sharpness beside the teacher's |"
+    ]
+    lines.append("|---|---|---:|---:|---:|")
+    for row in rows:
+        shown = f"{row['points_error']:.2f} | {row['psnr']:.2f} dB | {row['sharpness']:.2f}"
+        lines.append(f"| {row['channels']} ({row['widths']}) | {row['losses']} | {shown} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
