@@ -1,5 +1,7 @@
 """Deep3DFaceRecon's coefficients and the BFM basis in our conventions."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from emohead.datamodules.media.write import write_video
-from emohead.datamodules.prepare.bfm09 import read_coefficients
+from emohead.datamodules.prepare.bfm09 import check_files, coefficients_file, read_coefficients
 from emohead.datamodules.prepare.fit import Piece
-from emohead.datamodules.prepare.listing import Source
+from emohead.datamodules.prepare.listing import Source, SourceList
 from emohead.datamodules.prepare.pack import stored_motion
+from emohead.datamodules.prepare.people import stored_people
+from emohead.datamodules.prepare.run import prepare_sources
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.models.bfm import DECIMETRES_PER_UNIT, load_bfm09
 from emohead.models.errors import UserError
 from emohead.models.face_model import FaceModel
@@ -110,19 +115,69 @@ def clip_of(
 
 @pytest.mark.parametrize("count", [19, 20, 21])
 def test_one_frame_more_or_less_is_let_pass(mat: Path, count: int) -> None:
-    motion = stored_motion(mat.parent, *clip_of(mat.parent, count))
+    motion = stored_motion(mat.parent, *clip_of(mat.parent, count), tracked=count)
     _, whole = read_coefficients(mat, crop=CROP)
     np.testing.assert_array_equal(motion, np.concatenate([whole, whole[-1:]])[:count])
 
 
 def test_clips_that_do_not_match_are_refused(mat: Path) -> None:
     folder = mat.parent
-    with pytest.raises(UserError, match=r"20 frames, 22 at 25 fps"):
-        stored_motion(folder, *clip_of(folder, 22))
+    for count in (18, 22):
+        with pytest.raises(UserError, match=rf"20 frames, {count} at 25 fps"):
+            stored_motion(folder, *clip_of(folder, count), tracked=count)
     with pytest.raises(UserError, match=r"640 x 480.*1280 x 720"):
-        stored_motion(folder, *clip_of(folder, 20, size=(1280, 720)))
+        stored_motion(folder, *clip_of(folder, 20, size=(1280, 720)), tracked=20)
     with pytest.raises(UserError, match=r"other\.mat: no such file"):
-        stored_motion(folder, *clip_of(folder, 20, stem="other"))
+        stored_motion(folder, *clip_of(folder, 20, stem="other"), tracked=20)
+
+
+def test_the_file_of_an_interval_is_that_of_the_whole_video(mat: Path) -> None:
+    piece, video = clip_of(mat.parent, 8)
+    interval = replace(video, name="RD/clip_3.mp4", start=0.4, stop=0.72)
+    _, whole = read_coefficients(mat, crop=CROP)
+    np.testing.assert_array_equal(stored_motion(mat.parent, piece, interval, tracked=8), whole[10:18])
+    with pytest.raises(UserError, match="20 frames, 22 at 25 fps"):
+        stored_motion(mat.parent, piece, interval, tracked=12)
+
+
+def sources_of(*names: str) -> list[Source]:
+    return [Source(Path(name), name, name) for name in names]
+
+
+def test_takes_of_one_name_have_files_of_their_own(mat: Path) -> None:
+    folder, (anna, bob, carl) = mat.parent, sources_of("anna/001.mp4", "bob/001.mp4", "carl/clip.mp4")
+    (folder / "anna").mkdir()
+    for name in ("001.mat", "anna/001.mat"):
+        shutil.copy(mat, folder / name)
+    found = [coefficients_file(folder, video).relative_to(folder).as_posix() for video in (anna, bob, carl)]
+    assert found == ["anna/001.mat", "001.mat", "clip.mat"]
+    check_files(folder, [anna, carl, carl])
+    with pytest.raises(UserError, match=r"001\.mat: may be of 2 videos, bob/001\.mp4 among them; give each"):
+        check_files(folder, [anna, bob, carl])
+    (folder / "001.mat").unlink()
+    check_files(folder, [anna, bob, carl])  # bob's clips are left out
+    with pytest.raises(UserError, match=r"clip\.mat: may be of 2 videos"):
+        check_files(folder, sources_of("clip.mp4", "clip.mov"))
+
+
+def test_a_file_of_several_videos_is_refused_before_the_tracking(mat: Path) -> None:
+    write_basis(mat.parent / "BFM_model_front.mat")
+    load_bfm09(mat.parent / "BFM_model_front.mat").save(mat.parent / "bfm09.npz")
+    config = PrepareConfig(face_model=str(mat.parent / "bfm09.npz"), coefficients=mat.parent)
+    with pytest.raises(UserError, match=r"clip\.mat: may be of 2 videos"):
+        prepare_sources(SourceList("x", sources_of("anna/clip.mp4", "bob/clip.mp4")), mat.parent / "out", config)
+    assert not (mat.parent / "out").exists()
+
+
+def test_everybody_has_the_identity_of_their_own_files(mat: Path) -> None:
+    anna, bob = sources_of("anna/001.mp4", "bob/001.mp4")
+    for seed, video in enumerate((anna, bob)):
+        file = mat.parent / video.path.with_suffix(".mat")
+        file.parent.mkdir()
+        coeff, transform = made_up_coefficients(20, seed)
+        savemat(file, {"coeff": coeff, "transform_params": transform})
+    people = stored_people(mat.parent, [anna, bob])
+    assert np.abs(people[anna.identity].identity - people[bob.identity].identity).max() > 0.1
 
 
 @pytest.mark.parametrize(

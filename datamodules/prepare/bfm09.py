@@ -20,17 +20,46 @@ left = int(w / 2 - 112 + (t0 - W / 2) s) and up = int(h / 2 - 112 + (H / 2 - t1)
 gives pixels of the picture, and these give units of our own crop.
 """
 
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from ...models.bfm import DECIMETRES_PER_UNIT, NUM_IDENTITY, load_mat
 from ...models.errors import UserError
+from .listing import Source
 
 NUM_COEFFICIENTS, NUM_TRANSFORM = 257, 5
 EXPRESSION, ANGLES, TRANSLATION = slice(80, 144), slice(224, 227), slice(254, 257)
 FOCAL, CENTRE, CAMERA_DISTANCE = 1015.0, 112.0, 10.0  # pixels, pixels of 224, decimetres
 SIGNS = np.array([1.0, -1.0, -1.0])  # of pitch, yaw, roll
+
+
+def coefficients_file(folder: Path, source: Source) -> Path:
+    """The `.mat` of a source's video: named as the video is inside the data set, or else as the video alone."""
+    inside, alone = _names(folder, source)
+    return alone if alone.is_file() and not inside.is_file() else inside
+
+
+def check_files(folder: Path, sources: Sequence[Source]) -> None:
+    """Raise UserError for a `.mat` that may be of several videos: MEAD names a take of everybody 001.mp4."""
+    videos = list({source.path: source for source in sources}.values())  # intervals of a video share its file
+    inside, alone = (Counter(names) for names in zip(*(_names(folder, video) for video in videos), strict=True))
+    for video in videos:
+        file = coefficients_file(folder, video)
+        claims = inside[file] if file == _names(folder, video)[0] else alone[file]
+        if claims > 1 and file.is_file():
+            problem = f"may be of {claims} videos, {video.name} among them"
+            raise UserError(file, problem, "give each its own file, such as anna/001.mat for anna/001.mp4")
+
+
+def _names(folder: Path, source: Source) -> tuple[Path, Path]:
+    """The `.mat` named as a source's video is inside the data set, and as the video alone."""
+    alone = folder / f"{source.path.stem}.mat"
+    if source.stop is not None:  # the name of an interval is no path
+        return alone, alone
+    return folder / PurePath(source.name).with_suffix(".mat"), alone
 
 
 def read_coefficients(

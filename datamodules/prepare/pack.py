@@ -22,7 +22,7 @@ from ..media.crop import crop_square
 from ..media.read import iterate_video, probe
 from ..sample import FPS, SAMPLES_PER_FRAME, Clip, ClipInfo, Rejected
 from ..tracking.tracker import NAME as TRACKER
-from .bfm09 import read_coefficients
+from .bfm09 import coefficients_file, read_coefficients
 from .fit import Piece, Plan, Refusal, load_track, piece_points
 from .gates import check_residual
 from .listing import Source
@@ -126,12 +126,13 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
         own, source = list(group), job.sources[number]
         track = load_track(work, job.keys[number])
         assert isinstance(track, Track), source.name
+        tracked = len(track.found)
         # One way through a source, however many pieces it has.
         frames = iterate_video(source.path, start=own[0].start, stop=own[-1].stop, origin=source.start)
         position = own[0].start
         for piece in own:
             points, name = piece_points(piece, track), f"{source.name} ({piece.key})"
-            found = coefficients(piece, source, points, model, people[source.identity], job.config, name)
+            found = coefficients(piece, source, tracked, points, model, people[source.identity], job.config, name)
             if isinstance(found, Rejected):
                 yield number, piece.number, found
                 continue
@@ -152,6 +153,7 @@ def _clips(job: PackJob, work: WorkFolder) -> Iterator[Clip | Refusal]:
 def coefficients(
     piece: Piece,
     source: Source,
+    tracked: int,  # frames of the source
     points: np.ndarray,  # (T, 478, 3) in crop units
     model: FaceModel,
     person: Person,
@@ -163,22 +165,27 @@ def coefficients(
         motion = fit_motion(model, person, points)
     else:
         try:
-            motion = stored_motion(config.coefficients, piece, source)
+            motion = stored_motion(config.coefficients, piece, source, tracked)
         except UserError as error:
             return Rejected(name, str(error), "no_coefficients")
     residual = tracking_residual(model, person.identity, motion, points[:, MEDIAPIPE_IBUG_68, :2])
     return check_residual(residual, config.gates, name) or (person.identity, motion, residual)
 
 
-def stored_motion(folder: Path, piece: Piece, source: Source) -> np.ndarray:
-    """Motion from `<stem>.mat`, whose frames are those of the whole video at 25 fps."""
-    path = folder / f"{source.path.stem}.mat"
+def stored_motion(folder: Path, piece: Piece, source: Source, tracked: int) -> np.ndarray:
+    """Motion from the source's `.mat`, whose frames are those of the whole video at 25 fps.
+
+    `tracked`: frames of the source; the file of an interval may hold more.
+    """
+    path = coefficients_file(folder, source)
     left, top, side = piece.crop
     video = probe(source.path)
     _, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
-    first = round(source.start * FPS) + piece.start
-    if len(motion) < first + piece.frames - 1:  # one frame more or less is a matter of rounding
-        raise UserError(path, f"{len(motion)} frames, {first + piece.frames} at 25 fps are needed")
+    begin = round(source.start * FPS)
+    more = len(motion) - begin - tracked
+    if more < -1 or (more > 1 and source.stop is None):  # one frame more or less is a matter of rounding
+        raise UserError(path, f"{len(motion)} frames, {begin + tracked} at 25 fps are needed")
+    first = begin + piece.start
     return motion[np.minimum(np.arange(first, first + piece.frames), len(motion) - 1)]
 
 

@@ -18,7 +18,7 @@ from ...models.face_model_fit import Person, fit_person
 from ...models.files import written_aside
 from ...models.landmark_model import build_landmark_model
 from ..sample import NEUTRAL
-from .bfm09 import read_coefficients
+from .bfm09 import coefficients_file, read_coefficients
 from .listing import Source
 
 MODEL_FRAMES = 8000  # at most, that the face model is built from
@@ -93,7 +93,7 @@ def stored_people(folder: Path, sources: Sequence[Source]) -> dict[str, Person]:
     found = defaultdict(list)
     for source in {source.path: source for source in sources}.values():
         try:
-            found[source.identity].append(read_coefficients(folder / f"{source.path.stem}.mat")[0])
+            found[source.identity].append(read_coefficients(coefficients_file(folder, source))[0])
         except UserError:  # the pack pass leaves its clips out, with the reason
             found[source.identity] += []
     nobody = np.zeros(NUM_IDENTITY, np.float32)

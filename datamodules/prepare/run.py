@@ -20,6 +20,7 @@ from ..dataset.tally import Tally
 from ..jobs import Lost, Progress, no_progress, one_thread, run_jobs
 from ..sample import ClipInfo, Rejected
 from ..tracking.tracker import NAME as TRACKER
+from .bfm09 import check_files
 from .fit import Plan, inputs_digest, load_plan, make_plan, refuse_all
 from .gates import SILENT_CODES
 from .listing import Source, SourceList
@@ -91,6 +92,8 @@ def _check(listing: SourceList, config: PrepareConfig, only: str | None, part: t
     config.check()
     if not listing.sources:
         refuse_all(listing.rejected)
+    if config.coefficients is not None:
+        check_files(config.coefficients, listing.sources)
     if only is not None and only not in PASSES:
         raise UserError(f"--pass {only}", f"choose one of {', '.join(PASSES)}")
     if not 1 <= part[0] <= part[1]:
