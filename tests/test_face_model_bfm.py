@@ -1,6 +1,7 @@
 """Deep3DFaceRecon's coefficients and the BFM basis in our conventions."""
 
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,16 @@ def test_clips_that_do_not_match_are_refused(mat: Path) -> None:
         stored_motion(folder, *clip_of(folder, 20, size=(1280, 720)), tracked=20)
     with pytest.raises(UserError, match=r"other\.mat: no such file"):
         stored_motion(folder, *clip_of(folder, 20, stem="other"), tracked=20)
+
+
+def test_videos_that_phones_have_turned_have_the_size_that_is_seen(mat: Path) -> None:
+    piece, video = clip_of(mat.parent, 20, size=(HEIGHT, WIDTH))
+    stored = video.path.read_bytes()
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    quarter = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, WIDTH << 16, 0, 1 << 30)
+    header = stored.index(b"tkhd")
+    video.path.write_bytes(stored[:header] + stored[header:].replace(upright, quarter, 1))
+    assert stored_motion(mat.parent, piece, video, tracked=20).shape == (20, 70)
 
 
 def test_the_file_of_an_interval_is_that_of_the_whole_video(mat: Path) -> None:

@@ -19,7 +19,7 @@ from ..dataset.tally import Tally
 from ..dataset.writer import ShardFile, encode_members, index_content
 from ..jobs import count_one
 from ..media.crop import crop_square
-from ..media.read import iterate_video, probe
+from ..media.read import iterate_video
 from ..sample import FPS, SAMPLES_PER_FRAME, Clip, ClipInfo, Rejected
 from ..tracking.tracker import NAME as TRACKER
 from .bfm09 import coefficients_file, read_coefficients
@@ -179,8 +179,8 @@ def stored_motion(folder: Path, piece: Piece, source: Source, tracked: int) -> n
     """
     path = coefficients_file(folder, source)
     left, top, side = piece.crop
-    video = probe(source.path)
-    _, motion = read_coefficients(path, crop=(left, top, side), picture=(video.width, video.height))
+    height, width = next(iterate_video(source.path, stop=1)).shape[:2]  # a header tells them before a phone's turn
+    _, motion = read_coefficients(path, crop=(left, top, side), picture=(width, height))
     begin = round(source.start * FPS)
     more = len(motion) - begin - tracked
     if more < -1 or (more > 1 and source.stop is None):  # one frame more or less is a matter of rounding
