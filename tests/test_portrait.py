@@ -75,6 +75,26 @@ def test_a_turned_photo_is_set_upright(tmp_path: Path, portraits: list[Path]) ->
     assert np.abs(difference).mean() < 2
 
 
+MODES = {"png": "RGB RGBA L LA P P-clear I;16", "tiff": "RGBA LA P I;16 CMYK", "webp": "RGB RGBA", "jpg": "RGB L CMYK"}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes.split()])
+def test_a_turned_picture_of_any_mode_is_set_upright(tmp_path: Path, kind: str, mode: str) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `prepare`")
+    from emohead.datamodules.media.portrait import crop_portrait
+
+    mode, _, clear = mode.partition("-")
+    light = np.zeros((48, 48), np.uint8)
+    light[:12] = 255  # stored at the top, which belongs to the right
+    image = Image.fromarray(light.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(light).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    image.save(tmp_path / f"a.{kind}", exif=exif, **{"transparency": 1} if clear else {})
+    upright = crop_portrait(tmp_path / f"a.{kind}", 48, detect=False)
+    assert upright[:, -10:].min() > 200
+    assert upright[:, :34].max() < 50
+
+
 def test_images_without_exactly_one_face_are_named(tmp_path: Path, portraits: list[Path]) -> None:
     from emohead.datamodules.media.portrait import crop_portrait
 

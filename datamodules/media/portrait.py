@@ -110,7 +110,7 @@ def _read_image(path: Path | str) -> np.ndarray:
             if file.width * file.height > MAX_DECODED:
                 megapixels = f"{file.width * file.height / 1e6:.0f} megapixels"
                 raise UserError(path, f"{megapixels} are more than can be read", "save it smaller, or as JPEG")
-            image = ImageOps.exif_transpose(_eight_bits(file))
+            image = _eight_bits(ImageOps.exif_transpose(file))  # other modes are converted to pictures without EXIF
             factor = math.ceil((image.width * image.height / MAX_PIXELS) ** 0.5)
             return np.array(image.reduce(factor) if factor > 1 else image)
     except UserError:
