@@ -15,7 +15,7 @@ from ..datamodules.media.write import write_video
 from ..datamodules.prompts import class_prompt
 from ..datamodules.sample import FPS, SAMPLES_PER_FRAME
 from ..models.emotion import blend, with_intensity
-from ..models.errors import UserError
+from ..models.errors import UserError, printable
 from ..models.face import to_pictures
 from ..models.lock import locked
 from ..models.talker import PROVENANCE, Talker
@@ -88,6 +88,8 @@ def run_infer(
     """
     if out.suffix.lower() != ".mp4":
         raise UserError(out, "the video is written as .mp4", "name it so")
+    if printable(out) != str(out):  # libavformat takes no other
+        raise UserError(out, "its path is not UTF-8", "choose one that is")
     where = device_of(device)
     if where.type == "cpu":
         spare_cpu()

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import simplejpeg
 
-from ...models.errors import UserError
+from ...models.errors import UserError, printable
 from ...models.files import written_aside
 from ..sample import FPS, MAX_GOP, SAMPLE_RATE
 
@@ -43,7 +43,7 @@ def write_video(
         written_aside(path) as aside,
         av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
-        container.metadata.update(metadata or {})
+        container.metadata.update({name: printable(text) for name, text in (metadata or {}).items()})
         video: Any = None
         audio: Any = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if speech is not None else None
         for count, frame in enumerate(frames, start=1):
