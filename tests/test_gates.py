@@ -87,8 +87,15 @@ def test_thresholds_can_be_set() -> None:
     assert check_residual(0.1, GateConfig(), "a").code == "tracking_residual"  # type: ignore[union-attr]
     with pytest.raises(UserError, match="no gate 'max_jaw'; did you mean max_yaw"):
         parse_gates(["max_jaw=3"])
-    with pytest.raises(UserError, match="'wide' is no number; write --gate max_yaw=60"):
-        parse_gates(["max_yaw=wide"])
+    for value in ("wide", "nan", "inf", ""):
+        with pytest.raises(UserError, match=f"'{value}' is no finite number; write --gate max_yaw=60"):
+            parse_gates([f"max_yaw={value}"])
+
+
+def test_a_clip_without_any_face_is_left_out_whatever_is_allowed() -> None:
+    rejected = check_span(track(found=0), 0, 50, parse_gates(["max_missing=1"]), "a")
+    assert rejected is not None
+    assert rejected.code == "no_face"
 
 
 @pytest.mark.parametrize("yaw", [-60, -20, 0, 35])

@@ -4,6 +4,7 @@ Pass `fit` asks for all gates but the residual of a face model's fit, which pass
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -47,15 +48,18 @@ def parse_gates(assignments: Sequence[str]) -> GateConfig:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise UserError(f"--gate {text}", f"no gate {name!r}", f"did you mean {near[0]}? All: {', '.join(names)}")
-        try:
-            values[name] = float(value)
-        except ValueError:
-            raise UserError(
-                f"--gate {text}",
-                f"{value!r} is no number",
-                f"write --gate {name}={_default(name)}",
-            ) from None
+        values[name] = _number(value)
+        if not math.isfinite(values[name]):
+            raise UserError(f"--gate {text}", f"{value!r} is no finite number", f"write --gate {name}={_default(name)}")
     return GateConfig(**values)
+
+
+def _number(text: str) -> float:
+    """nan, if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _default(name: str) -> float:
@@ -69,7 +73,7 @@ def check_span(track: Track, start: int, stop: int, config: GateConfig, name: st
         reason = f"too short: {frames / FPS:.2f} s of at least {config.min_seconds:g} s"
         return Rejected(name, reason, "too_short", round(frames / FPS, 2))
     missing = float(1 - track.found[start:stop].mean())
-    if missing > config.max_missing:
+    if missing > config.max_missing or missing == 1:  # without any face there is nothing to crop, whatever is allowed
         reason = "no face" if missing == 1 else f"no face in {missing:.0%} of the frames"
         return Rejected(name, reason, "no_face", round(missing, 3))
     several = float(track.several[start:stop].mean())
