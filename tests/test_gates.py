@@ -1,9 +1,12 @@
 """Which clips are left out, and the delay of the sound."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from emohead.datamodules.dataset.reader import ClipReader
+from emohead.datamodules.prepare import fit
 from emohead.datamodules.prepare.av_offset import band_energies, estimate_offset
 from emohead.datamodules.prepare.gates import (
     GateConfig,
@@ -14,7 +17,9 @@ from emohead.datamodules.prepare.gates import (
     parse_gates,
     yaw_angles,
 )
+from emohead.datamodules.prepare.listing import Source, SourceList
 from emohead.datamodules.prepare.track import Track, count_colours
+from emohead.datamodules.prepare.work import PrepareConfig
 from emohead.datamodules.sample import REJECTIONS
 from emohead.datamodules.synthetic.corpus import SyntheticConfig, prepare_synthetic
 from emohead.models.errors import UserError
@@ -65,7 +70,7 @@ def track(
     ],
 )
 def test_spans_that_are_unfit_are_named_and_counted(made: Track, code: str | None, reason: str) -> None:
-    rejected = check_span(made, 0, len(made.found), GateConfig(), "a.mp4")
+    rejected = check_span(made, 0, len(made.found), [], GateConfig(), "a.mp4")
     assert (rejected and rejected.code) == code
     if rejected:
         assert (rejected.source, rejected.reason) == ("a.mp4", reason)
@@ -82,7 +87,7 @@ def test_what_cannot_be_heard_is_told_from_what_has_no_sound() -> None:
 
 def test_thresholds_can_be_set() -> None:
     config = parse_gates(["max_yaw=80", "min_seconds=0.5"])
-    assert check_span(track(yaw=70, frames=20), 0, 20, config, "a") is None
+    assert check_span(track(yaw=70, frames=20), 0, 20, [], config, "a") is None
     assert check_residual(0.1, parse_gates(["max_residual=0.2"]), "a") is None
     assert check_residual(0.1, GateConfig(), "a").code == "tracking_residual"  # type: ignore[union-attr]
     with pytest.raises(UserError, match="no gate 'max_jaw'; did you mean max_yaw"):
@@ -93,7 +98,7 @@ def test_thresholds_can_be_set() -> None:
 
 
 def test_a_clip_without_any_face_is_left_out_whatever_is_allowed() -> None:
-    rejected = check_span(track(found=0), 0, 50, parse_gates(["max_missing=1"]), "a")
+    rejected = check_span(track(found=0), 0, 50, [], parse_gates(["max_missing=1"]), "a")
     assert rejected is not None
     assert rejected.code == "no_face"
 
@@ -116,10 +121,21 @@ def test_a_cut_is_a_jump_of_picture_and_face() -> None:
         made.changes[20] = change
     assert find_cuts(cut, GateConfig()) == [20]
     assert find_cuts(flash, GateConfig()) == find_cuts(jump, GateConfig()) == []
-    rejected = check_span(cut, 0, 50, GateConfig(), "a")
+    rejected = check_span(cut, 0, 50, [20], GateConfig(), "a")
     assert rejected is not None
     assert (rejected.code, rejected.value) == ("scene_cut", 0.8)
-    assert check_span(cut, 20, 50, GateConfig(), "a") is None
+    assert check_span(cut, 20, 50, [20], GateConfig(), "a") is None
+
+
+def test_cuts_are_looked_for_once_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked for again for each of its pieces, they would take time that grows with the square of its length."""
+    made, looked = track(frames=1000), []
+    made.points[622:] += (40, 0, 0)
+    made.changes[620] = 1
+    monkeypatch.setattr(fit, "find_cuts", lambda *given: looked.append(given) or find_cuts(*given))
+    found = list(fit.cut_source(SourceList("x", [Source(Path("a.mp4"), "a.mp4", "a")]), 0, made, PrepareConfig()))
+    assert len(looked) == 1
+    assert [item.start if isinstance(item, fit.Piece) else item[2].code for item in found] == [0, 250, "scene_cut", 750]
 
 
 # -- the delay of the sound ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ..media.crop import crop_box, to_crop_units
 from ..sample import FPS, SPLITS, Rejected
 from ..tracking.gaps import interpolate_gaps
 from .av_offset import estimate_offset, mouth_opening
-from .gates import check_offset, check_sound, check_span, is_sure
+from .gates import check_offset, check_sound, check_span, find_cuts, is_sure
 from .listing import SourceList
 from .people import Labelled, build_model, fit_people, save_people, stored_people
 from .splits import split_identities
@@ -204,13 +204,15 @@ def cut_source(listing: SourceList, index: int, track: Track, config: PrepareCon
         return
     sure = offset.frames if offset is not None and is_sure(offset, config.gates) else None
     shift = sure if sure is not None and abs(sure) >= MIN_SHIFT else 0
+    cuts = find_cuts(track, config.gates)
     count = -(-len(track.found) // MAX_FRAMES)
     bounds = np.linspace(0, len(track.found), count + 1).round().astype(int).tolist()
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         first, last = source.start + start / FPS, source.start + stop / FPS
         name = source.name + (f" [{first:.2f}-{last:.2f} s]" if count > 1 else "")
         silent = check_sound(track, start, stop, config.gates, name)
-        refused = check_span(track, start, stop, config.gates, name) or (silent if config.silent == "reject" else None)
+        unfit = check_span(track, start, stop, cuts, config.gates, name)
+        refused = unfit or (silent if config.silent == "reject" else None)
         if refused:
             yield index, number, refused
             continue

@@ -66,8 +66,13 @@ def _default(name: str) -> float:
     return asdict(GateConfig())[name]
 
 
-def check_span(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
-    """Why frames start..stop of a track are unfit, or None; `name` is what the report calls the clip."""
+def check_span(
+    track: Track, start: int, stop: int, cuts: Sequence[int], config: GateConfig, name: str
+) -> Rejected | None:
+    """Why frames start..stop of a track with these cuts (`find_cuts`) are unfit, or None.
+
+    `name` is what the report calls the clip.
+    """
     frames = stop - start
     if frames < config.min_seconds * FPS:
         reason = f"too short: {frames / FPS:.2f} s of at least {config.min_seconds:g} s"
@@ -79,7 +84,13 @@ def check_span(track: Track, start: int, stop: int, config: GateConfig, name: st
     several = float(track.several[start:stop].mean())
     if several > config.max_several:
         return Rejected(name, f"several faces in {several:.0%} of the frames", "several_faces", round(several, 3))
-    return _check_face(track, start, stop, config, name)
+    if refused := _check_face(track, start, stop, config, name):
+        return refused
+    for frame in cuts:
+        if start < frame < stop:
+            reason = f"scene cut at {frame / FPS:.2f} s of the source"
+            return Rejected(name, reason, "scene_cut", round(frame / FPS, 2))
+    return None
 
 
 def _check_face(track: Track, start: int, stop: int, config: GateConfig, name: str) -> Rejected | None:
@@ -92,10 +103,6 @@ def _check_face(track: Track, start: int, stop: int, config: GateConfig, name: s
     if yaw > config.max_yaw:
         reason = f"face turned away: yaw {yaw:.0f} degrees, at most {config.max_yaw:g}"
         return Rejected(name, reason, "large_yaw", round(yaw, 1))
-    for frame in find_cuts(track, config):
-        if start < frame < stop:
-            reason = f"scene cut at {frame / FPS:.2f} s of the source"
-            return Rejected(name, reason, "scene_cut", round(frame / FPS, 2))
     return None
 
 
