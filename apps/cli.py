@@ -11,6 +11,7 @@ import typer.core
 
 from ..models.errors import Failure, UserError, printable
 from ..models.files import FULL, OF_THE_DISK
+from ..models.ranges import MAX_SEED
 from ..models.versions import version_of
 from .arguments import examples
 from .facemodel_commands import facemodel
@@ -88,7 +89,7 @@ def options(
 @app.command(epilog=examples("emohead demo --out runs/demo", "emohead demo --quick --out runs/quick"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs, videos and report.html.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of corpus and training.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of corpus and training.")] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Less of everything, in a quarter of the time; says what it does not show.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.ranges import MAX_SEED
 from .arguments import Codec, File, Out, Word, Words, Workers, examples
 
 prepare = typer.Typer(help="Turn clips into shards of WebDataset tars.", no_args_is_help=True)
@@ -140,7 +141,7 @@ def prepare_synthetic(
     acted: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clips with facial actions in place of an emotion.")
     ] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of people and clips.")] = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 128,
     codec: Codec = "mjpeg",
     workers: Workers = 2,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..models.ranges import MAX_SEED
 from .arguments import File, Json, WithDefault, Words, examples, literal
 
 
@@ -37,7 +38,7 @@ def run(
     ] = None,
     out: Annotated[File, typer.Option(help="The sweep's folder; default: runs/sweeps/NAME.")] = None,
     launch: Annotated[str, typer.Option(help="Words before each trial's command, such as 'srun --nodes 2'.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the draws.")] = 0,
     max_failures: Annotated[int, typer.Option(min=0, help="Trials that may fail before the sweep stops.")] = 3,
 ) -> None:
     """A worker on a sweep: trains one trial after another. Start as many as you like, on any machine, at any time.

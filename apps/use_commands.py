@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..models.errors import UserError
+from ..models.ranges import MAX_SEED
 from .arguments import TRACKED_CLIPS, File, Files, Json, Word, Words, examples
 from .json_output import only_json, print_json
 
@@ -93,7 +94,7 @@ def infer(
     audio: Annotated[Files, typer.Option(help="Emotion as a voice; repeatable.")] = None,
     weights: Annotated[str, typer.Option(help="Of a mixture: 2,1 for texts, then images, then audios.")] = "",
     intensity: Annotated[float, typer.Option(help="0 neutral, 1 as described, more exaggerates.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of head motion and blinks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of head motion and blinks.")] = 0,
     still: Annotated[bool, typer.Option(help="Keep the head still.")] = False,
     blinks: Annotated[bool, typer.Option(help="Blink, at chance moments.")] = True,
     relative: Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 from .errors import UserError
 
 RANGE = "range"  # of a field's metadata
+MAX_SEED = 2**32 - 1  # that NumPy and Lightning take
 
 
 @dataclass(frozen=True)

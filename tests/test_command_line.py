@@ -94,6 +94,18 @@ def test_what_a_shell_expands_is_seen() -> None:
     ]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    "words", ["demo", "prepare synthetic data", "infer x --portrait x --speech x --out x.mp4", "sweep x"]
+)
+def test_seeds_are_what_numpy_takes(words: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, [*words.split(), "--seed", str(seed)])
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 # ---------------------------------------------------------------------------------------------- completion
 
 

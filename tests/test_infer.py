@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from emohead.apps.infer import Emotion, run_infer, write_talking_video
+from emohead.apps.infer import Emotion, device_of, run_infer, write_talking_video
 from emohead.models.audio import LogMel
 from emohead.models.errors import UserError
 from torch import Tensor
@@ -44,3 +44,10 @@ def test_a_video_whose_path_is_not_utf8_is_refused(tmp_path: Path) -> None:
     files = {"portrait": tmp_path / "a.png", "speech": tmp_path / "a.wav"}
     with pytest.raises(UserError, match=r"fr\\xf6hlich\.mp4: its path is not UTF-8"):
         run_infer(tmp_path / "a.safetensors", **files, emotion=Emotion(["sad"]), out=tmp_path / f"{LATIN}.mp4")
+
+
+@pytest.mark.parametrize("name", ["meta", "gpus", "cuda:99"])
+def test_devices_that_cannot_compute_here_are_named(name: str) -> None:
+    with pytest.raises(UserError, match=rf"--device {name}: cannot be used here \(.*\); give auto, cpu or cuda"):
+        device_of(name)
+    assert device_of("cpu").type == "cpu"

@@ -20,7 +20,7 @@ from ..datamodules.batch import Batch
 from ..datamodules.config import DataConfig
 from ..datamodules.module import DataFacts
 from ..models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ..models.ranges import number
+from ..models.ranges import MAX_SEED, number
 from .config import as_dict, value_of
 from .engines.draws import Draws
 from .engines.late import Late
@@ -31,7 +31,6 @@ from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 from .tracking import TrackingConfig
 
-MAX_SEED = 2**32 - 1  # that NumPy and Lightning take
 SEED_STRIDE = 1_000_003  # steps of two runs with neighbouring seeds lie further apart than any run is long
 
 

@@ -164,6 +164,7 @@ class ShardWriter:
     ) -> None:
         self.out, self.size, self.codec, self.quality = Path(out), size, codec, quality
         self.clips_per_shard = clips_per_shard
+        check_size(size)
         check_codec(codec)
         if (self.out / MANIFEST).exists():
             raise UserError(self.out, "already holds a data set", "choose another folder or delete it")

@@ -108,7 +108,7 @@ def _in_order(make: Callable[[Script], Made], scripts: list[Script], workers: in
         yield from map(make, scripts)
         return
     context = multiprocessing.get_context("spawn")  # forking after torch has started threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(scripts)), mp_context=context) as pool:
         with _children_without_interrupts():
             made = pool.map(make, scripts, chunksize=2)  # starts them
         yield from made
