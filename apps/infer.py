@@ -123,7 +123,7 @@ def write_talking_video(
     """
     moves: Any = {"seed": seed, "still": still, "blinks": blinks, "relative": relative}
     speech = torch.from_numpy(waveform)[None]
-    num_frames = max(1, round(len(waveform) / SAMPLES_PER_FRAME))
+    num_frames = math.ceil(len(waveform) / SAMPLES_PER_FRAME)  # silence fills the last one
     out.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar(out.name, num_frames, show) as advance:
 

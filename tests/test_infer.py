@@ -51,3 +51,10 @@ def test_devices_that_cannot_compute_here_are_named(name: str) -> None:
     with pytest.raises(UserError, match=rf"--device {name}: cannot be used here \(.*\); give auto, cpu or cuda"):
         device_of(name)
     assert device_of("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(1, 1), (640, 1), (700, 2), (6399, 10)])
+def test_progress_ends_with_the_last_frame(tmp_path: Path, samples: int, frames: int) -> None:
+    shown: list[tuple[int, int]] = []
+    write(tmp_path / "a.mp4", samples, show=lambda done, total, note: shown.append((done, total)))
+    assert shown == [(number, frames) for number in range(1, frames + 1)]
