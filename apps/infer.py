@@ -22,6 +22,9 @@ from ..models.talker import PROVENANCE, Talker
 from ..trainers.run.cpu import spare_cpu
 from .progress import Show, progress_bar
 
+CANCELLED = 1e-3  # length of a mixture of unit vectors, the largest share being 1, below which it is only rounding
+MAX_INTENSITY = 1000.0
+
 
 @dataclass
 class Emotion:
@@ -41,8 +44,10 @@ class Emotion:
             raise UserError("--text", "empty", "describe the emotion, such as 'a slightly sad face'")
         if self.weights and len(self.weights) != count:
             raise UserError("--weights", f"{len(self.weights)} of them for {count} emotions", "give one for each")
-        if not all(math.isfinite(value) for value in (*self.weights, self.intensity)):
-            raise UserError("--weights, --intensity", "give finite numbers")
+        if not all(map(math.isfinite, self.weights)):
+            raise UserError("--weights", "give finite numbers")
+        if not abs(self.intensity) <= MAX_INTENSITY:
+            raise UserError(f"--intensity {self.intensity:g}", f"must be from -{MAX_INTENSITY:g} to {MAX_INTENSITY:g}")
         if self.weights and not any(self.weights):
             raise UserError("--weights", "all of them are 0", "give the emotions their shares, such as 2,1")
 
@@ -52,7 +57,10 @@ class Emotion:
         found += [talker.emotion_from_image(_picture(path, talker.size, crop)) for path in self.images]
         found += [talker.emotion_from_speech(torch.from_numpy(read_audio(path))[None]) for path in self.audios]
         emotions = torch.cat(found)  # (N, E)
-        weights = torch.tensor(self.weights or [1.0] * len(emotions), device=emotions.device)
+        shares = torch.tensor(self.weights or [1.0] * len(emotions), dtype=torch.float64)
+        weights = (shares / shares.abs().max()).to(emotions)
+        if (weights @ emotions).norm() < CANCELLED:
+            raise UserError("--weights", "the emotions cancel each other out", "give them other shares, such as 2,1")
         emotion = blend(emotions, weights)
         return with_intensity(emotion, talker.emotion_from_text(class_prompt("neutral")), self.intensity)
 

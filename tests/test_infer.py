@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from emohead.apps.infer import Emotion, device_of, run_infer, write_talking_video
 from emohead.models.audio import LogMel
 from emohead.models.errors import UserError
@@ -21,6 +22,10 @@ class Painter:
     """Grey pictures in place of a talker's, one for each frame of speech that a talker hears."""
 
     size = 32
+
+    def emotion_from_text(self, *texts: str) -> Tensor:
+        """Words of one length mean the same."""
+        return F.normalize(torch.stack([torch.arange(8.0) - len(text) for text in texts]), dim=-1)
 
     def animate(self, portrait: Tensor, speech: Tensor, emotion: Tensor, **moves: Any) -> Iterator[Tensor]:
         for _ in range(LogMel(8)(speech).shape[-1] // LogMel.rate):
@@ -58,3 +63,28 @@ def test_progress_ends_with_the_last_frame(tmp_path: Path, samples: int, frames:
     shown: list[tuple[int, int]] = []
     write(tmp_path / "a.mp4", samples, show=lambda done, total, note: shown.append((done, total)))
     assert shown == [(number, frames) for number in range(1, frames + 1)]
+
+
+def mixture(*weights: float, texts: tuple[str, ...] = ("happy", "angry"), intensity: float = 1.0) -> Tensor:
+    talker: Any = Painter()
+    return Emotion(texts=texts, weights=weights, intensity=intensity).embed(talker, crop=False)
+
+
+def test_emotions_that_cancel_each_other_out_are_refused() -> None:
+    for weights in ((1, -1), (1e-9, -1e-9), (1e300, -1e300)):
+        with pytest.raises(UserError, match="--weights: the emotions cancel each other out; give them other shares"):
+            mixture(*weights)
+    assert mixture(1, -1, texts=("happy", "sad")).norm() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_weights_are_shares_whatever_their_size(scale: float) -> None:
+    mixed, texts = mixture(2, 1, texts=("happy", "sad")), ("happy", "sad")
+    torch.testing.assert_close(mixture(2 * scale, scale, texts=texts), mixed)
+
+
+def test_intensities_that_overflow_are_refused() -> None:
+    assert mixture(texts=("sad",), intensity=-1000).norm() == pytest.approx(1)
+    for intensity in (1e38, float("nan"), float("-inf")):
+        with pytest.raises(UserError, match=r"--intensity \S+: must be from -1000 to 1000"):
+            mixture(texts=("sad",), intensity=intensity)
