@@ -186,10 +186,12 @@ class AudioTo3DMM(Exported):
 
     @torch.no_grad()
     def generate(self, speech: Tensor, emotion: Tensor, identity: Tensor, seed: int | None = None) -> Tensor:
-        """Motion (B, T, D) for speech (B, N) of any length, in chunks.
+        """Motion (B, T, D) for speech (B, N), in chunks.
 
-        A chunk hears as much speech to either side as its frames can depend on. So the joined chunks equal one pass
-        over all of the speech, with no seam and no drift, and memory does not grow with the square of the length.
+        A chunk gets as many features to either side as its frames can depend on. So the joined chunks equal one pass
+        over the features of all of the speech, with no seam and no drift, and memory does not grow with the square of
+        the length. Features of log-mel are exact at any length; a pretrained encoder makes them piece by piece, each
+        with a limited context (speech_encoder.py). Features and motion are held whole.
 
         seed: picks one head movement; None keeps the head at its mean pose.
         """
