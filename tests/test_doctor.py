@@ -206,7 +206,7 @@ def test_the_weights_of_clip(examined: Callable) -> None:
     emotion = lambda *changes: examined(*changes, stage="emotion")  # noqa: E731
     assert not problems(emotion())
     assert "network.pretrained=FILE" in named(emotion("network.pretrained=no/clip.pt"), "wrong", "no/clip.pt")
-    assert "network.pretrained=FILE" in named(emotion("network.trainable=adapters"), "warning", "random")
+    assert "network.pretrained=FILE" in named(emotion("network.trainable=adapters"), "wrong", "random")
     assert "network.pretrained=FILE" in named(emotion("network.pretrained=openai"), "warning", "downloaded")
     assert "emohead-tiny" in named(emotion("network.clip=ViT-nothing"), "wrong", "ViT-nothing")
 

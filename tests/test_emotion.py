@@ -25,6 +25,7 @@ from emohead.trainers.contrast import contrastive_loss, described, match_weights
 from emohead.trainers.emotion import EmotionLossConfig, EmotionStage, EmotionStageConfig, relation_loss
 from emohead.trainers.engines.draws import Draws
 from emohead.trainers.metrics import emotion_retrieval
+from emohead.trainers.run.train import train
 
 SMALL = EmotionSpaceConfig(audio_dim=32, audio_layers=1, audio_heads=2)
 
@@ -398,6 +399,15 @@ def test_shipped_configs(name):
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(2))
     z[0, 0].backward()
     assert z.shape == (2, 512)
+
+
+@pytest.mark.parametrize("name", ["emotion-small", "emotion-base"])
+def test_a_training_of_adapters_on_random_towers_does_not_start(name, tmp_path):
+    with pytest.raises(UserError, match=r"network\.pretrained: .*random; .*FILE or a tag .* network\.trainable=all"):
+        train("emotion", [Path(name)], [f"run={tmp_path / 'run'}"])
+    assert not any(tmp_path.iterdir())
+    for sound in ("network.pretrained=clip.safetensors", "network.trainable=all"):
+        EmotionStage.check(load_config(EmotionStageConfig, [Path(name)], [sound]))
 
 
 def distinct_batch() -> dict:

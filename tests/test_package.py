@@ -60,7 +60,7 @@ TRAINING = dict.fromkeys(PLAIN, PLAIN) | {
     **dict.fromkeys(STAGE_FILES, LEARNING | STAGE_FILES),
     "all_stages": LEARNING | STAGE_FILES,
     "run": LEARNING | {"all_stages"},
-    "doctor": LEARNING | {"all_stages", "run"},
+    "doctor": LEARNING | {"all_stages", "run", "emotion"},
     "sweeps": LEARNING | {"all_stages", "run", "doctor"},
     "evaluation": PLAIN,
 }

@@ -23,6 +23,7 @@ from ..datamodules.module import DataFacts
 from ..datamodules.prompts import label_prompts
 from ..datamodules.sample import EMOTIONS
 from ..models.emotion import EmotionSpace, EmotionSpaceConfig
+from ..models.errors import UserError
 from ..models.ranges import number
 from ..models.sent import sent
 from .augmentation import augment_image, augment_speech
@@ -91,6 +92,10 @@ class EmotionStage(Stage[EmotionStageConfig]):
     @classmethod
     def build(cls, config: EmotionStageConfig, facts: DataFacts, given: dict[str, Any]) -> dict[str, Any]:
         return {"network": EmotionSpace(config.network)}
+
+    @classmethod
+    def check(cls, config: EmotionStageConfig) -> None:
+        check_towers(config.network, "network")
 
     def __init__(self, config: EmotionStageConfig, facts: DataFacts) -> None:
         super().__init__(config, facts)
@@ -207,6 +212,17 @@ class EmotionStage(Stage[EmotionStageConfig]):
             gallery = torch.cat([batch[name] for batch in batches]).cpu()
             scores[f"text_{name}_top1"] = emotion_retrieval(text, labels, gallery, emotion, seed=self.config.seed)
         return scores
+
+
+def check_towers(network: EmotionSpaceConfig, where: str) -> None:
+    """Raises UserError if CLIP's towers begin at random and are frozen: adapters have nothing to learn from noise.
+
+    where: the key of the network.
+    """
+    if not network.pretrained and network.trainable == "adapters":
+        problem = f"is empty, and {where}.trainable=adapters freezes the towers: they would stay random"
+        remedy = f"{where}.pretrained=FILE or a tag of open_clip, or {where}.trainable=all"
+        raise UserError(f"{where}.pretrained", problem, remedy)
 
 
 def relation_loss(a: Tensor, b: Tensor, rows: slice = ALL) -> Tensor:

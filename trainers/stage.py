@@ -131,6 +131,10 @@ class Stage(pl.LightningModule, Generic[Config]):
         return None
 
     @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises UserError about settings that no training may start with; a stage that is only built may have them."""
+
+    @classmethod
     def cautions(cls, config: Config) -> list[Caution]:
         """Settings of this stage that a user should hear of before a run."""
         return []

@@ -13,6 +13,7 @@ from ...models.face import FaceGeneratorConfig
 from ...models.motion import AudioTo3DMMConfig
 from ...models.speech_encoder import read_config
 from ..config import value_of
+from ..emotion import check_towers
 from ..stage import Stage, Start
 from .finding import Finding, refusal
 from .tree import given_configs, header_config, parts
@@ -62,9 +63,10 @@ def weights(key: str, file: str) -> list[Finding]:
 def towers(where: str, network: EmotionSpaceConfig) -> list[Finding]:
     """Where the weights of CLIP come from. `where` is the key of the network."""
     key, weights = f"{where}.pretrained=", network.pretrained
-    if not weights and network.trainable == "adapters":
-        problem = f"no weights for the towers, which {where}.trainable=adapters leaves as they are: random"
-        return [Finding(key, "warning", problem, f"{key}FILE, or {where}.trainable=all")]
+    try:
+        check_towers(network, where)
+    except UserError as error:
+        return [refusal(key, error)]
     if not weights or Path(weights).is_file():
         return [Finding(key, "ok", weights or "towers start from random weights")]
     if "/" in weights or "." in weights:

@@ -96,6 +96,7 @@ def _train(
     config: Any = load_config(stage_type.config_type, files, overrides)
     settle_devices(config)
     check(config)
+    stage_type.check(config)
     check_device(config)
     quieten()
     if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
