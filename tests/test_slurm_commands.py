@@ -290,6 +290,26 @@ def test_a_sweep_is_an_array(asked: Asked, elsewhere: Path) -> None:
     assert arguments_of(command) == ["lr.yaml", "--out", str(elsewhere / "mine")]
 
 
+@pytest.mark.parametrize(
+    ("words", "cpus"),
+    [
+        (["face-base", "--gpus-per-node=4"], "9"),
+        (["face-base", "--gpus-per-node=4", "--", "data.num_workers=3"], "4"),
+        (["face-base", "--gpus-per-node=4", "--cpus-per-task=12"], "12"),
+        (["mine.yaml", "--gpus-per-node=1"], "6"),
+        (["lr.yaml", "--gpus-per-node=4"], None),
+        (["face-base"], None),
+    ],
+)
+def test_a_trial_on_a_gpu_has_a_cpu_for_each_of_its_workers(
+    asked: Asked, elsewhere: Path, words: list[str], cpus: str | None
+) -> None:
+    trial = "emohead, train, face, -c, face-base, data.num_workers=5, '${args_no_hyphens}'"
+    (elsewhere / "mine.yaml").write_text(f"command: [{trial}]\n")
+    (command,) = asked("sweep", *words)
+    assert option(command, "--cpus-per-task") == cpus
+
+
 # -- what is documented
 
 

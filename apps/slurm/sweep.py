@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import yaml
+
 from ...models.errors import UserError
 from ..arguments import CONFIGS
 from .job import Job, Slurm, job_name, log_option
+from .train import cpus_of
 from .words import DASHES, before_dashes, check_options, tasks_of
 
 OPTIONS = ("--seed", "--max-failures")  # of emohead sweep, with an equals sign
@@ -21,7 +24,8 @@ def submit_sweep(
     dry_run: bool,
 ) -> None:
     """Submit workers of a sweep. Their logs lie in its folder."""
-    if not file.is_file() and not (CONFIGS / "sweeps" / f"{file}.yaml").is_file():
+    shipped = CONFIGS / "sweeps" / f"{file}.yaml"
+    if not file.is_file() and not shipped.is_file():
         raise UserError(file, "no such file", "give the YAML file of a sweep, and sbatch's options behind it")
     options, overrides = before_dashes(words if DASHES in words else [*words, DASHES])
     check_options(options, taken=TAKEN)
@@ -36,6 +40,15 @@ def submit_sweep(
     if not dry_run:
         logs.mkdir(parents=True, exist_ok=True)
     array = f"--array=1-{tasks}" + (f"%{at_once}" if at_once else "")
-    options = [*tasks_of(options), *options, array, log_option(logs, "%A_%a.out")]
+    trial = [*command_of(file if file.is_file() else shipped), *overrides]
+    options = [*tasks_of(options), *cpus_of(options, trial), *options, array, log_option(logs, "%A_%a.out")]
     arguments = [str(file), "--out", str(folder), *overrides]
     slurm.submit(Job("sweep", job_name("sweep", label, folder), "sweep.sbatch", options, arguments))
+
+
+def command_of(file: Path) -> list[str]:
+    """The words of the command of each trial; none if the file is not as it should be, of which the workers tell."""
+    try:
+        return [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8"))["command"]]
+    except Exception:  # no YAML, or no command in it
+        return []
