@@ -221,6 +221,8 @@ def test_train_refuses_wrong_input(demo: Path, tmp_path: Path):
     refused(emohead("train", "motion", "-c", "motion-debug", "network.dimm=3"), "network.dimm", "network.dim")
     refused(emohead("train", "emotion", "-c", "emotion-debug", f"data.shards=[{tmp_path}]", run), str(tmp_path))
     refused(emohead("train", "motion", "-c", "motion-debug", f"data.shards=[{demo / 'data'}]", run), "emotion=")
+    face = ("train", "face", "-c", "face-debug", "trainer.precision=32-true", run)
+    refused(emohead(*face, f"data.shards=[{demo / 'data'}]"), "data.size: frames of 64", "network.size is 128")
     assert not (tmp_path / "run").exists()
 
 

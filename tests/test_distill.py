@@ -3,6 +3,7 @@
 import copy
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,12 @@ def untaught(tmp_path_factory: pytest.TempPathFactory) -> DistillStage:
     stage = make("distill", tmp_path_factory.mktemp("teachers"))
     torch.manual_seed(0)
     return DistillStage(replace(stage.config, start_from_teacher=False), stage.facts)
+
+
+def test_frames_of_another_size_than_the_teachers_are_refused(untaught: DistillStage):
+    facts = SimpleNamespace(**vars(untaught.facts) | {"size": 64})
+    with pytest.raises(UserError, match=r"data\.size: frames of 64 .*network\.size is 32; data\.size=32"):
+        DistillStage(untaught.config, facts)
 
 
 @pytest.mark.parametrize("part", ["emotion", "motion", "face"])

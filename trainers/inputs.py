@@ -22,6 +22,13 @@ def check_held_out(held_out: Sequence[str], where: str, checkpoint: Checkpoint) 
         raise UserError(where, problem, "all stages of a chain must hold out the same")
 
 
+def check_frame_size(wanted: int, size: int) -> None:
+    """Raises UserError if a face generator is for frames of another size than the data's; both in pixels a side."""
+    if wanted != size:
+        problem = f"frames of {size} pixels, but the face generator's network.size is {wanted}"
+        raise UserError("data.size", problem, f"data.size={wanted}")
+
+
 def check_face_model(checksum: str, where: str, checkpoint: Checkpoint, data: str) -> None:
     """Raises UserError if a checkpoint was trained in another face model than `data` is in, for the same numbers then
     mean other faces; of one that says nothing of its data, nothing is known.

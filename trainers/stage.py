@@ -26,7 +26,7 @@ from .engines.draws import Draws
 from .engines.late import Late
 from .engines.plain import Engine
 from .engines.precision import REDUCED, settled
-from .inputs import check_face_model, check_held_out, check_parent
+from .inputs import check_face_model, check_frame_size, check_held_out, check_parent
 from .lightning_private import world_size
 from .optimizer import OptimizerConfig, adamw, learning_rate_scale
 from .tracking import TrackingConfig
@@ -178,8 +178,12 @@ class Stage(pl.LightningModule, Generic[Config]):
         return found
 
     def assemble(self, facts: DataFacts, given: dict[str, Checkpoint]) -> dict[str, Any]:
-        """The networks of `build` for the exports that were loaded."""
-        return self.build(self.config, facts, {kind: checkpoint.config for kind, checkpoint in given.items()})
+        """The networks of `build` for the exports that were loaded; the data must have the frames that they take."""
+        configs = {kind: checkpoint.config for kind, checkpoint in given.items()}
+        wanted = self.frame_size(self.config, configs)
+        if wanted is not None:
+            check_frame_size(wanted, facts.size)
+        return self.build(self.config, facts, configs)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError

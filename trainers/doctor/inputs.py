@@ -14,6 +14,7 @@ from ...models.motion import AudioTo3DMMConfig
 from ...models.speech_encoder import read_config
 from ..config import value_of
 from ..emotion import check_towers
+from ..inputs import check_frame_size
 from ..stage import Stage, Start
 from .finding import Finding, refusal
 from .tree import given_configs, header_config, parts
@@ -155,7 +156,10 @@ def frame_size(stage_type: type[Stage], config: Any, size: int) -> list[Finding]
         wanted = stage_type.frame_size(config, given_configs(stage_type, config))
     except (UserError, OSError, KeyError):  # said of the export
         return []
-    if wanted is None or wanted == size:
+    if wanted is None:
         return []
-    problem = f"frames of {size} pixels, but the face generator's network.size is {wanted}"
-    return [Finding("frame size", "wrong", problem, f"data.size={wanted}")]
+    try:
+        check_frame_size(wanted, size)
+    except UserError as error:
+        return [refusal("frame size", error)]
+    return []
