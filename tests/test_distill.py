@@ -12,7 +12,8 @@ from emohead.datamodules.batch import Batch, check_batch, made_up_batch
 from emohead.datamodules.config import DataConfig
 from emohead.datamodules.emotion_words import sentences_without
 from emohead.datamodules.module import DataFacts, TalkingFaceData
-from emohead.models.checkpoint import load_checkpoint, save_checkpoint
+from emohead.models import checkpoint
+from emohead.models.checkpoint import load_checkpoint, save_checkpoint, tensor_checksum
 from emohead.models.errors import UserError
 from emohead.models.face import to_float
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
@@ -80,6 +81,13 @@ def test_frames_of_another_size_than_the_teachers_are_refused(untaught: DistillS
     facts = SimpleNamespace(**vars(untaught.facts) | {"size": 64})
     with pytest.raises(UserError, match=r"data\.size: frames of 64 .*network\.size is 32; data\.size=32"):
         DistillStage(untaught.config, facts)
+
+
+def test_each_teacher_is_read_once(untaught: DistillStage, monkeypatch: pytest.MonkeyPatch):
+    read = []
+    monkeypatch.setattr(checkpoint, "tensor_checksum", lambda tensors: read.append(1) or tensor_checksum(tensors))
+    DistillStage(untaught.config, untaught.facts)
+    assert len(read) == 3
 
 
 @pytest.mark.parametrize("part", ["emotion", "motion", "face"])

@@ -104,8 +104,8 @@ class DistillStage(Stage[DistillStageConfig]):
         given = self.load_given()
         self.emotion_from = given["motion"].provenance.get("config", {}).get("emotion_from", list(MODALITIES))
         space = EmotionSpace.rebuild(given["emotion"])
-        motion = AudioTo3DMM.from_checkpoint(config.motion)
-        face = FaceGenerator.from_checkpoint(config.face)
+        motion = AudioTo3DMM.rebuild(given["motion"])
+        face = FaceGenerator.rebuild(given["face"])
         self.teachers = Teachers(space, motion, face)
         self.network = self.assemble(facts, given)["network"]
         config.network = self.network.config  # with what the teachers decided
