@@ -56,9 +56,8 @@ def makers_of(parts: Parts, checkpoint: Checkpoint, teachers: Sequence[Checkpoin
         kinds = [teacher.kind for teacher in teachers]
         if sorted(kinds) != ["emotion", "face", "motion"]:
             found = ", ".join(sorted(kinds))
-            raise UserError(
-                "--teacher", f"these are exports of {found}", "give those of emotion, motion and face, one each"
-            )
+            problem = f"these are exports of {found}"
+            raise UserError("--teacher", problem, "give those of emotion, motion and face, one each")
         for teacher in teachers:
             check_parent(checkpoint, str(checkpoint.path), teacher)
         makers["teacher"] = _teacher(dict(zip(kinds, teachers, strict=True)), parts.talker)

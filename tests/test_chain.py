@@ -173,7 +173,7 @@ def test_one_table_for_baselines_teacher_and_student(demo: Path, tmp_path: Path)
     refused(
         emohead("evaluate", motion, demo / "data", "--emotion", teachers[1], "--lpips", squared), "--lpips", "motion"
     )
-    refused(emohead(*asked, *teachers[:2]), "--teacher", "emotion, motion and face")
+    refused(emohead(*asked, *teachers[:2]), "--teacher: these are exports of emotion; give those of")
     refused(emohead(*asked, *teachers, *teachers[4:]), "--teacher", "one each")
     refused(emohead("evaluate", export_of(demo, "face"), demo / "data", *teachers), "--teacher", "face")
     refused(emohead(*asked, "--csim", tmp_path / "gone.onnx"), "gone.onnx", "no such file")
