@@ -1,12 +1,14 @@
 """Sweep files: W&B's format, each shipped file, and what is refused before anything starts."""
 
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 from emohead.models.errors import UserError
-from emohead.trainers.sweeps.file import read_sweep
+from emohead.trainers.config import load_config
+from emohead.trainers.sweeps.file import read_sweep, trial_config
 from emohead.trainers.sweeps.schema import schema
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs" / "sweeps").glob("*.yaml"))
@@ -92,6 +94,19 @@ def test_a_shipped_file_is_taken(path: Path):
     assert sweep.stage.name == stage
     assert Path(f"{stage}-{size}") in sweep.configs
     assert read_sweep(Path(path.stem), []).spec == sweep.spec
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "-base" in path.stem], ids=lambda path: path.stem)
+def test_a_trial_of_base_size_is_as_short_as_its_file_says(path: Path):
+    sweep = read_sweep(path, [])
+    stage = load_config(sweep.stage.config_type, sweep.configs, [])
+    share = re.search(r"a run of a (quarter|fifth|tenth) of ", path.read_text())
+    assert share
+    assert sweep.max_steps * {"quarter": 4, "fifth": 5, "tenth": 10}[share[1]] == stage.trainer.max_steps
+
+
+def test_trials_of_the_face_at_base_size_have_no_adversary():
+    assert trial_config(read_sweep(Path("face-base"), []), []).loss.adversarial_loss == 0
 
 
 def test_every_stage_has_sweeps_of_debug_and_base_size():
