@@ -19,6 +19,7 @@ from emohead.models.checkpoint import save_checkpoint
 from emohead.models.clip import TINY, build_towers, import_open_clip
 from emohead.models.emotion import EmotionSpace, EmotionSpaceConfig, blend, with_intensity
 from emohead.models.errors import UserError
+from emohead.trainers.all_stages import find_stage
 from emohead.trainers.augmentation import augment_image, augment_speech
 from emohead.trainers.config import as_dict, load_config
 from emohead.trainers.contrast import contrastive_loss, described, match_weights
@@ -399,6 +400,13 @@ def test_shipped_configs(name):
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(2))
     z[0, 0].backward()
     assert z.shape == (2, 512)
+
+
+@pytest.mark.parametrize("name", ["emotion-small", "emotion-base", "motion-small", "motion-base"])
+def test_frames_are_read_little_larger_than_clip_sees_them(name):
+    size = load_config(find_stage(name.split("-")[0]).config_type, [Path(name)], []).data.size
+    seen = import_open_clip().get_model_config("ViT-B-32")["vision_cfg"]["image_size"]
+    assert seen <= size < 1.5 * seen
 
 
 @pytest.mark.parametrize("name", ["emotion-small", "emotion-base"])
