@@ -18,8 +18,10 @@ Files = Optional[list[Path]]  # noqa: UP045
 TRACKED_CLIPS = 24  # of an evaluation: minutes on a CPU
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+CHAIN = ("emotion", "motion", "face", "distill")  # the order in which stages are listed, before any others
 # A stage ships a debug configuration, so its name is known here without any of its code.
-STAGE_NAMES = sorted(path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml"))
+SHIPPED = {path.stem.removesuffix("-debug") for path in CONFIGS.glob("*-debug.yaml")}
+STAGE_NAMES = [*CHAIN, *sorted(SHIPPED - set(CHAIN))]
 
 
 class WithDefault(typer.core.TyperGroup):
