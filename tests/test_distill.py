@@ -15,7 +15,7 @@ from emohead.datamodules.module import DataFacts, TalkingFaceData
 from emohead.models import checkpoint
 from emohead.models.checkpoint import load_checkpoint, save_checkpoint, tensor_checksum
 from emohead.models.errors import UserError
-from emohead.models.face import to_float
+from emohead.models.face import FaceGeneratorConfig, to_float
 from emohead.models.motion import AudioTo3DMM, AudioTo3DMMConfig
 from emohead.trainers.config import load_config
 from emohead.trainers.distill import DistillStage, DistillStageConfig, drawn
@@ -58,6 +58,13 @@ def test_a_teacher_in_another_face_model_is_refused(setting: tuple[DistillStage,
         UserError, match=r"face=.*face.safetensors: was trained in another face model than .*data.shards"
     ):
         DistillStage(replace(stage.config, face=str(path)), stage.facts)
+
+
+def test_a_student_draws_frames_of_its_teachers_size(setting: tuple[DistillStage, dict]):
+    stage, _ = setting
+    network = replace(stage.config.network, face=FaceGeneratorConfig())
+    with pytest.raises(UserError, match=r"network.face.size: is 128, its teacher's frames have 64.*channels as its 4"):
+        DistillStage(replace(stage.config, network=network), stage.facts)
 
 
 def test_a_motion_stage_of_another_emotion_space_is_refused(setting: tuple[DistillStage, dict], tmp_path: Path):

@@ -26,6 +26,7 @@ from ..datamodules.module import DataFacts
 from ..datamodules.sample import SAMPLES_PER_FRAME
 from ..models.emotion import EmotionSpace
 from ..models.emotion_student import MODALITIES, EmotionEncoder
+from ..models.errors import UserError
 from ..models.face import FaceGenerator, to_float, to_pictures
 from ..models.face_loss import region_loss
 from ..models.face_model import POSE_DIM
@@ -221,7 +222,7 @@ class DistillStage(Stage[DistillStageConfig]):
 
 
 def student_config(config: TalkerConfig, emotion: Values, motion: Values, face: Values) -> TalkerConfig:
-    """Fill in what the configurations of the teachers decide."""
+    """Fill in what the configurations of the teachers decide. Raises UserError if the frames have another size."""
     student = deepcopy(config)
     student.emotion.embed_dim = student.motion.emotion_dim = emotion["embed_dim"]
     student.emotion.image.crop = student.emotion.image.crop or emotion["image_crop"]
@@ -229,7 +230,11 @@ def student_config(config: TalkerConfig, emotion: Values, motion: Values, face: 
         part.motion_dim, part.identity_dim = teacher["motion_dim"], teacher["identity_dim"]
     for name in ("noise_dim", "use_identity"):
         setattr(student.motion, name, motion[name])
-    for name in ("size", "num_points", "landmark_level"):
+    if student.face.size != face["size"]:
+        problem = f"is {student.face.size}, its teacher's frames have {face['size']} pixels"
+        remedy = f"network.face.size={face['size']} and as many network.face.channels as its {len(face['channels'])}"
+        raise UserError("network.face.size", problem, remedy)
+    for name in ("num_points", "landmark_level"):
         setattr(student.face, name, face[name])
     return student
 
