@@ -38,7 +38,9 @@ def make_stage(config: FaceStageConfig | None = None) -> FaceStage:
     torch.manual_seed(0)
     config = config or small_config()
     statistics = {"motion_mean": np.zeros(10, np.float32), "motion_std": np.full(10, 0.2, np.float32)}
-    facts = SimpleNamespace(motion_dim=10, identity_dim=3, face_model=face_model(), size=32, **statistics)
+    facts = SimpleNamespace(
+        motion_dim=10, identity_dim=3, face_model=face_model(), size=config.network.size, **statistics
+    )
     stage = FaceStage(config, facts)
     for (name, module), optimizer in zip(stage.trained().items(), stage.configure_optimizers(), strict=True):
         stage.engines[name] = PlainEngine(module, optimizer, clip_norm=stage.clip_norm(name), scale=LossScale(False))

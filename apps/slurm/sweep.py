@@ -1,8 +1,9 @@
 """`emohead slurm sweep`: trials of a sweep by the tasks of an array."""
 
 from pathlib import Path
+from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from ...models.errors import UserError
 from ..arguments import CONFIGS
@@ -49,6 +50,7 @@ def submit_sweep(
 def command_of(file: Path) -> list[str]:
     """The words of the command of each trial; none if the file is not as it should be, of which the workers tell."""
     try:
-        return [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8"))["command"]]
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        return [str(word) for word in content["command"]]
     except Exception:  # no YAML, or no command in it
         return []
