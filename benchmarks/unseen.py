@@ -7,8 +7,8 @@ show facial actions without an emotion (two thirds), the combinations that look 
 others. Tested on people who were never seen: what is asked for is one item among one of each of all eight emotions
 (chance 0.125). Every emotion but neutral is held out at least once.
 
-A fold takes twelve minutes on two cores, after a corpus that is drawn once. `--quick` takes about three, of which the
-figures say only that the way works. `--results` writes the tables of docs/results.md.
+A fold takes about thirteen minutes on one core of an EPYC (Zen 3), after a corpus that is drawn once. `--quick` takes
+about three, of which the figures say only that the way works. `--results` writes the tables of docs/results.md.
 """
 
 import argparse
