@@ -269,7 +269,8 @@ def test_a_preparation_that_runs_is_waited_for(asked: Asked, elsewhere: Path) ->
 
 def test_a_size_that_a_stage_lacks(asked: Asked) -> None:
     jobs = asked("pipeline", "out", "data.shards=[data]", "--config", "base-512")
-    assert [arguments_of(job)[2] for job in jobs] == ["emotion-base", "motion-base", "face-base-512", "distill-base-512"]
+    chosen = ["emotion-base", "motion-base", "face-base-512", "distill-base-512"]
+    assert [arguments_of(job)[2] for job in jobs] == chosen
 
 
 # -- a sweep
