@@ -146,13 +146,13 @@ def test_the_students_encoder_learns_where_a_face_is_and_what_is_drawn_does_not_
 
 
 def test_a_student_of_other_widths_reads_portraits_as_well(setting: tuple[DistillStage, dict]):
-    """Without the losses of the encoder both are 3.6 pixels off after as many steps, instead of 1.3 and 1.7."""
+    """Without the losses of the encoder both are more than 2 pixels off after as many steps."""
     stage, batch = setting
     error, sharp = read_and_drawn(stage.config, stage.facts, batch)
     network = replace(stage.config.network, face=replace(stage.config.network.face, channels=[24, 16, 16, 8]))
     other_error, other_sharp = read_and_drawn(replace(stage.config, network=network), stage.facts, batch)
-    assert max(error, other_error) < 2.3
-    assert other_error < 1.5 * error
+    assert max(error, other_error) < 1.9
+    assert other_error < 2 * error
     assert other_sharp == pytest.approx(sharp, rel=0.15)
 
 
@@ -162,7 +162,7 @@ def read_and_drawn(config: DistillStageConfig, facts: DataFacts, batch: Batch) -
     torch.manual_seed(0)
     stage = DistillStage(config, facts)
     face, optimizer = stage.network.face, torch.optim.Adam(stage.network.face.parameters(), lr=3e-3)
-    for _ in range(40):
+    for _ in range(60):
         losses = stage.face_losses(batch)
         optimizer.zero_grad()
         torch.stack([value * getattr(config.loss, name) for name, value in losses.items()]).sum().backward()
