@@ -86,7 +86,7 @@ def model_of(chosen: Iterable[Film]) -> FaceModel:
     return build_landmark_model(*every, resting=resting)
 
 
-def person_of(model: FaceModel, own: list[Film]) -> Person:
+def fitted_person(model: FaceModel, own: list[Film]) -> Person:
     """The person in films, from the neutral ones if there are any."""
     calm = [film.points for film in own if film.emotion == NEUTRAL]
     return fit_person(model, calm or [film.points for film in own], neutral=bool(calm))
@@ -131,12 +131,12 @@ def left_out(chosen: list[Film]) -> list[str]:
     for who in sorted({film.person for film in chosen}):
         model = model_of(film for film in chosen if film.person != who)
         own = [film for film in chosen if film.person == who]
-        person = person_of(model, own)
+        person = fitted_person(model, own)
         for film in own:
             measured = fit_motion(model, person, film.points)
             parts["rest"].append(energies(model, measured))
             for asked, other in halves(film):
-                half = person_of(model, [other, *(f for f in own if f is not film)])
+                half = fitted_person(model, [other, *(f for f in own if f is not film)])
                 parts["half"].append(energies(model, fit_motion(model, half, asked.points)))
             parts["model"].append(energies(model, fit_motion(model, of_the_model(model, person), film.points)))
             landmarks = film.points[:, MEDIAPIPE_IBUG_68, :2]

@@ -52,12 +52,8 @@ def told(rows: list[Read]) -> tuple[float, int, float]:
         }
         nearest = min(emotions, key=lambda name: float(np.linalg.norm(values - classes[name])))
         right[emotion].append(nearest == emotion)
-    within = np.square([values for *_, values in apart]).sum() / np.square(centred([v for *_, v in rows])).sum()
+    within = np.mean(np.square([values for *_, values in apart])) / np.var([v for *_, v in rows], axis=0).mean()
     return float(np.mean([np.mean(own) for own in right.values()])), len(emotions), float(within)
-
-
-def centred(values: list[np.ndarray]) -> np.ndarray:
-    return np.stack(values) - np.mean(values, axis=0)
 
 
 def main() -> None:

@@ -69,13 +69,11 @@ class Jury:
         advance: hears of each clip that is read.
         """
         known = {reader.info(key).identity for split in trained for key in reader.keys(split)}
-        keys = [key for split in splits for key in reader.keys(split)]
-        everybody = {reader.info(key).identity for key in keys}
-        keys = [key for key in keys if reader.info(key).identity not in known]
-        infos = [reader.info(key) for key in keys]
-        order = sorted(everybody - known)
-        clips = []
-        for key, info in zip(keys, infos, strict=True):
+        infos = [reader.info(key) for split in splits for key in reader.keys(split)]
+        everybody = {info.identity for info in infos}
+        order, clips = sorted(everybody - known), []
+        for info in (info for info in infos if info.identity not in known):
+            key = info.key
             motion, fold = torch.from_numpy(reader.motion(key)), order.index(info.identity) % FOLDS
             used = not info.silent and len(motion) > MAX_LAG
             bands = hear(torch.from_numpy(reader.speech(key))[None]) if used else None
